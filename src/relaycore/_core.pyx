@@ -1,0 +1,7 @@
+# distutils: language = c++
+"""Thin typed bindings over the native core, one file per concept."""
+
+include "kernels.pxi"
+include "ring.pxi"
+include "jitter.pxi"
+include "relay.pxi"

@@ -1,0 +1,1 @@
+# Every extern declaration of the native core, in pipeline order. All of it is nogil.

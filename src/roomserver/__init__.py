@@ -1,0 +1,1 @@
+"""roomserver: rooms, tokens and pages around the relay of `relaycore`."""
