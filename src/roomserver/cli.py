@@ -1,0 +1,25 @@
+"""The `roomserver` command: a registry of the commands, which live in modules of their own."""
+
+from __future__ import annotations
+
+import typer
+
+from roomserver.commands import serve, user
+
+app = typer.Typer(
+    name="roomserver",
+    help="Live multichannel audio relay: server, broadcaster and listener.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,  # locals hold passwords and tokens
+)
+serve.register(app)
+user.register(app)
+
+
+def main() -> None:
+    """Entry point of the `roomserver` script and of `python -m roomserver`."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

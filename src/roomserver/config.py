@@ -1,0 +1,262 @@
+"""Settings of the server: one definition for command line, environment and TOML file.
+
+Every field of `Settings` is an option of `roomserver serve` (`max_lag_ms` is `--max-lag-ms`), an
+environment variable (`ROOMSERVER_MAX_LAG_MS`) and a key of the TOML file given by `--config` or
+`ROOMSERVER_CONFIG`. Command line beats environment beats file beats default. `PORT`, as cloud
+platforms set it, counts as environment, after `ROOMSERVER_PORT`. Unknown keys fail.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import limits
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+ENV_PREFIX = "ROOMSERVER_"
+CONFIG_VARIABLE = "ROOMSERVER_CONFIG"
+# Read by the client commands (`broadcast`, `listen`), which may share an environment with a server.
+CLIENT_VARIABLES = frozenset(
+    ENV_PREFIX + name for name in ("URL", "ROOM", "PASSWORD", "EMAIL", "ACCOUNT_PASSWORD")
+)
+
+
+class ConfigError(Exception):
+    """The settings are wrong; the message names the key and says how to put it right."""
+
+
+def default_data_dir() -> Path:
+    """Where state lives unless told: /var/lib for root, the XDG data directory for others."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/roomserver")
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "roomserver"
+
+
+def _field(default: Any, description: str, panel: str, **rules: Any) -> Any:
+    extra: dict[str, Any] = {"panel": panel}
+    if callable(default):
+        return Field(
+            default_factory=default, description=description, json_schema_extra=extra, **rules
+        )
+    return Field(default, description=description, json_schema_extra=extra, **rules)
+
+
+NETWORK = "Network"
+STATE = "State"
+ROOMS = "Rooms and tokens"
+RELAY = "Relay"
+LIMITS = "Limits"
+LOGGING = "Logging"
+
+
+class Settings(BaseSettings):
+    """All settings of a server, validated and immutable."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
+
+    # Network
+    host: str = _field(
+        "127.0.0.1", "Address to listen on; 0.0.0.0 when the platform sets PORT.", NETWORK
+    )
+    port: int = _field(8080, "TCP port; 0 takes a free one.", NETWORK, ge=0, le=65535)
+    unix_socket: Path | None = _field(
+        None, "Listen on this Unix socket instead of TCP; its peers count as proxies.", NETWORK
+    )
+    tls_cert: Path | None = _field(None, "Certificate chain (PEM); needs --tls-key.", NETWORK)
+    tls_key: Path | None = _field(None, "Private key of the certificate (PEM).", NETWORK)
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = _field(
+        (), "Web origins that may open /ws besides our own; * for any.", NETWORK
+    )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = _field(
+        (), "Addresses or networks whose X-Forwarded-For is believed.", NETWORK
+    )
+
+    # State
+    data_dir: Path = _field(default_data_dir, "Directory of accounts and secrets.", STATE)
+    database_url: str = _field(
+        "none", "Where rooms are kept; 'none' keeps all but accounts in memory.", STATE
+    )
+    secret: SecretStr | None = _field(
+        None, "Key that signs tokens, 32 characters or more; made once if absent.", STATE
+    )
+
+    # Rooms and tokens
+    grace_s: float = _field(
+        300.0, "How long a room outlives its source's connection.", ROOMS, ge=0, le=86_400
+    )
+    access_token_s: float = _field(900.0, "Life of an access token.", ROOMS, ge=1, le=86_400)
+    refresh_token_s: float = _field(
+        604_800.0, "Life of a refresh token.", ROOMS, ge=1, le=31_536_000
+    )
+    room_token_s: float = _field(43_200.0, "Life of a room token.", ROOMS, ge=1, le=604_800)
+    max_room_listeners: int = _field(
+        0, "Listeners a room admits; 0 for no limit.", ROOMS, ge=0, le=1_000_000
+    )
+    bcrypt_rounds: int = _field(12, "Cost of a password hash (2^n).", ROOMS, ge=4, le=16)
+    password_threads: int = _field(1, "Threads that check passwords, per pool.", ROOMS, ge=1, le=64)
+    password_queue: int = _field(
+        32, "Passwords waiting per thread before 503.", ROOMS, ge=1, le=10_000
+    )
+
+    # Relay
+    threads: int | None = _field(None, "Native threads; default cores - 1.", RELAY, ge=1, le=256)
+    realtime: bool = _field(True, "Ask for real-time scheduling of native threads.", RELAY)
+    max_lag_ms: int = _field(500, "Delay over which a listener is paused.", RELAY, ge=20, le=60_000)
+    evict_after_s: float = _field(
+        15.0, "A listener that takes nothing for so long is reset.", RELAY, ge=0.1, le=3600
+    )
+    register_timeout_s: float = _field(10.0, "Time to register.", RELAY, ge=0.1, le=600)
+    ping_interval_ms: int = _field(1000, "Between pings.", RELAY, ge=20, le=60_000)
+    silence_timeout_s: float = _field(2.0, "No packet: buffering.", RELAY, ge=0.05, le=600)
+    source_timeout_s: float = _field(
+        10.0, "No byte from a source: suspended.", RELAY, ge=0.1, le=3600
+    )
+
+    # Limits
+    max_text_bytes: int = _field(65_536, "Longest text message.", LIMITS, ge=1024, le=16 << 20)
+    max_binary_bytes: int = _field(2 << 20, "Longest packet.", LIMITS, ge=1024, le=64 << 20)
+    max_packets_per_s: int = _field(
+        50_000, "Packets per second and source.", LIMITS, ge=1, le=10_000_000
+    )
+    max_unregistered_per_address: int = _field(
+        1024, "Connections of an address that did not register yet.", LIMITS, ge=1, le=1_000_000
+    )
+    max_body_bytes: int = _field(65_536, "Longest HTTP body.", LIMITS, ge=1024, le=16 << 20)
+    login_limit: str = _field("5 per 15 minutes", "Failed logins by account and address.", LIMITS)
+    join_limit: str = _field("10 per 5 minutes", "Failed joins by address and room.", LIMITS)
+    shutdown_s: float = _field(10.0, "Time to shut down in.", LIMITS, ge=0.5, le=300)
+
+    # Logging
+    log_format: Literal["console", "json"] = _field("console", "How log lines look.", LOGGING)
+    log_level: Literal["debug", "info", "warning", "error"] = _field(
+        "info", "Least level logged.", LOGGING
+    )
+
+    @field_validator("allowed_origins", "trusted_proxies", mode="before")
+    @classmethod
+    def _split_list(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ipaddress.ip_network(network, strict=False)
+        return value
+
+    @field_validator("login_limit", "join_limit")
+    @classmethod
+    def _check_limit(cls, value: str) -> str:
+        limits.parse(value)
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _check_database(cls, value: str) -> str:
+        if value != "none":
+            # The value is not repeated: a database URL carries a password.
+            raise ValueError("only 'none' is supported: rooms are kept in memory")
+        return value
+
+    @field_validator("secret")
+    @classmethod
+    def _check_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value().encode()) < 32:
+            raise ValueError("must have at least 32 characters")
+        return value
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key are needed together")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (
+            init_settings,
+            env_settings,
+            _PlatformPort(settings_cls),
+            TomlConfigSettingsSource(settings_cls),
+        )
+
+
+class _PlatformPort(PydanticBaseSettingsSource):
+    """`PORT` as platforms set it: such a platform routes to all interfaces of the container."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        port = os.environ.get("PORT")
+        return {"port": port, "host": "0.0.0.0"} if port else {}  # noqa: S104
+
+
+def load_settings(config: Path | None = None, **options: Any) -> Settings:
+    """Settings from all sources; `options` are those given on the command line.
+
+    Raises ConfigError with a message for people.
+    """
+    if config is None and (named := os.environ.get(CONFIG_VARIABLE)):
+        config = Path(named)
+    if config is not None and not config.is_file():
+        raise ConfigError(f"configuration file {config} does not exist")
+    _refuse_unknown_variables(os.environ)
+
+    class FromFile(Settings):
+        model_config = SettingsConfigDict(toml_file=config)
+
+    try:
+        return FromFile(**options)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{config}: {error}") from None
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from None
+
+
+def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
+    known = {ENV_PREFIX + name.upper() for name in Settings.model_fields}
+    known |= CLIENT_VARIABLES | {CONFIG_VARIABLE}
+    for name in sorted(environ):
+        if name.startswith(ENV_PREFIX) and name.upper() not in known:
+            raise ConfigError(f"unknown environment variable {name}{_suggestion(name, known)}")
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors(include_url=False, include_input=False, include_context=False):
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            lines.append(f"unknown key '{key}'{_suggestion(key, Settings.model_fields)}")
+        else:
+            text = item["msg"].removeprefix("Value error, ")
+            lines.append(f"{key}: {text}" if key else text)
+    return "\n".join(lines)
+
+
+def _suggestion(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean '{close[0]}'?)" if close else ""

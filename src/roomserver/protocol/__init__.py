@@ -1,0 +1,1 @@
+"""The wire contract of docs/protocol.md: messages, codes and reasons."""

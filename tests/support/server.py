@@ -1,0 +1,190 @@
+"""A real server in a process of its own, on a free port, whose log the test can read.
+
+    with ServerProcess.start(tmp_path) as server:
+        requests.get(server.url + "/health")
+
+Leaving the block stops it with SIGTERM and fails the test when it did not end cleanly: exit code
+other than 0, an error in the log, a traceback or a ResourceWarning on standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+PASSWORD = "correct horse battery"
+START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 20.0
+BAD_WORDS = ("Traceback (most recent call last)", "ResourceWarning", "was never retrieved")
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """The environment without anything that would change a server's settings."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("ROOMSERVER_") and k != "PORT"}
+    return clean | {"PYTHONUNBUFFERED": "1"} | extra
+
+
+def command(*arguments: str) -> list[str]:
+    """The `roomserver` command of this interpreter, with resource warnings shown."""
+    return [sys.executable, "-W", "always::ResourceWarning", "-m", "roomserver", *arguments]
+
+
+@dataclass
+class ServerProcess:
+    """Made by `start`; `url` is where it listens, `events` are its log lines so far."""
+
+    process: subprocess.Popen[str]
+    data_dir: Path
+    url: str = ""
+    events: list[dict[str, Any]] = field(default_factory=list)
+    other_output: list[str] = field(default_factory=list)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+    _reader: threading.Thread | None = None
+
+    @classmethod
+    def start(
+        cls,
+        data_dir: Path,
+        *options: str,
+        env: Mapping[str, str] | None = None,
+        bcrypt_rounds: int = 4,
+    ) -> Self:
+        """Starts `roomserver serve` with `options` and waits until it listens."""
+        process = subprocess.Popen(
+            command(
+                "serve",
+                "--port",
+                "0",
+                "--data-dir",
+                str(data_dir),
+                "--log-format",
+                "json",
+                "--bcrypt-rounds",
+                str(bcrypt_rounds),
+                *options,
+            ),
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(**(env or {})),
+        )
+        server = cls(process, data_dir)
+        server._reader = threading.Thread(target=server._read, daemon=True)
+        server._reader.start()
+        listening = server.wait_for_event("listening", timeout=START_TIMEOUT_S)
+        server.url = listening["urls"][0]
+        return server
+
+    @property
+    def ws_url(self) -> str:
+        """The WebSocket address."""
+        return "ws" + self.url.removeprefix("http") + "/ws"
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self.process.pid
+
+    def add_user(self, email: str = "engineer@example.org", password: str = PASSWORD) -> str:
+        """Adds a broadcaster's account with the command line, as an operator would."""
+        subprocess.run(
+            command("user", "add", email, "--password-stdin", "--data-dir", str(self.data_dir)),
+            input=password + "\n",
+            text=True,
+            check=True,
+            capture_output=True,
+            env=environment(ROOMSERVER_BCRYPT_ROUNDS="4"),
+            timeout=30,
+        )
+        return email
+
+    def wait_for_event(
+        self,
+        name: str,
+        *,
+        timeout: float = 10.0,
+        where: Callable[[dict[str, Any]], bool] = lambda _: True,
+    ) -> dict[str, Any]:
+        """The first log line called `name` for which `where` holds, waiting for it."""
+
+        def found() -> dict[str, Any] | None:
+            return next((e for e in self.events if e.get("event") == name and where(e)), None)
+
+        with self._changed:
+            self._changed.wait_for(
+                lambda: found() is not None or self.process.poll() is not None, timeout
+            )
+            event = found()
+        if event is None:
+            raise AssertionError(f"no log line {name!r}; the server said:\n{self.output()}")
+        return event
+
+    def output(self) -> str:
+        """All that the server wrote on standard error."""
+        return "\n".join([*(json.dumps(e) for e in self.events), *self.other_output])
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends a signal to the server."""
+        self.process.send_signal(number)
+
+    def stop(self) -> int:
+        """SIGTERM, then waits for the end; returns the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            code = self.process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"the server did not end:\n{self.output()}") from None
+        finally:
+            if self._reader is not None:
+                self._reader.join(5)
+            if self.process.stderr is not None:
+                self.process.stderr.close()
+        return code
+
+    def check(self) -> None:
+        """Fails when the server logged an error or left something behind."""
+        errors = [e for e in self.events if e.get("level") in ("error", "critical")]
+        bad = [line for line in self.other_output if any(word in line for word in BAD_WORDS)]
+        assert not errors, errors
+        assert not bad, self.output()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                event = None
+            with self._changed:
+                if isinstance(event, dict):
+                    self.events.append(event)
+                else:
+                    self.other_output.append(line.rstrip("\n"))
+                self._changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        code = self.stop()
+        if kind is None:
+            assert code == 0, self.output()
+            self.check()
