@@ -1,0 +1,88 @@
+# Every target makes the virtual environment .venv itself and installs what it needs; a second run
+# finds it there. PYTHON=/path/to/python3.12 chooses the interpreter (make clean first to change it).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+.NOTPARALLEL:
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+STAMPS := $(VENV)/stamps
+NATIVE := setup.py $(shell find src -name '*.pyx' -o -name '*.pxi' -o -name '*.pxd' -o -name '*.h' -o -name '*.cpp' ! -name _core.cpp -o -name '*.map')
+
+say = printf '\n== %s (%s)\n' "$(1)" "$$(date +%T)"
+
+.PHONY: help demo test bench lint types unit wheel build clean
+
+help: ## show this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
+
+demo: $(STAMPS)/native ## start a server with sixteen channels of live audio to listen to
+	@$(BIN)/roomserver demo
+
+test: lint types wheel unit ## everything that CI runs
+
+bench: $(STAMPS)/dev $(STAMPS)/native ## micro-benchmarks, then whole-server scenarios
+	@$(call say,micro-benchmarks)
+	@$(BIN)/python -m pytest benchmarks --benchmark-only
+	@$(call say,whole-server scenarios)
+	@$(BIN)/python -m benchmarks
+
+lint: $(STAMPS)/dev ## ruff: rules and format
+	@$(call say,ruff)
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+types: $(STAMPS)/dev $(STAMPS)/native ## mypy, and the extension's stub against the extension
+	@$(call say,mypy)
+	@$(BIN)/mypy
+	@$(BIN)/python -m mypy.stubtest relaycore --mypy-config-file pyproject.toml
+
+unit: $(STAMPS)/test-system $(STAMPS)/dev $(STAMPS)/native ## the tests alone (more pytest options: make unit ARGS="-k ring")
+	@$(call say,pytest)
+	@$(BIN)/python -m pytest $(ARGS)
+
+wheel: $(STAMPS)/dev ## build sdist and wheel, repair, install in a clean environment, test there
+	@$(call say,sdist and wheel)
+	@scripts/test-wheel $(BIN)/python
+
+build: $(STAMPS)/dev $(STAMPS)/native ## environment for development, extension built in place
+
+clean: ## remove the environment and everything built
+	rm -rf $(VENV) build dist wheelhouse .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -f src/relaycore/_core.cpp src/relaycore/_core.*.so
+	rm -rf src/*.egg-info
+
+# --- what the targets stand on ---------------------------------------------------------------
+
+$(STAMPS)/venv:
+	@scripts/system-packages build
+	@$(call say,virtual environment $(VENV))
+	@test -x $(BIN)/python || { python=$$(scripts/find-python) && "$$python" -m venv $(VENV); }
+	@$(BIN)/python --version
+	@mkdir -p $(STAMPS) && touch $@
+
+# The package itself, installed so that the sources here are what runs; with what roomserver needs.
+$(STAMPS)/server: $(STAMPS)/venv pyproject.toml
+	@$(call say,building relaycore and installing it with its server)
+	@$(PIP) install $$($(BIN)/python scripts/build_requires.py)
+	@$(PIP) install --no-build-isolation --editable '.[server]'
+	@touch $@
+
+$(STAMPS)/dev: $(STAMPS)/server
+	@$(call say,installing the tools for development)
+	@$(PIP) install --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+$(STAMPS)/native: $(STAMPS)/server $(NATIVE)
+	@$(call say,extension)
+	@$(BIN)/python setup.py --quiet build_ext --inplace
+	@touch $@
+
+$(STAMPS)/test-system: $(STAMPS)/venv
+	@scripts/system-packages test
+	@touch $@

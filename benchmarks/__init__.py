@@ -1,0 +1,1 @@
+"""Benchmarks: `bench_*.py` measure one part each, `python -m benchmarks` a whole server."""

@@ -1,0 +1,82 @@
+"""What the distribution promises: versions agree, every target is built, nothing leaks out."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.machinery import EXTENSION_SUFFIXES
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+import relaycore
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def run(*command: str | Path, **environment: str) -> str:
+    """Run a command in the source tree and return what it printed."""
+    done = subprocess.run(  # list of arguments, no shell
+        list(map(str, command)),
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def test_the_package_tells_the_version_of_the_distribution() -> None:
+    assert relaycore.__version__ == PROJECT["version"]
+
+
+def test_the_base_install_needs_numpy_alone() -> None:
+    assert [re.split(r"[<>=]", name)[0] for name in PROJECT["dependencies"]] == ["numpy"]
+
+
+def test_every_supported_python_is_announced() -> None:
+    announced = {c.rsplit(" ", 1)[1] for c in PROJECT["classifiers"] if ":: Python :: 3." in c}
+    assert announced == {"3.11", "3.12", "3.13", "3.14"}
+
+
+@pytest.mark.parametrize(
+    ("platform", "tags"),
+    [
+        (
+            "linux",
+            ["manylinux_x86_64", "manylinux_aarch64", "musllinux_x86_64", "musllinux_aarch64"],
+        ),
+        ("macos", ["macosx_x86_64", "macosx_arm64"]),
+    ],
+)
+def test_a_wheel_is_built_for_every_target(platform: str, tags: list[str]) -> None:
+    printed = run(
+        Path(sys.executable).parent / "cibuildwheel",
+        *("--print-build-identifiers", "--config-file", "cibuildwheel.toml"),
+        *("--platform", platform),
+    )
+    pythons = ["cp311", "cp312", "cp313", "cp314", "cp314t"]
+    assert set(printed.split()) == {f"{python}-{tag}" for python, tag in product(pythons, tags)}
+
+
+def extension() -> Path:
+    """The extension module that this test run uses."""
+    [path] = [
+        path
+        for suffix in EXTENSION_SUFFIXES
+        if (path := Path(relaycore.__file__).parent / f"_core{suffix}").exists()
+    ]
+    return path
+
+
+def test_the_extension_exports_its_init_function_only() -> None:
+    lines = run("nm", "--dynamic", "--defined-only", extension()).splitlines()
+    assert [line.split()[-1] for line in lines] == ["PyInit__core"]
