@@ -1,0 +1,153 @@
+"""Passwords: bcrypt in bounded pools of threads of low priority, and verifiers that spare it.
+
+bcrypt costs 0.2 s of a core. It runs in threads of its own (it releases the GIL) whose priority
+is lower than that of everything else, so that a storm of logins does not move the audio. A pool
+that has enough waiting refuses more: the caller answers 503 instead of letting a queue grow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import os
+import secrets
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import bcrypt
+
+MAX_PASSWORD_BYTES = 72  # bcrypt reads no more
+LOWER_PRIORITY = 10
+
+
+class InvalidPasswordError(ValueError):
+    """A text that cannot be a password: empty, too long for bcrypt, or with a NUL."""
+
+
+class PoolFullError(Exception):
+    """Too many passwords are waiting to be checked."""
+
+
+def password_bytes(password: str) -> bytes:
+    """The bytes to hash. Raises InvalidPasswordError: what is too long is refused, never cut."""
+    try:
+        data = password.encode()
+    except UnicodeEncodeError:
+        raise InvalidPasswordError("a password is Unicode text") from None
+    if not data:
+        raise InvalidPasswordError("a password may not be empty")
+    if len(data) > MAX_PASSWORD_BYTES:
+        raise InvalidPasswordError(f"a password may have at most {MAX_PASSWORD_BYTES} bytes")
+    if b"\0" in data:
+        raise InvalidPasswordError("a password may not contain a NUL character")
+    return data
+
+
+T = TypeVar("T")
+
+
+class PasswordPool:
+    """A bounded pool of threads that hash and check. Used from the event loop."""
+
+    def __init__(self, name: str, *, rounds: int, threads: int, queue: int) -> None:
+        self.name = name
+        self._rounds = rounds
+        self._limit = threads * queue
+        self._waiting = 0
+        self._executor = ThreadPoolExecutor(
+            threads, thread_name_prefix=f"bcrypt-{name}", initializer=_lower_priority
+        )
+        # Compared with when there is no hash: costs the same, and nothing hashes to it.
+        self._decoy = bcrypt.gensalt(rounds) + b"." * 31
+
+    async def hash(self, password: bytes) -> bytes:
+        """A salted hash of the password. Raises PoolFullError."""
+        return await self._run(lambda: bcrypt.hashpw(password, bcrypt.gensalt(self._rounds)))
+
+    async def check(self, password: bytes, hashed: bytes | None) -> bool:
+        """Whether the password is the one that was hashed; takes as long with None for a hash.
+
+        Raises PoolFullError.
+        """
+        matches = await self._run(lambda: bcrypt.checkpw(password, hashed or self._decoy))
+        return matches and hashed is not None
+
+    def close(self) -> None:
+        """Waits for the checks under way and ends the threads; what still queues is cancelled."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        if self._waiting >= self._limit:
+            raise PoolFullError(self.name)
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        finally:
+            self._waiting -= 1
+
+
+def _lower_priority() -> None:
+    # Linux keeps a priority per thread. Where this is not allowed or not known, bcrypt runs as is.
+    with contextlib.suppress(OSError, AttributeError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWER_PRIORITY)
+
+
+class RoomPasswords:
+    """Checks passwords of rooms so that a thousand joins cost one bcrypt.
+
+    A password that was right once is remembered as its HMAC under a key of this process. Whoever
+    brings it again passes at once. Everything else costs one bcrypt: the first success after a
+    restart, a wrong password, a room that does not exist; so none of these can be told from
+    another by its time. Equal attempts at the same time share one.
+    """
+
+    def __init__(self, pool: PasswordPool) -> None:
+        self._pool = pool
+        self._key = secrets.token_bytes(32)
+        # With the hash each belongs to: one made for an earlier password fits no more.
+        self._verifiers: dict[str, tuple[bytes, bytes]] = {}
+        self._running: dict[tuple[str, bytes], asyncio.Future[bool]] = {}
+
+    async def make(self, room: str, password: bytes) -> bytes:
+        """Hashes the password of a new room and remembers its verifier. Raises PoolFullError."""
+        hashed = await self._pool.hash(password)
+        self._verifiers[room] = (hashed, self.attempt_id(room, password))
+        return hashed
+
+    async def check(self, room: str, password: bytes, hashed: bytes | None) -> bool:
+        """Whether the password opens the room; `hashed` is None when there is no such room.
+
+        Raises PoolFullError.
+        """
+        digest = self.attempt_id(room, password)
+        known_hash, known_digest = self._verifiers.get(room, (b"", b""))
+        if hmac.compare_digest(known_digest, digest) and known_hash == hashed:
+            return True
+        attempt = (room, digest)
+        running = self._running.get(attempt)
+        if running is None:
+            running = asyncio.ensure_future(self._pool.check(password, hashed))
+            self._running[attempt] = running
+            running.add_done_callback(lambda done: self._finished(attempt, done))
+        # One caller going away must not take the answer from the others.
+        right = await asyncio.shield(running)
+        if right and hashed is not None:
+            self._verifiers[room] = (hashed, digest)
+        return right
+
+    def attempt_id(self, room: str, password: bytes) -> bytes:
+        """The same for equal attempts, and nothing that leads back to the password."""
+        return hmac.digest(self._key, room.encode() + b"\0" + password, hashlib.sha256)
+
+    def forget(self, room: str) -> None:
+        """The room is gone."""
+        self._verifiers.pop(room, None)
+
+    def _finished(self, attempt: tuple[str, bytes], done: asyncio.Future[bool]) -> None:
+        self._running.pop(attempt, None)
+        if not done.cancelled():
+            done.exception()  # seen, also when every caller went away

@@ -1,0 +1,170 @@
+"""Access tokens (who somebody is) and room tokens (what somebody may do in one room).
+
+JSON Web Tokens signed with HS256, the only algorithm ever accepted. The audience keeps the two
+kinds apart: neither passes for the other.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import msgspec
+from joserfc import jwt
+from joserfc.errors import ExpiredTokenError, JoseError
+from joserfc.jwk import OctKey
+
+from roomserver.protocol.codes import Role
+
+ALGORITHMS = ["HS256"]
+ISSUER = "roomserver"
+ACCESS_AUDIENCE = "access"
+ROOM_AUDIENCE = "room"
+
+
+class TokenError(Exception):
+    """A token that cannot be taken; the message never repeats the token."""
+
+    def __init__(self, message: str, *, expired: bool = False) -> None:
+        super().__init__(message)
+        self.expired = expired
+
+
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    """Who calls the REST interface."""
+
+    user: str
+    expires: int  # Unix seconds
+
+
+@dataclass(frozen=True, slots=True)
+class RoomToken:
+    """What its bearer may do in one room.
+
+    `participant` survives reconnects and renewals: mixes, statistics and bans hang on it.
+    """
+
+    room: str
+    role: Role
+    participant: str
+    user: str | None
+    nickname: str | None
+    expires: int  # Unix seconds
+
+
+class _Claims(msgspec.Struct):
+    sub: str
+    aud: str
+    exp: int
+
+
+class _RoomClaims(_Claims):
+    room: str
+    role: Role
+    user: str | None = None
+    nick: str | None = None
+
+
+C = TypeVar("C", bound=_Claims)
+
+
+class Tokens:
+    """Issues and reads tokens. Immutable, so any thread may use it."""
+
+    def __init__(
+        self,
+        secret: bytes,
+        *,
+        access_s: float,
+        room_s: float,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._key = OctKey.import_key(secret)
+        self._access_s = access_s
+        self._room_s = room_s
+        self._now = now
+
+    @property
+    def room_s(self) -> float:
+        """Life of a room token in seconds."""
+        return self._room_s
+
+    def issue_access(self, user: str) -> str:
+        """A token that says who its bearer is."""
+        return self._encode({"aud": ACCESS_AUDIENCE, "sub": user}, self._expiry(self._access_s))
+
+    def read_access(self, text: str) -> AccessToken:
+        """Raises TokenError."""
+        claims = self._decode(text, ACCESS_AUDIENCE, _Claims)
+        return AccessToken(claims.sub, claims.exp)
+
+    def issue_room(
+        self,
+        room: str,
+        role: Role,
+        *,
+        participant: str | None = None,
+        user: str | None = None,
+        nickname: str | None = None,
+    ) -> tuple[str, RoomToken]:
+        """A new token for `room`, and what it says."""
+        return self._sign_room(
+            RoomToken(
+                room=room,
+                role=role,
+                participant=participant or str(uuid.uuid4()),
+                user=user,
+                nickname=nickname or None,
+                expires=self._expiry(self._room_s),
+            )
+        )
+
+    def renew_room(self, token: RoomToken) -> tuple[str, RoomToken]:
+        """The same rights of the same participant, for another while."""
+        return self._sign_room(replace(token, expires=self._expiry(self._room_s)))
+
+    def read_room(self, text: str) -> RoomToken:
+        """Raises TokenError."""
+        claims = self._decode(text, ROOM_AUDIENCE, _RoomClaims)
+        return RoomToken(claims.room, claims.role, claims.sub, claims.user, claims.nick, claims.exp)
+
+    def _sign_room(self, token: RoomToken) -> tuple[str, RoomToken]:
+        claims: dict[str, object] = {
+            "aud": ROOM_AUDIENCE,
+            "sub": token.participant,
+            "room": token.room,
+            "role": token.role.value,
+        }
+        if token.user is not None:
+            claims["user"] = token.user
+        if token.nickname is not None:
+            claims["nick"] = token.nickname
+        return self._encode(claims, token.expires), token
+
+    def _expiry(self, life_s: float) -> int:
+        return int(self._now() + life_s)
+
+    def _encode(self, claims: dict[str, object], expires: int) -> str:
+        claims |= {"iss": ISSUER, "iat": int(self._now()), "exp": expires}
+        return jwt.encode({"alg": "HS256"}, claims, self._key, algorithms=ALGORITHMS)
+
+    def _decode(self, text: str, audience: str, kind: type[C]) -> C:
+        registry = jwt.JWTClaimsRegistry(
+            now=int(self._now()),
+            iss={"essential": True, "value": ISSUER},
+            aud={"essential": True, "value": audience},
+            exp={"essential": True},
+        )
+        try:
+            claims = jwt.decode(text, self._key, algorithms=ALGORITHMS).claims
+            registry.validate(claims)
+            return msgspec.convert(claims, kind)
+        except ExpiredTokenError:
+            raise TokenError("the token has expired", expired=True) from None
+        except (JoseError, ValueError, TypeError, RecursionError):
+            # msgspec's and json's errors are ValueErrors; what exactly was wrong helps forgers.
+            raise TokenError("the token is not valid") from None

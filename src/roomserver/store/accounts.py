@@ -1,0 +1,277 @@
+"""Accounts in a file of the data directory (SQLite, write-ahead log).
+
+`AccountFile` is the file itself, for one thread at a time; the command line uses it directly,
+also while a server runs on the same directory. `FileAccountStore` is what a server uses: the same
+in a thread of its own, so that no disk is waited for in the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
+
+from roomserver.store.interfaces import EmailTakenError
+from roomserver.store.records import Account, RefreshToken, Rotation
+
+FILE_NAME = "accounts.db"
+SCHEMA_VERSION = 1
+BUSY_TIMEOUT_S = 5.0
+
+SCHEMA = """
+CREATE TABLE users (
+    id TEXT PRIMARY KEY,
+    email TEXT NOT NULL,
+    email_key TEXT NOT NULL UNIQUE,        -- the address without case
+    password_hash BLOB NOT NULL,
+    role TEXT NOT NULL CHECK (role IN ('user', 'admin')),
+    disabled_at REAL,
+    created_at REAL NOT NULL
+) STRICT;
+CREATE TABLE refresh_tokens (
+    hash BLOB PRIMARY KEY,
+    family TEXT NOT NULL,
+    user_id TEXT NOT NULL REFERENCES users (id),
+    parent BLOB REFERENCES refresh_tokens (hash) ON DELETE SET NULL,
+    issued_at REAL NOT NULL,
+    expires_at REAL NOT NULL,
+    used_at REAL,
+    revoked_at REAL
+) STRICT;
+CREATE INDEX refresh_tokens_family ON refresh_tokens (family);
+CREATE INDEX refresh_tokens_parent ON refresh_tokens (parent);
+CREATE INDEX refresh_tokens_user ON refresh_tokens (user_id);
+CREATE INDEX refresh_tokens_expires ON refresh_tokens (expires_at);
+"""
+ACCOUNT = "SELECT id, email, password_hash, role, created_at, disabled_at FROM users"
+
+
+class AccountFile:
+    """The file. Every method is one transaction; to be used by the thread that opened it."""
+
+    def __init__(self, data_dir: Path) -> None:
+        path = data_dir / FILE_NAME
+        path.touch(mode=0o600)  # before SQLite makes it with the process's mask
+        self._db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+        try:
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("PRAGMA foreign_keys = ON")
+            with _Transaction(self._db):
+                self._migrate(path)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def close(self) -> None:
+        self._db.close()
+
+    def __enter__(self) -> AccountFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def add_account(
+        self, email: str, password_hash: bytes, role: Literal["user", "admin"]
+    ) -> Account:
+        """See `AccountStore`."""
+        account = Account(str(uuid.uuid4()), email.strip(), password_hash, role, time.time())
+        try:
+            with _Transaction(self._db):
+                self._db.execute(
+                    "INSERT INTO users (id, email, email_key, password_hash, role, created_at)"
+                    " VALUES (?, ?, ?, ?, ?, ?)",
+                    (
+                        account.id,
+                        account.email,
+                        email_key(email),
+                        password_hash,
+                        role,
+                        account.created_at,
+                    ),
+                )
+        except sqlite3.IntegrityError:
+            raise EmailTakenError(email) from None
+        return account
+
+    def account_by_email(self, email: str) -> Account | None:
+        """See `AccountStore`."""
+        return self._account("WHERE email_key = ?", email_key(email))
+
+    def account_by_id(self, account_id: str) -> Account | None:
+        """See `AccountStore`."""
+        return self._account("WHERE id = ?", account_id)
+
+    def count_accounts(self) -> int:
+        """See `AccountStore`."""
+        return int(self._one("SELECT count(*) FROM users")[0])
+
+    def add_refresh_token(self, token: RefreshToken) -> None:
+        """See `AccountStore`."""
+        with _Transaction(self._db):
+            self._db.execute("DELETE FROM refresh_tokens WHERE expires_at < ?", (token.issued_at,))
+            self._insert_token(token, parent=None)
+
+    def rotate_refresh_token(
+        self, presented: bytes, successor: bytes, *, now: float, life_s: float, grace_s: float
+    ) -> tuple[Rotation, Account | None]:
+        """See `AccountStore`."""
+        with _Transaction(self._db):
+            row = self._one(
+                "SELECT family, user_id, used_at FROM refresh_tokens"
+                " WHERE hash = ? AND expires_at > ? AND revoked_at IS NULL",
+                presented,
+                now,
+            )
+            account = self._account("WHERE id = ?", row[1]) if row else None
+            if account is None or account.disabled_at is not None:
+                return Rotation.UNKNOWN, None
+            family, user, used_at = row
+            if used_at is not None and (
+                now - used_at > grace_s
+                or self._one(
+                    "SELECT 1 FROM refresh_tokens WHERE parent = ? AND used_at IS NOT NULL",
+                    presented,
+                )
+            ):
+                self._revoke(family, now)
+                return Rotation.REUSED, account
+            self._db.execute(
+                "UPDATE refresh_tokens SET used_at = coalesce(used_at, ?) WHERE hash = ?",
+                (now, presented),
+            )
+            self._insert_token(
+                RefreshToken(successor, family, user, now, now + life_s), parent=presented
+            )
+            return Rotation.ROTATED, account
+
+    def revoke_refresh_family(self, presented: bytes, *, now: float) -> None:
+        """See `AccountStore`."""
+        with _Transaction(self._db):
+            row = self._one("SELECT family FROM refresh_tokens WHERE hash = ?", presented)
+            if row:
+                self._revoke(row[0], now)
+
+    def _migrate(self, path: Path) -> None:
+        version = int(self._one("PRAGMA user_version")[0])
+        if version == 0:
+            for statement in SCHEMA.split(";\n"):
+                self._db.execute(statement)
+            self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        elif version != SCHEMA_VERSION:
+            raise sqlite3.DatabaseError(f"{path} was written by a newer version of roomserver")
+
+    def _insert_token(self, token: RefreshToken, parent: bytes | None) -> None:
+        self._db.execute(
+            "INSERT INTO refresh_tokens (hash, family, user_id, parent, issued_at, expires_at)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (token.hash, token.family, token.user, parent, token.issued_at, token.expires_at),
+        )
+
+    def _revoke(self, family: str, now: float) -> None:
+        self._db.execute(
+            "UPDATE refresh_tokens SET revoked_at = ? WHERE family = ? AND revoked_at IS NULL",
+            (now, family),
+        )
+
+    def _account(self, where: str, value: str) -> Account | None:
+        row = self._one(f"{ACCOUNT} {where}", value)
+        return Account(*row) if row else None
+
+    def _one(self, query: str, *values: object) -> Any:
+        with closing(self._db.execute(query, values)) as cursor:
+            return cursor.fetchone()
+
+
+class _Transaction:
+    """A transaction that takes the write lock at once: waiting happens here or nowhere."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __enter__(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+
+
+def email_key(email: str) -> str:
+    """What makes two addresses the same: case and surrounding space do not count."""
+    return email.strip().casefold()
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class FileAccountStore:
+    """Implements `AccountStore` over an `AccountFile` in a thread of its own."""
+
+    def __init__(self, thread: ThreadPoolExecutor, file: AccountFile) -> None:
+        self._thread = thread
+        self._file = file
+
+    @classmethod
+    async def open(cls, data_dir: Path) -> FileAccountStore:
+        """Opens or makes the file. Raises sqlite3.Error or OSError."""
+        thread = ThreadPoolExecutor(1, thread_name_prefix="accounts")
+        try:
+            loop = asyncio.get_running_loop()
+            file = await loop.run_in_executor(thread, AccountFile, data_dir)
+        except BaseException:
+            thread.shutdown(wait=False)
+            raise
+        return cls(thread, file)
+
+    async def close(self) -> None:
+        await self._run(AccountFile.close)
+        self._thread.shutdown(wait=True)
+
+    async def add_account(
+        self, email: str, password_hash: bytes, role: Literal["user", "admin"]
+    ) -> Account:
+        return await self._run(AccountFile.add_account, email, password_hash, role)
+
+    async def account_by_email(self, email: str) -> Account | None:
+        return await self._run(AccountFile.account_by_email, email)
+
+    async def account_by_id(self, account_id: str) -> Account | None:
+        return await self._run(AccountFile.account_by_id, account_id)
+
+    async def count_accounts(self) -> int:
+        return await self._run(AccountFile.count_accounts)
+
+    async def add_refresh_token(self, token: RefreshToken) -> None:
+        await self._run(AccountFile.add_refresh_token, token)
+
+    async def rotate_refresh_token(
+        self, presented: bytes, successor: bytes, *, now: float, life_s: float, grace_s: float
+    ) -> tuple[Rotation, Account | None]:
+        return await self._run(
+            AccountFile.rotate_refresh_token,
+            presented,
+            successor,
+            now=now,
+            life_s=life_s,
+            grace_s=grace_s,
+        )
+
+    async def revoke_refresh_family(self, presented: bytes, *, now: float) -> None:
+        await self._run(AccountFile.revoke_refresh_family, presented, now=now)
+
+    async def _run(
+        self,
+        work: Callable[Concatenate[AccountFile, P], R],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> R:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, lambda: work(self._file, *args, **kwargs))

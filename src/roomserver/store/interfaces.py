@@ -1,0 +1,89 @@
+"""What the rest of the server needs of a store.
+
+Reads and what a caller must know to be kept are coroutines. Everything that merely happened
+(`room_changed`, joins, leaves, audit) is told by a plain call that returns at once: rooms and
+audio never wait for a store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+from roomserver.store.records import (
+    Account,
+    AuditRecord,
+    ParticipantRecord,
+    RefreshToken,
+    RoomRecord,
+    Rotation,
+)
+
+
+class EmailTakenError(Exception):
+    """There is an account with this address already."""
+
+
+class CodeTakenError(Exception):
+    """A room has or recently had this code."""
+
+
+class AccountStore(Protocol):
+    """Accounts and their refresh tokens."""
+
+    async def add_account(
+        self, email: str, password_hash: bytes, role: Literal["user", "admin"]
+    ) -> Account:
+        """A new account. Raises EmailTakenError (case does not count)."""
+
+    async def account_by_email(self, email: str) -> Account | None:
+        """The account with this address, in any case."""
+
+    async def account_by_id(self, account_id: str) -> Account | None:
+        """The account with this id."""
+
+    async def count_accounts(self) -> int:
+        """How many accounts there are."""
+
+    async def add_refresh_token(self, token: RefreshToken) -> None:
+        """Keeps the first token of a family."""
+
+    async def rotate_refresh_token(
+        self, presented: bytes, successor: bytes, *, now: float, life_s: float, grace_s: float
+    ) -> tuple[Rotation, Account | None]:
+        """Exchanges a token for its successor (both as hashes), in one transaction.
+
+        A token that was used before still passes within `grace_s` of that and while no successor
+        of it was used (two tabs, a lost answer). Otherwise its whole family is revoked.
+        """
+
+    async def revoke_refresh_family(self, presented: bytes, *, now: float) -> None:
+        """Revokes all tokens that descend from the same login as this one."""
+
+    async def close(self) -> None:
+        """Finishes what is under way."""
+
+
+class RoomStore(Protocol):
+    """Rooms, who was in them, and the audit log."""
+
+    async def create_room(self, room: RoomRecord) -> None:
+        """Keeps a new room. Raises CodeTakenError; a code is not used again for 30 days."""
+
+    def room_changed(self, room: RoomRecord) -> None:
+        """The room is now as this says."""
+
+    async def open_rooms(self) -> Sequence[RoomRecord]:
+        """All rooms that are not closed."""
+
+    def participant_joined(self, participant: ParticipantRecord) -> None:
+        """A stay began."""
+
+    def participant_left(self, participant: ParticipantRecord) -> None:
+        """A stay ended; holds all of it, so that a lost join costs nothing."""
+
+    def audit(self, record: AuditRecord) -> None:
+        """Adds a line to the audit log."""
+
+    async def close(self) -> None:
+        """Finishes what is under way."""

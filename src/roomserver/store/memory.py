@@ -1,0 +1,74 @@
+"""The store of `--database-url none`: rooms live as long as the process, history is bounded."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from roomserver.protocol.codes import RoomState
+from roomserver.store.interfaces import CodeTakenError
+from roomserver.store.records import AuditRecord, ParticipantRecord, RoomRecord
+
+CODE_REST_S = 30 * 86_400.0
+HISTORY = 10_000
+
+log = structlog.stdlib.get_logger("roomserver.audit")
+
+
+class MemoryRoomStore:
+    """Implements `RoomStore`. Everything happens in the event loop's thread."""
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now = now
+        self._rooms: dict[str, RoomRecord] = {}
+        self._codes: dict[str, str] = {}  # of open rooms: code -> id
+        self._resting: dict[str, float] = {}  # of closed rooms, in order: code -> free again at
+        self.stays: deque[ParticipantRecord] = deque(maxlen=HISTORY)
+        self.audit_log: deque[AuditRecord] = deque(maxlen=HISTORY)
+
+    async def create_room(self, room: RoomRecord) -> None:
+        self._free_codes()
+        if room.code in self._codes or room.code in self._resting:
+            raise CodeTakenError(room.code)
+        self._codes[room.code] = room.id
+        self._rooms[room.id] = room
+
+    def room_changed(self, room: RoomRecord) -> None:
+        if room.state is not RoomState.CLOSED:
+            self._rooms[room.id] = room
+        elif self._rooms.pop(room.id, None) is not None:
+            del self._codes[room.code]
+            self._resting[room.code] = self._now() + CODE_REST_S
+
+    async def open_rooms(self) -> Sequence[RoomRecord]:
+        return list(self._rooms.values())
+
+    def participant_joined(self, participant: ParticipantRecord) -> None:
+        """Nothing to keep: the record of the whole stay comes at its end."""
+
+    def participant_left(self, participant: ParticipantRecord) -> None:
+        self.stays.append(participant)
+
+    def audit(self, record: AuditRecord) -> None:
+        self.audit_log.append(record)
+        log.info(
+            record.event.value,
+            address=record.address,
+            user=record.user,
+            room=record.room,
+            **record.details,
+        )
+
+    async def close(self) -> None:
+        """Nothing to finish."""
+
+    def _free_codes(self) -> None:
+        now = self._now()
+        while self._resting:
+            code, free_at = next(iter(self._resting.items()))
+            if free_at > now:
+                break
+            del self._resting[code]

@@ -1,0 +1,123 @@
+"""Rows: immutable values that the stores take and give. Times are Unix seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+from roomserver.protocol.codes import Role, RoomCloseReason, RoomState
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Somebody who may make rooms."""
+
+    id: str
+    email: str
+    password_hash: bytes = field(repr=False)
+    role: Literal["user", "admin"]
+    created_at: float
+    disabled_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshToken:
+    """A refresh token to keep: only its hash, and the family it descends in."""
+
+    hash: bytes = field(repr=False)
+    family: str
+    user: str
+    issued_at: float
+    expires_at: float
+
+
+class Rotation(StrEnum):
+    """What became of a refresh token that was presented."""
+
+    ROTATED = "rotated"
+    UNKNOWN = "unknown"  # never issued, expired, or its family was revoked before
+    REUSED = "reused"  # used before, and not by the grace rule: its family is revoked now
+
+
+@dataclass(frozen=True, slots=True)
+class RoomRecord:
+    """A room as it is kept. `version` grows with every change."""
+
+    id: str
+    code: str
+    name: str
+    password_hash: bytes = field(repr=False)
+    created_by: str
+    created_at: float
+    public: bool
+    metadata: dict[str, Any]
+    state: RoomState = RoomState.WAITING
+    permanent: bool = False
+    suspended_until: float | None = None
+    closed_at: float | None = None
+    close_reason: RoomCloseReason | None = None
+    max_listeners: int = 0
+    version: int = 1
+
+
+class LeaveReason(StrEnum):
+    """Why a participant's connection ended: a closed list."""
+
+    LEFT = "left"  # closed by the client
+    LOST = "lost"  # the connection broke
+    PROTOCOL_ERROR = "protocol_error"
+    RATE_LIMITED = "rate_limited"
+    TOO_SLOW = "too_slow"
+    SILENT = "silent"
+    TAKEN_OVER = "taken_over"
+    REFUSED = "refused"  # closed by a rule
+    ROOM_CLOSED = "room_closed"
+    SHUTDOWN = "shutdown"
+
+
+@dataclass(frozen=True, slots=True)
+class ParticipantRecord:
+    """One stay of a participant in a room; written whole when it ends."""
+
+    room: str
+    participant: str
+    connection: str
+    role: Role
+    user: str | None
+    nickname: str | None
+    address: str
+    joined_at: float
+    left_at: float | None = None
+    duration_s: float | None = None  # by the monotonic clock
+    reason: LeaveReason | None = None
+    frames_sent: int = 0
+    frames_dropped: int = 0
+    latency_ms: float | None = None
+
+
+class AuditEvent(StrEnum):
+    """What the audit log holds."""
+
+    LOGIN_SUCCESS = "login_success"
+    LOGIN_FAILURE = "login_failure"
+    ROOM_CREATED = "room_created"
+    ROOM_JOINED = "room_joined"
+    ROOM_LEFT = "room_left"
+    ROOM_CLOSED = "room_closed"
+    RATE_LIMIT_EXCEEDED = "rate_limit_exceeded"
+    INVALID_TOKEN = "invalid_token"  # noqa: S105
+    ROOM_ACCESS_DENIED = "room_access_denied"
+    TOKEN_REFRESH = "token_refresh"  # noqa: S105
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRecord:
+    """One line of the audit log. Never holds a password or a token."""
+
+    event: AuditEvent
+    at: float
+    address: str | None = None
+    user: str | None = None
+    room: str | None = None
+    details: dict[str, Any] = field(default_factory=dict)
