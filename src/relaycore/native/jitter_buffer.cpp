@@ -1,0 +1,419 @@
+#include "relaycore/jitter_buffer.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <new>
+
+#include "relaycore/conceal.h"
+
+namespace relaycore {
+namespace {
+
+constexpr std::int64_t kAheadMs = 1250;
+constexpr std::int64_t kBehindMs = 1000;
+constexpr std::int64_t kRoomMs = 100;
+constexpr std::int64_t kSilenceMs = 200;
+constexpr std::int64_t kFadeMs = 10;
+constexpr std::int64_t kStrayMs = 200;
+constexpr std::int64_t kStrayToleranceMs = 500;
+constexpr double kMaxFixedTargetMs = 1000;
+constexpr std::int64_t kMaxTargetMs = 1150;
+// An adaptive target has this much beyond what the packets showed, for the tick's own lateness.
+constexpr std::int64_t kMarginMs = 5;
+// Before packets have shown how late they come, they are taken to come this late.
+constexpr std::int64_t kAssumedLatenessMs = 60;
+constexpr std::int64_t kAssumeNs = 10'000'000'000;
+// A target comes down slowly, well within what the clock can follow.
+constexpr double kEasing = 500e-6;
+constexpr std::int64_t kNsPerMs = 1'000'000;
+constexpr std::int64_t kReadyPollNs = 5 * kNsPerMs;
+
+}  // namespace
+
+std::unique_ptr<JitterBuffer> JitterBuffer::create(const JitterConfig& config) noexcept {
+  const bool frame_ok = config.frame_ms == 5 || config.frame_ms == 10 || config.frame_ms == 20 ||
+                        config.frame_ms == 40 || config.frame_ms == 60;
+  if (config.channels < 1 || config.channels > 64 || config.sample_rate < 8000 ||
+      config.sample_rate > 96000 || !frame_ok || !(config.target_ms <= kMaxFixedTargetMs)) {
+    return nullptr;
+  }
+  std::unique_ptr<JitterBuffer> buffer(new (std::nothrow) JitterBuffer(config));
+  if (buffer == nullptr || !buffer->allocate()) return nullptr;
+  return buffer;
+}
+
+JitterBuffer::JitterBuffer(const JitterConfig& config) noexcept
+    : config_(config),
+      ahead_(samples_in(kAheadMs)),
+      behind_(samples_in(kBehindMs)),
+      room_(samples_in(kRoomMs)),
+      silence_(static_cast<unsigned>(samples_in(kSilenceMs))),
+      fade_(static_cast<unsigned>(samples_in(kFadeMs))),
+      max_frame_((config.sample_rate * config.frame_ms + 999) / 1000),
+      frame_ns_(config.frame_ms * kNsPerMs),
+      capacity_(std::bit_ceil(static_cast<std::size_t>(ahead_) + kExtrapolateHistory)),
+      timestamp_(config.origin),
+      arrivals_(config.sample_rate) {
+  retarget(0);
+}
+
+JitterBuffer::~JitterBuffer() = default;
+
+bool JitterBuffer::allocate() noexcept {
+  const std::size_t channels = config_.channels;
+  // Twice the samples' capacity covers the window on both sides.
+  const std::size_t bits = 2 * capacity_;
+  const std::size_t words = BitRing::words_for(bits);
+  const std::size_t stride = capacity_ + fade_;
+  channels_.reset(new (std::nothrow) Channel[channels]);
+  memory_.reset(new (std::nothrow) float[channels * stride]{});
+  bits_.reset(new (std::nothrow) std::uint64_t[channels * words]);
+  if (!channels_ || !memory_ || !bits_) return false;
+  for (std::size_t c = 0; c < channels; ++c) {
+    channels_[c].samples = memory_.get() + c * stride;
+    channels_[c].continuation = channels_[c].samples + capacity_;
+    channels_[c].present = BitRing(bits_.get() + c * words, bits);
+  }
+  return true;
+}
+
+// ---- packets ----
+
+void JitterBuffer::place(unsigned channel, std::uint64_t source_timestamp,
+                         std::int64_t arrival_ns, const float* a, std::size_t a_n, const float* b,
+                         std::size_t b_n) noexcept {
+  if (channel >= config_.channels) return;
+  Channel& ch = channels_[channel];
+  const auto length = static_cast<std::int64_t>(a_n + b_n);
+  if (length == 0) return;
+  if (finishing_) {
+    ch.counters.dropped += static_cast<std::uint64_t>(length);
+    return;
+  }
+  settle(source_timestamp, arrival_ns, length);
+
+  // The packet covers [begin, end) relative to the head. A begin near 2^63 is cut off first, so
+  // that the sum cannot overflow.
+  const std::int64_t begin =
+      std::min(wrapping_difference(source_timestamp, head_source_), ahead_);
+  const std::int64_t end = begin + length;
+  const std::int64_t late_from = std::clamp(begin, -history_, std::int64_t{0});
+  const std::int64_t late_to = std::clamp(end, late_from, std::int64_t{0});
+  const std::int64_t from = std::clamp(begin, std::int64_t{0}, ahead_);
+  const std::int64_t to = std::clamp(end, from, ahead_);
+
+  const std::int64_t late = late_to - late_from;
+  std::size_t recovered = 0;
+  if (late > 0) {
+    recovered = ch.present.set(head_ + static_cast<std::uint64_t>(late_from),
+                               static_cast<std::size_t>(late));
+    ch.counters.lost -= recovered;
+    ch.counters.late += static_cast<std::uint64_t>(late);
+  }
+  std::size_t fresh = 0;
+  if (to > from) {
+    const auto offset = static_cast<std::size_t>(from - begin);
+    const auto count = static_cast<std::size_t>(to - from);
+    const std::uint64_t position = head_ + static_cast<std::uint64_t>(from);
+    const std::size_t in_a = offset < a_n ? std::min(count, a_n - offset) : 0;
+    if (in_a != 0) fresh += fill_in(ch, position, a + offset, in_a);
+    if (count > in_a) {
+      fresh += fill_in(ch, position + in_a, b + (offset + in_a - a_n), count - in_a);
+    }
+    ch.counters.received += fresh;
+    ch.counters.duplicate += count - fresh;
+    if (fresh != 0) {
+      ch.heard_ns = arrival_ns;
+      const std::uint64_t behind = head_ + static_cast<std::uint64_t>(to);
+      if (wrapping_difference(behind, ch.end) > 0) ch.end = behind;
+    }
+  }
+  ch.counters.dropped += static_cast<std::uint64_t>(length - late - (to - from));
+  if (fresh + recovered != 0) {
+    arrivals_.packet(source_timestamp + static_cast<std::uint64_t>(length), arrival_ns,
+                     static_cast<std::size_t>(length));
+  }
+}
+
+// Copies in what is not there yet; returns how much that was. The first to come is kept.
+std::size_t JitterBuffer::fill_in(Channel& channel, std::uint64_t position, const float* samples,
+                                  std::size_t n) noexcept {
+  std::size_t fresh = 0;
+  while (n != 0) {
+    const bool filled = channel.present.test(position);
+    const std::size_t run = channel.present.run(position, n);
+    if (!filled) {
+      remember(channel, position, samples, run);
+      channel.present.set(position, run);
+      fresh += run;
+    }
+    position += run;
+    samples += run;
+    n -= run;
+  }
+  return fresh;
+}
+
+// Decides, before a packet is placed, whether it tells the position anew.
+void JitterBuffer::settle(std::uint64_t source_timestamp, std::int64_t arrival_ns,
+                          std::int64_t n) noexcept {
+  if (!anchored_) {
+    first_ns_ = arrival_ns;
+    anchor(source_timestamp, arrival_ns);
+    return;
+  }
+  const std::int64_t begin = wrapping_difference(source_timestamp, head_source_);
+  const bool beyond = begin >= ahead_;
+  if (!beyond && begin + n > 0) {
+    stray_ = false;
+    return;
+  }
+  const bool outside = beyond || begin + n <= -history_;
+  if (!live_ && outside && !held()) {
+    anchor(source_timestamp, arrival_ns);
+    return;
+  }
+  const double rate = config_.sample_rate;
+  const std::int64_t since = elapsed_ns(stray_ns_, arrival_ns);
+  const double moved =
+      static_cast<double>(wrapping_difference(source_timestamp, stray_timestamp_));
+  const double expected = 1e-9 * rate * static_cast<double>(since);
+  const bool agrees =
+      std::abs(moved - expected) <= static_cast<double>(samples_in(kStrayToleranceMs));
+  if (!stray_ || !agrees) {
+    stray_ = true;
+    stray_timestamp_ = source_timestamp;
+    stray_ns_ = arrival_ns;
+  } else if (!live_ && since >= kStrayMs * kNsPerMs) {
+    anchor(source_timestamp, arrival_ns);
+  }
+}
+
+// Only while buffering: the timeline goes on, the source's position on it is a new one.
+void JitterBuffer::anchor(std::uint64_t source_timestamp, std::int64_t arrival_ns) noexcept {
+  head_source_ = source_timestamp - static_cast<std::uint64_t>(room_);
+  history_ = 0;
+  for (unsigned c = 0; c < config_.channels; ++c) {
+    channels_[c].present.reset();
+    channels_[c].end = head_;
+  }
+  arrivals_.anchor(source_timestamp, arrival_ns);
+  anchored_ = true;
+  stray_ = false;
+}
+
+// ---- states ----
+
+bool JitterBuffer::held() const noexcept {
+  for (unsigned c = 0; c < config_.channels; ++c) {
+    if (wrapping_difference(channels_[c].end, head_) > 0) return true;
+  }
+  return false;
+}
+
+bool JitterBuffer::earliest(std::uint64_t& position) const noexcept {
+  std::int64_t nearest = std::numeric_limits<std::int64_t>::max();
+  for (unsigned c = 0; c < config_.channels; ++c) {
+    const Channel& ch = channels_[c];
+    const std::int64_t extent = wrapping_difference(ch.end, head_);
+    if (extent <= 0) continue;
+    const std::int64_t hole =
+        ch.present.test(head_)
+            ? 0
+            : static_cast<std::int64_t>(ch.present.run(head_, static_cast<std::size_t>(extent)));
+    nearest = std::min(nearest, hole);
+  }
+  if (nearest == std::numeric_limits<std::int64_t>::max()) return false;
+  position = head_ + static_cast<std::uint64_t>(nearest);
+  return true;
+}
+
+// Whether every active channel holds the target from `from` on. The packet that an active channel
+// is about to send counts with the time that passed since its last one: with packets as long as
+// the target, holding all of it would mean waiting for a second one.
+bool JitterBuffer::ready(std::int64_t now_ns, std::uint64_t from) const noexcept {
+  if (finishing_) return true;
+  const auto target = static_cast<std::int64_t>(std::llround(target_));
+  const auto packet = static_cast<std::int64_t>(arrivals_.longest_packet());
+  bool waiting = false;
+  std::int64_t longest = 0;
+  for (unsigned c = 0; c < config_.channels; ++c) {
+    const Channel& ch = channels_[c];
+    if (wrapping_difference(ch.end, head_) <= 0) continue;
+    const std::int64_t extent = wrapping_difference(ch.end, from);
+    longest = std::max(longest, extent);
+    const std::int64_t since = std::max<std::int64_t>(0, elapsed_ns(ch.heard_ns, now_ns));
+    if (since >= kSilenceMs * kNsPerMs) continue;
+    const std::int64_t coming = std::min(packet, since * config_.sample_rate / 1'000'000'000);
+    waiting = waiting || extent + coming < target;
+  }
+  // A channel that holds the others up must not let them run out of the window.
+  return !waiting || longest >= samples_in(kMaxTargetMs);
+}
+
+void JitterBuffer::begin(std::int64_t now_ns, std::uint64_t from) noexcept {
+  const auto skipped = static_cast<std::size_t>(from - head_);
+  for (unsigned c = 0; c < config_.channels; ++c) channels_[c].present.set(head_, skipped);
+  advance(skipped);
+  if (ever_live_) {
+    const auto jump = static_cast<double>(wrapping_difference(head_source_, stop_source_));
+    const double passed = 1e-9 * config_.sample_rate *
+                          static_cast<double>(elapsed_ns(stop_ns_, now_ns));
+    if (jump >= 0 && jump <= passed + static_cast<double>(ahead_)) {
+      timestamp_ += head_source_ - stop_source_;
+    }
+  }
+  live_ = true;
+  ever_live_ = true;
+  discontinuity_ = true;
+  deadline_ns_ = now_ns;
+}
+
+void JitterBuffer::stop() noexcept {
+  live_ = false;
+  stop_source_ = head_source_;
+  stop_ns_ = deadline_ns_;
+  for (unsigned c = 0; c < config_.channels; ++c) {
+    channels_[c].active = false;
+    channels_[c].arranged = false;
+    channels_[c].fade_left = 0;
+  }
+}
+
+void JitterBuffer::end() noexcept {
+  ended_ = true;
+  live_ = false;
+  deadline_ns_ = std::numeric_limits<std::int64_t>::max();
+}
+
+void JitterBuffer::finish() noexcept {
+  finishing_ = true;
+  if (!held()) end();
+}
+
+// Moves the head; positions that come into the window at its far end are empty.
+void JitterBuffer::advance(std::size_t n) noexcept {
+  const std::uint64_t far = head_ + static_cast<std::uint64_t>(ahead_);
+  for (unsigned c = 0; c < config_.channels; ++c) channels_[c].present.clear(far, n);
+  head_ += n;
+  head_source_ += n;
+  history_ = std::min(behind_, history_ + static_cast<std::int64_t>(n));
+}
+
+// ---- time ----
+
+JitterBuffer::Tick JitterBuffer::tick(std::int64_t now_ns, float* const* planes,
+                                      FrameInfo& info) noexcept {
+  if (ended_ || (ticked_ && elapsed_ns(deadline_ns_, now_ns) < 0)) return Tick::none;
+  ticked_ = true;
+  arrivals_.fold(now_ns);
+  retarget(now_ns);
+  if (!live_) {
+    std::uint64_t from;
+    if (!earliest(from)) {
+      if (finishing_) {
+        end();
+        return Tick::none;
+      }
+      deadline_ns_ = later_by(now_ns, frame_ns_);
+      return Tick::buffering;
+    }
+    if (!ready(now_ns, from)) {
+      // Looked at often, so that playing begins at the target and not up to a frame above it.
+      deadline_ns_ = later_by(now_ns, kReadyPollNs);
+      return Tick::buffering;
+    }
+    begin(now_ns, from);
+  }
+
+  const unsigned n = next_frame_samples();
+  info.index = frame_index_++;
+  info.timestamp = timestamp_;
+  info.samples = n;
+  info.concealed_mask = 0;
+  info.discontinuity = discontinuity_;
+  info.deadline_ns = deadline_ns_;
+  discontinuity_ = false;
+  bool active = false;
+  for (unsigned c = 0; c < config_.channels; ++c) {
+    if (render(channels_[c], planes[c], n)) info.concealed_mask |= std::uint64_t{1} << c;
+    active = active || channels_[c].active;
+  }
+  const double period = static_cast<double>(frame_ns_) * (1.0 - speed());
+  timestamp_ += n;
+  advance(n);
+  deadline_ns_ = later_by(deadline_ns_, std::llround(period));
+  if (finishing_ && !held()) {
+    end();
+  } else if (!active) {
+    stop();
+  }
+  return Tick::frame;
+}
+
+unsigned JitterBuffer::next_frame_samples() noexcept {
+  // Carrying the remainder makes frame n cover floor(n * rate * ms / 1000) and so on, for ever.
+  frame_remainder_ += config_.sample_rate * config_.frame_ms;
+  const unsigned n = frame_remainder_ / 1000;
+  frame_remainder_ %= 1000;
+  return n;
+}
+
+bool JitterBuffer::hears(std::int64_t now_ns) const noexcept {
+  const double quiet = 1e-9 * config_.sample_rate *
+                       static_cast<double>(elapsed_ns(arrivals_.last_arrival_ns(), now_ns));
+  return anchored_ && quiet <= arrivals_.longest_packet() + silence_;
+}
+
+// How much faster than nominal the next frame is played.
+double JitterBuffer::speed() noexcept {
+  if (!hears(deadline_ns_)) return loop_.drift();
+  const double error =
+      (arrivals_.ahead_of(head_source_, deadline_ns_) - target_) / config_.sample_rate;
+  const double speed = loop_.update(error, 1e-3 * config_.frame_ms) + easing_;
+  return std::clamp(speed, -ClockLoop::kMaxSpeed, ClockLoop::kMaxSpeed);
+}
+
+// The target goes up at once, and while live comes down slowly.
+void JitterBuffer::retarget(std::int64_t now_ns) noexcept {
+  const double frame = 1e-3 * config_.frame_ms * config_.sample_rate;
+  const double longest = arrivals_.longest_packet();
+  double goal = longest + frame;
+  if (config_.target_ms > 0) {
+    goal = std::max(goal, 1e-3 * config_.target_ms * config_.sample_rate);
+  } else {
+    double need = std::max(arrivals_.need(), longest);
+    if (!anchored_ || elapsed_ns(first_ns_, now_ns) < kAssumeNs) {
+      need = std::max(need, longest + static_cast<double>(samples_in(kAssumedLatenessMs)));
+    }
+    goal = need + frame + static_cast<double>(samples_in(kMarginMs));
+  }
+  goal = std::min(goal, static_cast<double>(samples_in(kMaxTargetMs)));
+  easing_ = 0;
+  if (live_ && goal < target_) {
+    const double passed = 1e-9 * static_cast<double>(elapsed_ns(retarget_ns_, now_ns));
+    const double step = kEasing * std::clamp(passed, 0.0, 1.0) * config_.sample_rate;
+    goal = std::max(goal, target_ - step);
+    easing_ = kEasing;
+  }
+  target_ = goal;
+  retarget_ns_ = now_ns;
+}
+
+double JitterBuffer::fill_ms() const noexcept {
+  if (ended_ || !anchored_) return 0;
+  if (live_ && hears(deadline_ns_)) {
+    return to_ms(arrivals_.ahead_of(head_source_, deadline_ns_));
+  }
+  std::uint64_t from = head_;
+  if (!live_ && !earliest(from)) return 0;
+  std::int64_t longest = 0;
+  for (unsigned c = 0; c < config_.channels; ++c) {
+    longest = std::max(longest, wrapping_difference(channels_[c].end, from));
+  }
+  return to_ms(static_cast<double>(longest));
+}
+
+}  // namespace relaycore
