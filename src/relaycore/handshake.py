@@ -17,7 +17,7 @@ import hashlib
 import re
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -79,11 +79,14 @@ def upgrade_response(*, method: str, version: tuple[int, int], headers: Mapping[
         UpgradeRefused: 405 for another method than GET, 426 for another WebSocket version than 13
             or no request for a WebSocket at all, 400 for anything else that is not as it must be.
     """
+    return _answer(method, version, _joined(headers.items()))
+
+
+def _answer(method: str, version: tuple[int, int], fields: Mapping[str, str]) -> bytes:
     if method != "GET":
         raise UpgradeRefused(405, "a WebSocket is opened with GET", {"Allow": "GET"})
     if version[0] != 1 or version[1] < 1:
         raise UpgradeRefused(400, "a WebSocket is opened over HTTP/1.1")
-    fields = _collect(headers)
     if "host" not in fields:
         raise UpgradeRefused(400, "the Host header is missing")
     # A body would be taken for WebSocket frames.
@@ -133,15 +136,8 @@ def parse_upgrade(request: bytes) -> Upgrade:
     method, target, major, minor = (part.decode("ascii") for part in request_line.groups())
     if not target.startswith("/"):
         raise UpgradeRefused(400, "the request target is not a path")
-    fields: dict[str, str] = {}
-    for line in lines:
-        header = _HEADER.fullmatch(line)
-        if header is None:
-            raise UpgradeRefused(400, "malformed header line")
-        name, value = (part.decode("latin-1") for part in header.groups())
-        _add(fields, name, value)
-    response = upgrade_response(method=method, version=(int(major), int(minor)), headers=fields)
-    return Upgrade(target, fields, response)
+    fields = _joined(map(_header, lines))
+    return Upgrade(target, fields, _answer(method, (int(major), int(minor)), fields))
 
 
 def read_upgrade(
@@ -199,22 +195,23 @@ def _read_head(sock: socket.socket, deadline: float, max_bytes: int) -> bytes:
     return bytes(head)
 
 
-def _collect(headers: Mapping[str, str]) -> dict[str, str]:
-    fields: dict[str, str] = {}
-    for name, value in headers.items():
-        _add(fields, name, value)
-    return fields
+def _header(line: bytes) -> tuple[str, str]:
+    header = _HEADER.fullmatch(line)
+    if header is None:
+        raise UpgradeRefused(400, "malformed header line")
+    name, value = header.groups()
+    return name.decode("ascii"), value.decode("latin-1")
 
 
-def _add(fields: dict[str, str], name: str, value: str) -> None:
-    name = name.lower()
-    value = value.strip(" \t")
-    if name not in fields:
-        fields[name] = value
-    elif name in _SINGLE:
-        raise UpgradeRefused(400, f"the {name} header stands there twice")
-    else:
-        fields[name] = f"{fields[name]}, {value}"
+def _joined(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Names in lower case, the values of a repeated header as one list."""
+    values: dict[str, list[str]] = {}
+    for name, value in headers:
+        values.setdefault(name.lower(), []).append(value.strip(" \t"))
+    for name in _SINGLE:
+        if len(values.get(name, ())) > 1:
+            raise UpgradeRefused(400, f"more than one {name} header")
+    return {name: ", ".join(parts) for name, parts in values.items()}
 
 
 def _tokens(value: str) -> list[str]:

@@ -154,6 +154,9 @@ class WsParser {
   // Payload bytes held of messages that are not complete yet.
   size_t buffered() const noexcept { return size_ + control_size_; }
 
+  // Bytes of heap held for them.
+  size_t allocated() const noexcept { return capacity_; }
+
   // True after an error or a close frame.
   bool closed() const noexcept { return closed_; }
 
