@@ -1,5 +1,16 @@
 """relaycore: the native core of a live multichannel audio relay."""
 
+from relaycore._core import (
+    deinterleave,
+    force_simd,
+    interleave,
+    levels,
+    mix,
+    simd,
+    simd_available,
+    to_float32,
+    to_int16,
+)
 from relaycore.errors import RelayClosedError, RelayError, RelayUnavailableError, UpgradeRefused
 from relaycore.handshake import Upgrade, accept_key, parse_upgrade, read_upgrade, upgrade_response
 
@@ -10,8 +21,17 @@ __all__ = [
     "Upgrade",
     "UpgradeRefused",
     "accept_key",
+    "deinterleave",
+    "force_simd",
+    "interleave",
+    "levels",
+    "mix",
     "parse_upgrade",
     "read_upgrade",
+    "simd",
+    "simd_available",
+    "to_float32",
+    "to_int16",
     "upgrade_response",
 ]
 
