@@ -85,14 +85,9 @@ def native_sources() -> dict[Path, list[str]]:
 
 
 def macros(sources: dict[Path, list[str]]) -> list[tuple[str, str | None]]:
-    """RELAYCORE_HAVE_<ISA> for each variant that is linked in, and which relay it is."""
+    """RELAYCORE_HAVE_<ISA> for each variant that is linked in."""
     suffixes = {source.stem.rsplit("_", 1)[-1] for source in sources}
-    found: list[tuple[str, str | None]] = [
-        (f"RELAYCORE_HAVE_{isa.upper()}", "1") for isa in ISA_FLAGS if isa in suffixes
-    ]
-    if not with_relay():
-        found.append(("RELAYCORE_WITHOUT_RELAY", "1"))
-    return found
+    return [(f"RELAYCORE_HAVE_{isa.upper()}", "1") for isa in ISA_FLAGS if isa in suffixes]
 
 
 def compile_flags() -> list[str]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
 from importlib.machinery import EXTENSION_SUFFIXES
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
+import setuptools
 
 import relaycore
 
@@ -80,3 +83,26 @@ def extension() -> Path:
 def test_the_extension_exports_its_init_function_only() -> None:
     lines = run("nm", "--dynamic", "--defined-only", extension()).splitlines()
     assert [line.split()[-1] for line in lines] == ["PyInit__core"]
+
+
+@pytest.fixture
+def build(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The names of setup.py, which here builds nothing."""
+    monkeypatch.setattr(setuptools, "setup", lambda **_: None)
+    monkeypatch.chdir(ROOT)
+    return runpy.run_path("setup.py")
+
+
+def test_instruction_set_objects_share_no_code_with_others(
+    build: dict[str, Any], tmp_path: Path
+) -> None:
+    # An inline function that such an object leaves for the linker to merge may win over the
+    # baseline's copy, and then runs on processors that do not know its instructions.
+    variants = {source: flags for source, flags in build["native_sources"]().items() if flags}
+    for source, flags in variants.items():
+        target = tmp_path / "variant.o"
+        includes = ["-Isrc/relaycore/include", "-Isrc/relaycore/native"]
+        run("c++", *build["compile_flags"](), *flags, *includes, "-c", source, "-o", target)
+        for line in run("nm", "--defined-only", "--demangle", target).splitlines():
+            _, kind, name = line.split(" ", 2)
+            assert kind not in "WVu", f"{source.name} defines {name} for all"
