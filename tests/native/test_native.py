@@ -17,15 +17,16 @@ Key = tuple[str, str, str]
 @pytest.fixture(scope="module")
 def programs() -> Iterator[dict[Key, Future[Path]]]:
     """Every program in every variant, built two at a time while the first ones run already."""
-    with ThreadPoolExecutor(2) as pool:
-        yield {
-            (source.stem, compiler, sanitizer): pool.submit(
-                build, source, compiler=compiler, flags=SANITIZERS[sanitizer]
-            )
-            for source in PROGRAMS
-            for compiler in COMPILERS
-            for sanitizer in SANITIZERS
-        }
+    pool = ThreadPoolExecutor(2)
+    yield {
+        (source.stem, compiler, sanitizer): pool.submit(
+            build, source, compiler=compiler, flags=SANITIZERS[sanitizer]
+        )
+        for source in PROGRAMS
+        for compiler in COMPILERS
+        for sanitizer in SANITIZERS
+    }
+    pool.shutdown(cancel_futures=True)  # with -k most of them are wanted by nobody
 
 
 @pytest.mark.parametrize("sanitizer", SANITIZERS)

@@ -366,6 +366,8 @@ TEST(close_frames_are_written_with_a_reason_cut_between_characters) {
   CHECK_EQ(written(1005, "dropped"), std::string("\x88\x00", 2));
   CHECK_EQ(written(1001, ""), "\x88\x02\x03\xE9");
   CHECK_EQ(written(4410, "room closed"), "\x88\x0D\x11\x3Aroom closed");
+  const std::vector<char> unterminated{'b', 'y', 'e'};  // one step beyond is the sanitizer's
+  CHECK_EQ(written(1000, {unterminated.data(), 3}), "\x88\x05\x03\xE8""bye");
   const std::string most(123, 'r');
   CHECK_EQ(written(1000, most), "\x88\x7D\x03\xE8" + most);
   CHECK_EQ(written(1000, most + "r"), "\x88\x7D\x03\xE8" + most);

@@ -145,7 +145,7 @@ inline bool feed_piece(relaycore::WsParser& parser, Recorder& recorder, std::str
     if (parser.buffered() > parser.allocated()) return false;
     if (parser.allocated() > std::max(most, most + relaycore::kWsMaxControl)) return false;
     if (result.consumed > piece.size()) return false;
-    if (result.consumed < piece.size() && !result.paused) return false;
+    if (result.consumed < piece.size() && (!result.paused || parser.closed())) return false;
     if (result.paused && recorder.outcome.messages.size() == before) return false;
     if ((result.error_code != 0) != (result.error != nullptr)) return false;
     if (was_closed && (result.error_code != 0 || recorder.outcome.messages.size() != before))

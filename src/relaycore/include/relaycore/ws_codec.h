@@ -235,10 +235,8 @@ class WsParser {
     in_payload_ = true;
     left_ = length;
     if (is_control()) return {};
-    if (opcode() != WsOpcode::continuation) {
-      message_ = opcode();
-      utf8_.reset();
-    }
+    // utf8_ stands between characters here: a text that ended within one was an error.
+    if (opcode() != WsOpcode::continuation) message_ = opcode();
     const size_t limit = message_limit(limits);
     if (size_ > limit || length > limit - size_) return {1009, "message too big"};
     return {};
