@@ -1,6 +1,9 @@
 """relaycore: the native core of a live multichannel audio relay."""
 
 from relaycore._core import (
+    Frame,
+    JitterBuffer,
+    RingBuffer,
     deinterleave,
     force_simd,
     interleave,
@@ -11,13 +14,18 @@ from relaycore._core import (
     to_float32,
     to_int16,
 )
+from relaycore.counters import ChannelCounters
 from relaycore.errors import RelayClosedError, RelayError, RelayUnavailableError, UpgradeRefused
 from relaycore.handshake import Upgrade, accept_key, parse_upgrade, read_upgrade, upgrade_response
 
 __all__ = [
+    "ChannelCounters",
+    "Frame",
+    "JitterBuffer",
     "RelayClosedError",
     "RelayError",
     "RelayUnavailableError",
+    "RingBuffer",
     "Upgrade",
     "UpgradeRefused",
     "accept_key",

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "relaycore/pcm_ops.h"
 #include "relaycore/spsc_ring.h"
 
 namespace relaycore {
@@ -44,11 +45,7 @@ class ChannelRing {
                 std::size_t n) noexcept {
     const auto* bytes = static_cast<const unsigned char*>(pcm);
     return write(timestamp, arrival_ns, n, [bytes](std::size_t at, std::size_t count, float* to) {
-      for (std::size_t i = 0; i < count; ++i) {
-        const unsigned char* sample = bytes + 2 * (at + i);
-        const auto bits = static_cast<std::uint16_t>(sample[0] | sample[1] << 8);
-        to[i] = static_cast<float>(static_cast<std::int16_t>(bits)) / 32768.0f;
-      }
+      pcm_ops().s16_to_f32(bytes + 2 * at, count, to);
     });
   }
 

@@ -1,0 +1,30 @@
+"""Figures that relaycore counts."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["ChannelCounters"]
+
+
+class ChannelCounters(NamedTuple):
+    """What became of one channel's samples in a jitter buffer.
+
+    Every sample that was pushed is counted once, as received, duplicate, late or dropped. Every
+    position that was played of a channel that is not silent was received or concealed.
+    """
+
+    received: int
+    """Placed at its position."""
+    duplicate: int
+    """Its position was already filled; the first to come was kept."""
+    late: int
+    """Its position was already played."""
+    lost: int
+    """Positions concealed whose sample has not come to this moment. One that comes within a second
+    after all is counted late and taken off here."""
+    concealed: int
+    """Positions played without data: at most 200 ms of each gap. After that the channel has fallen
+    silent, and silence is not counted until it speaks again."""
+    dropped: int
+    """Outside the window, or came after the end."""
