@@ -1,0 +1,169 @@
+"""`python -m benchmarks`: whole-server scenarios. See docs/benchmarks.md for what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from benchmarks import machine, report, scenarios
+from benchmarks.subjects import SUBJECTS
+from benchmarks.workload import SAMPLE_BYTES, Workload
+
+ROUNDS = 9
+QUICK_ROUNDS = 3
+MEMORY_ROUNDS = 3
+
+app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=False)
+console = Console()
+if not console.is_terminal:
+    console = Console(width=110)  # in a file or a pipe, wide enough for every column
+
+Listeners = Annotated[int, typer.Option(min=1, max=18_000, help="Connections.")]
+Channels = Annotated[int, typer.Option(min=1, max=64, help="Channels of the stream.")]
+SampleRate = Annotated[int, typer.Option(help="Hz.")]
+Encoding = Annotated[str, typer.Option(help="pcm_s16le or pcm_f32le.")]
+FrameMs = Annotated[int, typer.Option(help="Frame length: 5, 10, 20, 40 or 60.")]
+Rounds = Annotated[int | None, typer.Option(min=1, help="Times each subject is run.")]
+Seconds = Annotated[float, typer.Option(min=0.5, max=60, help="Length of a measured interval.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Fewer rounds: a look, not a result.")]
+Subjects = Annotated[str, typer.Option(help="Which, separated by commas.")]
+Json = Annotated[bool, typer.Option("--json", help="Keep raw results in benchmarks/results/.")]
+Output = Annotated[Path | None, typer.Option(help="Keep raw results in this file.")]
+
+
+@app.callback(invoke_without_command=True)
+def everything(context: typer.Context, quick: Quick = False, json: Json = False) -> None:
+    """Runs all scenarios with their defaults, or one with its own options."""
+    if context.invoked_subcommand is None:
+        results = [run_cpu(quick=quick), run_memory(quick=quick)]
+        keep(results, json, None)
+
+
+@app.command()
+def cpu(
+    listeners: Listeners = 1000,
+    channels: Channels = 2,
+    sample_rate: SampleRate = 48_000,
+    encoding: Encoding = "pcm_s16le",
+    frame_ms: FrameMs = 20,
+    subjects: Subjects = "floor,relay,server",
+    rounds: Rounds = None,
+    seconds: Seconds = 4.0,
+    quick: Quick = False,
+    json: Json = False,
+    output: Output = None,
+) -> None:
+    """CPU time per delivered frame, against a plain C send() loop in the same run."""
+    workload = workload_of(listeners, channels, sample_rate, encoding, frame_ms)
+    result = run_cpu(workload, subjects, rounds=rounds, seconds=seconds, quick=quick)
+    keep([result], json, output)
+
+
+@app.command()
+def memory(
+    listeners: Listeners = 5000,
+    channels: Channels = 1,
+    sample_rate: SampleRate = 8000,
+    encoding: Encoding = "pcm_s16le",
+    frame_ms: FrameMs = 60,
+    subjects: Subjects = "relay,server",
+    rounds: Rounds = None,
+    quick: Quick = False,
+    json: Json = False,
+    output: Output = None,
+) -> None:
+    """Memory per connection: resident, and the kernel's TCP buffers."""
+    workload = workload_of(listeners, channels, sample_rate, encoding, frame_ms)
+    keep([run_memory(workload, subjects, rounds=rounds, quick=quick)], json, output)
+
+
+def workload_of(
+    listeners: int, channels: int, sample_rate: int, encoding: str, frame_ms: int
+) -> Workload:
+    """The workload, checked."""
+    if encoding not in SAMPLE_BYTES:
+        raise typer.BadParameter(f"encoding is one of {', '.join(SAMPLE_BYTES)}")
+    if frame_ms not in (5, 10, 20, 40, 60):
+        raise typer.BadParameter("frame-ms is 5, 10, 20, 40 or 60")
+    return Workload(listeners, channels, sample_rate, encoding, frame_ms)
+
+
+def run_cpu(
+    workload: Workload | None = None,
+    subjects: str = "floor,relay,server",
+    *,
+    rounds: int | None = None,
+    seconds: float = 4.0,
+    quick: bool = False,
+) -> dict[str, Any]:
+    """Runs and prints the scenario; returns what is kept."""
+    with progress("cpu") as tell:
+        result = scenarios.cpu(
+            workload or Workload(),
+            names(subjects, tuple(SUBJECTS)),
+            rounds=rounds or (QUICK_ROUNDS if quick else ROUNDS),
+            seconds=seconds,
+            progress=tell,
+        )
+    console.print(report.cpu_table(result))
+    return result.as_json()
+
+
+def run_memory(
+    workload: Workload | None = None,
+    subjects: str = "relay,server",
+    *,
+    rounds: int | None = None,
+    quick: bool = False,
+) -> dict[str, Any]:
+    """Runs and prints the scenario; returns what is kept."""
+    with progress("memory") as tell:
+        result = scenarios.memory(
+            workload or Workload(5000, 1, 8000, "pcm_s16le", 60),
+            # The floor keeps nothing about a connection: there is nothing to compare.
+            names(subjects, tuple(name for name in SUBJECTS if name != "floor")),
+            rounds=rounds or (1 if quick else MEMORY_ROUNDS),
+            progress=tell,
+        )
+    console.print(report.memory_table(result))
+    return result.as_json()
+
+
+def names(subjects: str, known: tuple[str, ...]) -> list[str]:
+    """The subjects named, each once."""
+    chosen = list(dict.fromkeys(name.strip() for name in subjects.split(",") if name.strip()))
+    if not chosen or not set(chosen) <= set(known):
+        raise typer.BadParameter(f"subjects are some of {', '.join(known)}")
+    return chosen
+
+
+def keep(results: list[dict[str, Any]], json: bool, output: Path | None) -> None:
+    """Writes the results where they were asked for."""
+    console.print(f"commit {machine.commit()}")
+    if json:
+        console.print(f"kept: {report.save(results)}")
+    if output is not None:
+        console.print(f"kept: {report.save(results, output)}")
+
+
+@contextmanager
+def progress(title: str) -> Iterator[scenarios.Progress]:
+    """A bar on standard error while a scenario runs."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=1.0)
+
+        def tell(what: str, done: float) -> None:
+            bar.update(task, description=f"{title}: {what}", completed=done)
+
+        yield tell
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m benchmarks")

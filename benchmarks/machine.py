@@ -1,0 +1,167 @@
+"""Read from /proc and git: what ran where, what it used, and what else was running."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Self
+
+from benchmarks import natives
+from benchmarks.child import ROOT
+
+PROC = Path("/proc")
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+def describe() -> dict[str, Any]:
+    """Machine, versions and commit: what a result means nothing without."""
+    return {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "machine": {
+            "cpu": _field(PROC / "cpuinfo", "model name") or platform.processor(),
+            "cores": os.cpu_count(),
+            "memory_gib": round(_kib(PROC / "meminfo", "MemTotal") / 2**20, 1),
+            "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        },
+        "versions": {
+            "python": platform.python_version(),
+            "compiler": _first_line([natives.compiler(), "--version"]),
+            **{name: _version(name) for name in ("relaycore", "numpy", "aiohttp", "uvloop")},
+        },
+    }
+
+
+def commit() -> str:
+    """Short hash of the work tree's commit, with a mark when it was changed since."""
+    try:
+        name = _first_line(["git", "rev-parse", "--short=12", "HEAD"])
+        changed = _first_line(["git", "status", "--porcelain", "--untracked-files=no"])
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return f"{name}+changes" if changed else name
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process."""
+    pages = int((PROC / str(pid) / "statm").read_text().split()[1])
+    return pages * PAGE_BYTES
+
+
+def tcp_buffer_bytes() -> int:
+    """Memory the kernel holds in TCP buffers: of all sockets here, at both ends of each."""
+    for line in (PROC / "net" / "sockstat").read_text().splitlines():
+        if line.startswith("TCP:"):
+            fields = line.split()
+            return int(fields[fields.index("mem") + 1]) * PAGE_BYTES
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class CpuSnapshot:
+    """CPU times since boot or start, seconds.
+
+    `threads` are those of one process by name; `user` and `system` its totals as the kernel
+    estimates the split; `machine` is everything that ran on all cores; `softirq_threads` is network
+    work that the kernel moved out of the process that caused it.
+    """
+
+    threads: dict[str, float]
+    user: float
+    system: float
+    machine: float
+    softirq_threads: float
+
+    @classmethod
+    def take(cls, pid: int) -> Self:
+        """Of process `pid` and the machine, now."""
+        threads: dict[str, float] = {}
+        for task in (PROC / str(pid) / "task").iterdir():
+            name = (task / "comm").read_text().strip()
+            threads[name] = threads.get(name, 0.0) + _scheduled_s(task)
+        after_name = (PROC / str(pid) / "stat").read_text().rsplit(")", 1)[1].split()
+        user, system = int(after_name[11]), int(after_name[12])
+        total = [int(x) for x in (PROC / "stat").read_text().split("\n", 1)[0].split()[1:9]]
+        busy = sum(total) - total[3] - total[4]  # less idle and waiting for a disk
+        return cls(
+            threads,
+            user / TICKS_PER_S,
+            system / TICKS_PER_S,
+            busy / TICKS_PER_S,
+            sum(_scheduled_s(PROC / str(pid)) for pid in _softirq_threads()),
+        )
+
+    def since(self, before: CpuSnapshot) -> CpuSnapshot:
+        """What was used between the two."""
+        return CpuSnapshot(
+            {k: round(v - before.threads.get(k, 0.0), 6) for k, v in self.threads.items()},
+            round(self.user - before.user, 6),
+            round(self.system - before.system, 6),
+            round(self.machine - before.machine, 6),
+            round(self.softirq_threads - before.softirq_threads, 6),
+        )
+
+
+def _softirq_threads() -> list[int]:
+    found = []
+    for core in range(os.cpu_count() or 1):
+        pid = _SOFTIRQ_PIDS.get(core)
+        if pid is None:
+            pid = _SOFTIRQ_PIDS[core] = next(
+                (
+                    int(p.name)
+                    for p in PROC.iterdir()
+                    if p.name.isdigit() and _comm(p) == f"ksoftirqd/{core}"
+                ),
+                0,
+            )
+        if pid:
+            found.append(pid)
+    return found
+
+
+_SOFTIRQ_PIDS: dict[int, int] = {}
+
+
+def _comm(process: Path) -> str:
+    try:
+        return (process / "comm").read_text().strip()
+    except OSError:
+        return ""  # it ended meanwhile
+
+
+def _scheduled_s(task: Path) -> float:
+    try:
+        return int((task / "schedstat").read_text().split()[0]) / 1e9
+    except OSError:
+        return 0.0
+
+
+def _field(path: Path, name: str) -> str:
+    for line in path.read_text().splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == name:
+            return value.strip()
+    return ""
+
+
+def _kib(path: Path, name: str) -> int:
+    return int((_field(path, name) or "0").split()[0])
+
+
+def _first_line(command: list[str]) -> str:
+    out = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=10)
+    return out.stdout.split("\n", 1)[0]
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,47 @@
+"""Builds the native programs into `.cache/benchmarks/`, again only when their sources change."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from benchmarks.child import ROOT
+
+SOURCES: Final = ROOT / "benchmarks" / "native"
+CACHE: Final = ROOT / ".cache" / "benchmarks"
+FLAGS: Final = ("-std=c++20", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread")
+
+
+def compiler() -> str:
+    """The C++ compiler: `$CXX`, else the first of g++, clang++, c++ on the path."""
+    found = os.environ.get("CXX") or next(
+        (name for name in ("g++", "clang++", "c++") if shutil.which(name)), None
+    )
+    if found is None:
+        raise FileNotFoundError("the benchmarks need a C++20 compiler: g++ or clang++")
+    return found
+
+
+def build(name: str) -> Path:
+    """The program made from `native/<name>.cpp` and the headers beside it.
+
+    Raises RuntimeError with the compiler's words when it does not compile.
+    """
+    digest = hashlib.sha256(" ".join((compiler(), *FLAGS)).encode())
+    for source in (SOURCES / f"{name}.cpp", *sorted(SOURCES.glob("*.h"))):
+        digest.update(source.read_bytes())
+    program = CACHE / f"{name}-{digest.hexdigest()[:12]}"
+    if program.exists():
+        return program
+    CACHE.mkdir(parents=True, exist_ok=True)
+    fresh = program.with_suffix(f".{os.getpid()}")  # renamed whole: several may build at once
+    command = [compiler(), *FLAGS, str(SOURCES / f"{name}.cpp"), "-o", str(fresh)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    if result.returncode != 0:
+        raise RuntimeError(f"{name}.cpp does not compile:\n{result.stderr}")
+    fresh.rename(program)
+    return program

@@ -1,0 +1,213 @@
+"""The scenarios: each measures its subjects by turns and keeps every raw result."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from benchmarks import machine
+from benchmarks.load import Joined, LoadClient, Measured, Target
+from benchmarks.subjects import SUBJECTS
+from benchmarks.workload import Workload
+
+SETTLE_S: Final = 1.0
+"""Flow before an interval begins, so that caches, buffers and TCP windows are as they stay."""
+SPARE_S: Final = 90
+"""Seconds beyond the planned ones after which every process ends by itself."""
+
+Progress = Callable[[str, float], None]
+"""Told what runs now, and how much of the scenario is done (0 to 1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CpuSample:
+    """One subject in one round."""
+
+    round: int
+    subject: str
+    joined: Joined
+    measured: Measured
+    cpu: machine.CpuSnapshot
+
+    def as_json(self) -> dict[str, Any]:
+        """As it is kept."""
+        return asdict(self) | {"measured": self.measured.as_json()}
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """Of a subject to the floor, over the rounds: each round gives one."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Ratio | None:
+        """None when there is nothing to compare."""
+        return cls(statistics.median(values), min(values), max(values)) if values else None
+
+
+@dataclass(frozen=True, slots=True)
+class CpuResult:
+    """CPU time per delivered frame."""
+
+    workload: Workload
+    seconds: float
+    samples: list[CpuSample] = field(default_factory=list)
+
+    def of(self, subject: str) -> list[CpuSample]:
+        """The samples of one subject, in the order of the rounds."""
+        return [s for s in self.samples if s.subject == subject]
+
+    def ratio(self, subject: str, base: str = "floor") -> Ratio | None:
+        """CPU per frame of `subject` over that of `base`, paired by round."""
+        bases = {s.round: s.measured.cpu_us_per_frame for s in self.of(base)}
+        return Ratio.of(
+            [
+                s.measured.cpu_us_per_frame / bases[s.round]
+                for s in self.of(subject)
+                if bases.get(s.round)
+            ]
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Summary and raw results."""
+        subjects = list(dict.fromkeys(s.subject for s in self.samples))
+        ratios = {s: self.ratio(s) for s in subjects if s != "floor"}
+        return {
+            "scenario": "cpu",
+            "workload": asdict(self.workload) | {"message_bytes": self.workload.message_bytes},
+            "seconds": self.seconds,
+            "ratio_to_floor": {name: asdict(r) for name, r in ratios.items() if r},
+            "samples": [s.as_json() for s in self.samples],
+        }
+
+
+def cpu(
+    workload: Workload,
+    subjects: Sequence[str],
+    *,
+    rounds: int,
+    seconds: float,
+    progress: Progress,
+) -> CpuResult:
+    """Measures CPU time per delivered frame.
+
+    In each round every subject runs once, in a process of its own, and the order turns from round
+    to round, so that what changes slowly on the machine meets all of them alike.
+    """
+    result = CpuResult(workload, seconds)
+    for number in range(rounds):
+        shift = number % len(subjects)
+        for i, name in enumerate([*subjects[shift:], *subjects[:shift]]):
+            done = (number * len(subjects) + i) / (rounds * len(subjects))
+            progress(f"round {number + 1} of {rounds}: {name}", done)
+            result.samples.append(_cpu_sample(number, name, workload, seconds))
+    progress("done", 1.0)
+    return result
+
+
+def _cpu_sample(number: int, name: str, workload: Workload, seconds: float) -> CpuSample:
+    max_seconds = round(seconds + SETTLE_S) + SPARE_S
+    with (
+        SUBJECTS[name](workload, max_seconds) as target,
+        LoadClient(target, max_seconds=max_seconds) as load,
+    ):
+        joined = load.join(workload.listeners)
+        load.wait_for_frames(max(1, round(SETTLE_S * workload.frames_per_s)))
+        before = machine.CpuSnapshot.take(target.pid)
+        measured = load.measure(seconds)
+        return CpuSample(
+            number, name, joined, measured, machine.CpuSnapshot.take(target.pid).since(before)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySample:
+    """Memory of one subject with so many listeners, bytes; `tcp_buffers` of the whole machine."""
+
+    subject: str
+    round: int
+    listeners: int
+    resident: int
+    tcp_buffers: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryResult:
+    """Memory as listeners come: the slope between `base` and all of them is what one costs."""
+
+    workload: Workload
+    base: int
+    samples: list[MemorySample] = field(default_factory=list)
+
+    def per_connection(self, subject: str, what: str) -> list[float]:
+        """Bytes per further connection, of `resident` or `tcp_buffers`, one for each round."""
+        steps: dict[int, dict[int, float]] = {}
+        for sample in self.samples:
+            if sample.subject == subject:
+                steps.setdefault(sample.round, {})[sample.listeners] = getattr(sample, what)
+        count = self.workload.listeners
+        return [(s[count] - s[self.base]) / (count - self.base) for s in steps.values()]
+
+    def subjects(self) -> list[str]:
+        """In the order measured."""
+        return list(dict.fromkeys(s.subject for s in self.samples))
+
+    def as_json(self) -> dict[str, Any]:
+        """Summary and raw results."""
+        summary: Mapping[str, Mapping[str, float]] = {
+            name: {
+                what: statistics.median(self.per_connection(name, what))
+                for what in ("resident", "tcp_buffers")
+            }
+            for name in self.subjects()
+        }
+        return {
+            "scenario": "memory",
+            "workload": asdict(self.workload) | {"message_bytes": self.workload.message_bytes},
+            "base": self.base,
+            "bytes_per_connection": summary,
+            "samples": [asdict(s) for s in self.samples],
+        }
+
+
+def memory(
+    workload: Workload,
+    subjects: Sequence[str],
+    *,
+    rounds: int,
+    progress: Progress,
+    base: int | None = None,
+) -> MemoryResult:
+    """Measures memory per connection, while the stream flows.
+
+    `base` connections (a tenth by default) come first, so that what is made once is not counted.
+    """
+    base = max(1, workload.listeners // 10) if base is None else base
+    if not 0 < base < workload.listeners:
+        raise ValueError("more listeners are needed than the base to compare with")
+    result = MemoryResult(workload, base)
+    for number in range(rounds):
+        for i, name in enumerate(subjects):
+            done = (number * len(subjects) + i) / (rounds * len(subjects))
+            progress(f"round {number + 1} of {rounds}: {name}", done)
+            with (
+                SUBJECTS[name](workload, SPARE_S) as target,
+                LoadClient(target, max_seconds=SPARE_S) as load,
+            ):
+                for count in (base, workload.listeners):
+                    load.join(count)
+                    load.wait_for_frames(max(2, round(SETTLE_S * workload.frames_per_s)))
+                    result.samples.append(_memory_sample(name, number, count, target))
+    progress("done", 1.0)
+    return result
+
+
+def _memory_sample(name: str, number: int, count: int, target: Target) -> MemorySample:
+    return MemorySample(
+        name, number, count, machine.resident_bytes(target.pid), machine.tcp_buffer_bytes()
+    )

@@ -1,0 +1,149 @@
+"""What is measured: each subject is started as one process, with one stream running."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks import natives
+from benchmarks.child import Child
+from benchmarks.load import Target
+from benchmarks.workload import BUFFER_MS, SOURCE_PATH, Workload
+
+START_TIMEOUT_S = 30.0
+EMAIL = "benchmark@example.org"
+PASSWORD = "correct horse battery"
+
+Subject = Callable[[Workload, int], AbstractContextManager[Target]]
+"""Starts the subject for a workload, for at most so many seconds; leaving the block ends it."""
+
+
+@contextmanager
+def floor(workload: Workload, max_seconds: int) -> Iterator[Target]:
+    """A C loop that sends the same bytes to every connection, and does nothing else."""
+    command: list[str | Path] = [
+        natives.build("send_floor"),
+        *("--listeners", str(workload.listeners)),
+        *("--message", str(workload.message_bytes)),
+        *("--tick-us", str(workload.frame_ms * 1000)),
+        *("--max-seconds", str(max_seconds)),
+    ]
+    with Child(command) as child:
+        said = child.expect("listening", START_TIMEOUT_S)
+        yield Target(child.pid, said["port"], clock_offset_us=said["clock_offset_us"])
+
+
+@contextmanager
+def relay(workload: Workload, max_seconds: int) -> Iterator[Target]:
+    """`relaycore.Relay` with one thread in a small Python process."""
+    command: list[str | Path] = [sys.executable, "-m", "benchmarks.bare_relay", "--threads", "1"]
+    command += _stream_options(workload, max_seconds)
+    with Child(command) as child, ExitStack() as stack:
+        said = child.expect("listening", START_TIMEOUT_S)
+        port = said["port"]
+        stack.enter_context(_source(workload, max_seconds, port, SOURCE_PATH, ""))
+        yield Target(child.pid, port, clock_offset_us=said["clock_offset_us"])
+
+
+@contextmanager
+def server(workload: Workload, max_seconds: int) -> Iterator[Target]:
+    """`roomserver serve` with one relay thread, as it is installed."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("ROOMSERVER_") and k != "PORT"}
+    with tempfile.TemporaryDirectory(prefix="bench-") as data_dir, ExitStack() as stack:
+        common = ["--data-dir", data_dir]
+        subprocess.run(
+            [*_roomserver("user", "add", EMAIL, "--password-stdin"), *common],
+            input=PASSWORD + "\n",
+            env=clean | {"ROOMSERVER_BCRYPT_ROUNDS": "4"},
+            text=True,
+            check=True,
+            capture_output=True,
+            timeout=START_TIMEOUT_S,
+        )
+        options = ["--port", "0", "--threads", "1", "--bcrypt-rounds", "4", "--log-format", "json"]
+        child = stack.enter_context(
+            Child([*_roomserver("serve"), *options, *common], env=clean, events_on_stderr=True)
+        )
+        url = child.expect("listening", START_TIMEOUT_S)["urls"][0]
+        port = int(url.rsplit(":", 1)[1].rstrip("/"))
+        source_text, listener_text = _make_room(url, workload)
+        stack.enter_context(_source(workload, max_seconds, port, "/ws", source_text))
+        yield Target(child.pid, port, registers=[listener_text])
+        if code := child.terminate():
+            raise RuntimeError(f"the server ended with exit code {code}")
+
+
+SUBJECTS: Final[Mapping[str, Subject]] = {"floor": floor, "relay": relay, "server": server}
+
+
+def _roomserver(*arguments: str) -> list[str | Path]:
+    return [sys.executable, "-m", "roomserver", *arguments]
+
+
+def _stream_options(workload: Workload, max_seconds: int) -> list[str | Path]:
+    return [
+        *("--channels", str(workload.channels)),
+        *("--sample-rate", str(workload.sample_rate)),
+        *("--encoding", workload.encoding),
+        *("--frame-ms", str(workload.frame_ms)),
+        *("--max-seconds", str(max_seconds)),
+    ]
+
+
+@contextmanager
+def _source(
+    workload: Workload, max_seconds: int, port: int, path: str, register: str
+) -> Iterator[None]:
+    command: list[str | Path] = [sys.executable, "-m", "benchmarks.source"]
+    command += ["--port", str(port), "--path", path, "--register", register]
+    command += _stream_options(workload, max_seconds)
+    with Child(command) as child:
+        child.expect("registered", START_TIMEOUT_S)
+        yield
+
+
+def _make_room(url: str, workload: Workload) -> tuple[str, str]:
+    """Logs in and makes a room: the register texts of its source and of a listener."""
+    access = _post(url, "/auth/broadcaster", {"email": EMAIL, "password": PASSWORD})
+    bearer = {"Authorization": f"Bearer {access['accessToken']}"}
+    room = _post(url, "/auth/room/create", {"password": PASSWORD, "name": "Benchmark"}, bearer)
+    heard = _post(url, "/auth/room/join", {"roomCode": room["roomCode"], "password": PASSWORD})
+    source = {
+        "type": "registerSource",
+        "roomId": room["roomId"],
+        "roomToken": room["roomToken"],
+        "channels": workload.channels,
+        "sampleRate": workload.sample_rate,
+        "encoding": workload.encoding,
+        "frameMs": workload.frame_ms,
+        "bufferMs": BUFFER_MS,
+    }
+    listener = {
+        "type": "registerListener",
+        "roomId": room["roomId"],
+        "roomToken": heard["roomToken"],
+        "encoding": workload.encoding,
+    }
+    return json.dumps(source), json.dumps(listener)
+
+
+def _post(
+    url: str, path: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    request = urllib.request.Request(
+        url.rstrip("/") + path,
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json", **(headers or {})},
+    )
+    with urllib.request.urlopen(request, timeout=START_TIMEOUT_S) as answer:
+        value = json.load(answer)
+    assert isinstance(value, dict)
+    return value

@@ -1,0 +1,206 @@
+"""The load client counts what a server really sent, however the bytes arrive."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from benchmarks import natives
+from benchmarks.load import LoadClient, LoadError, Target
+
+REGISTER = json.dumps({"type": "registerListener", "nickname": "é" * 100})
+REGISTERED = b'{"type":"listenerRegistered"}'
+SWITCHING = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+)
+CLOCK_OFFSET_US = 1_000_000_000
+
+
+def message(opcode: int, payload: bytes) -> bytes:
+    n = len(payload)
+    if n < 126:
+        return struct.pack(">BB", 0x80 | opcode, n) + payload
+    if n < 65536:
+        return struct.pack(">BBH", 0x80 | opcode, 126, n) + payload
+    return struct.pack(">BBQ", 0x80 | opcode, 127, n) + payload
+
+
+def frame(sequence: int, payload_bytes: int, age_us: int = 0) -> bytes:
+    time_us = time.monotonic_ns() // 1000 + CLOCK_OFFSET_US - age_us
+    header = struct.pack("<BBBBHHIIQQ", 1, 2, 0, 0, 1, 2, sequence, 960, 0, time_us)
+    return message(2, header + bytes(payload_bytes))
+
+
+class Peer:
+    """The server's end of one connection."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.file = sock.makefile("rb")
+
+    def read_request(self) -> None:
+        while self.file.readline() not in (b"\r\n", b""):
+            pass
+
+    def read_message(self) -> tuple[int, bytes]:
+        first, second = self.file.read(2)
+        length = second & 127
+        if length == 126:
+            (length,) = struct.unpack(">H", self.file.read(2))
+        mask = self.file.read(4)
+        payload = self.file.read(length)
+        return first & 15, bytes(b ^ mask[i % 4] for i, b in enumerate(payload))
+
+    def register(self) -> bytes:
+        self.read_request()
+        self.sock.sendall(SWITCHING)
+        _, text = self.read_message()
+        self.sock.sendall(message(1, REGISTERED))
+        return text
+
+
+@contextmanager
+def server(handle: Callable[[Peer], None]) -> Iterator[Target]:
+    """One connection is handled in a thread, whose exception is raised when the block is left."""
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            sock, _ = listener.accept()
+            with sock:
+                peer = Peer(sock)
+                with peer.file:
+                    handle(peer)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the client has seen enough
+        except BaseException as error:
+            failures.append(error)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(20)
+        thread = threading.Thread(target=run)
+        thread.start()
+        yield Target(os.getpid(), listener.getsockname()[1], [REGISTER], CLOCK_OFFSET_US)
+        thread.join(20)
+    if failures:
+        raise failures[0]
+
+
+def stream_until_gone(peer: Peer, step: Callable[[int], None]) -> None:
+    """Calls `step` with 0, 1, 2 … until the client hangs up."""
+    peer.sock.settimeout(20)
+    deadline = time.monotonic() + 20
+    number = 0
+    while time.monotonic() < deadline:
+        step(number)
+        number += 1
+    raise TimeoutError("the client did not end")
+
+
+@pytest.mark.parametrize("piece", [1, 3, 35, 36, 37, 1000, 1 << 20])
+def test_frames_gaps_and_delay_are_counted_wherever_reads_cut_them(piece: int) -> None:
+    def handle(peer: Peer) -> None:
+        assert peer.register() == REGISTER.encode()
+
+        def step(number: int) -> None:
+            # Frames 0, 1, 4, 5, 8, 9 …: two missing after every second one.
+            first = number * 4
+            data = frame(first, 500, age_us=3_000_000) + message(1, b'{"type":"roomStatus"}')
+            data += frame(first + 1, 70, age_us=3_000_000) + message(2, b"\x01\x03" + bytes(60))
+            for at in range(0, len(data), piece):
+                peer.sock.sendall(data[at : at + piece])
+
+        stream_until_gone(peer, step)
+
+    with server(handle) as target, LoadClient(target, max_seconds=20) as load:
+        load.join(1)
+        load.wait_for_frames(3)
+        measured = load.measure(0.3)
+    assert measured.frames > 2
+    assert abs(measured.frames - 2 * measured.gaps) <= 2
+    assert measured.missing == 2 * measured.gaps
+    assert (measured.lost, measured.errors) == (0, {})
+    assert 3000 <= measured.delay_ms.p50 <= 4000
+    assert measured.server_cpu_s > 0
+
+
+def test_a_frame_longer_than_any_read_is_one_frame() -> None:
+    def handle(peer: Peer) -> None:
+        peer.register()
+        stream_until_gone(peer, lambda number: peer.sock.sendall(frame(number, 1_000_000)))
+
+    with server(handle) as target, LoadClient(target, max_seconds=20) as load:
+        load.join(1)
+        load.wait_for_frames(5)
+        measured = load.measure(0.3)
+    assert measured.gaps == 0
+    assert measured.bytes / measured.frames == pytest.approx(1_000_042, rel=0.5)
+
+
+def test_pings_are_answered_with_their_payload() -> None:
+    answers = []
+
+    def handle(peer: Peer) -> None:
+        peer.register()
+        for payload in (b"", b"12345678", bytes(125)):
+            peer.sock.sendall(message(9, payload))
+            answers.append(peer.read_message())
+        stream_until_gone(peer, lambda number: peer.sock.sendall(frame(number, 8)))
+
+    with server(handle) as target, LoadClient(target, max_seconds=20) as load:
+        load.join(1)
+        load.wait_for_frames(1)
+    assert answers == [(10, b""), (10, b"12345678"), (10, bytes(125))]
+
+
+def test_a_refused_handshake_says_why() -> None:
+    def handle(peer: Peer) -> None:
+        peer.read_request()
+        peer.sock.sendall(b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n")
+
+    with (
+        server(handle) as target,
+        LoadClient(target, max_seconds=20) as load,
+        pytest.raises(LoadError, match="429 Too Many Requests"),
+    ):
+        load.join(1)
+
+
+def test_a_connection_closed_by_the_server_is_reported_with_its_code() -> None:
+    def handle(peer: Peer) -> None:
+        peer.register()
+        peer.sock.sendall(frame(0, 8))
+        assert peer.sock.recv(1) == b""  # until the client is done with it
+
+    closing = message(8, struct.pack(">H", 4410) + b"room closed")
+
+    def handle_closing(peer: Peer) -> None:
+        peer.register()
+        peer.sock.sendall(closing)
+
+    with server(handle) as target, LoadClient(target, max_seconds=20) as load:
+        load.join(1)
+        assert load.measure(0.2).lost == 0
+    with server(handle_closing) as target, LoadClient(target, max_seconds=20) as load:
+        load.join(1)
+        load.wait_for_frames(1)  # nobody is left to wait for
+        assert load.measure(0.2).errors == {"closed with 4410 room closed": 1}
+
+
+def test_only_loopback_is_loaded() -> None:
+    program = natives.build("load_client")
+    done = subprocess.run(
+        [program, "--host", "10.0.0.1", "--port", "80"], capture_output=True, text=True, timeout=10
+    )
+    assert done.returncode != 0
+    assert "127.0.0.0/8" in done.stderr
