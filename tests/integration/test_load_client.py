@@ -186,6 +186,8 @@ def test_a_connection_closed_by_the_server_is_reported_with_its_code() -> None:
 
     def handle_closing(peer: Peer) -> None:
         peer.register()
+        peer.sock.sendall(message(9, b"") + frame(0, 8))
+        peer.read_message()  # the pong: it has read what stands before the close
         peer.sock.sendall(closing)
 
     with server(handle) as target, LoadClient(target, max_seconds=20) as load:
