@@ -43,7 +43,7 @@ void levels(const float* in, size_t n, float* peak, double* sum_squares) noexcep
 
 }  // namespace
 
-const PcmOps kPcmOpsScalar = {
+constinit const PcmOps kPcmOpsScalar = {
     .name = "scalar",
     .interleave_f32 = interleave<float, float>,
     .interleave_s16 = interleave<int16_t, float>,
