@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from roomserver.commands import serve, user
+from roomserver.commands import broadcast, demo, listen, serve, user
 
 app = typer.Typer(
     name="roomserver",
@@ -14,6 +14,9 @@ app = typer.Typer(
 )
 serve.register(app)
 user.register(app)
+broadcast.register(app)
+listen.register(app)
+demo.register(app)
 
 
 def main() -> None:
