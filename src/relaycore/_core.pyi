@@ -1,12 +1,14 @@
-from collections.abc import Sequence
+import socket
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Literal, TypeVar, final, overload
+from typing import Any, Literal, Self, TypeVar, final, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 from typing_extensions import Buffer
 
-from relaycore.counters import ChannelCounters
+from relaycore.counters import ChannelCounters, RelayCounters
+from relaycore.events import Event
 
 # --- kernels.pxi -----------------------------------------------------------------------------
 
@@ -154,3 +156,90 @@ class JitterBuffer:
     ) -> Frame | None: ...
     def finish(self) -> None: ...
     def counters(self, channel: int) -> ChannelCounters: ...
+
+# --- relay.pxi -------------------------------------------------------------------------------
+
+_Mode = Literal["multichannel", "mix"]
+_Encoding = Literal["pcm_s16le", "pcm_f32le"]
+
+@final
+class Subscription:
+    def __init__(
+        self,
+        *,
+        mode: _Mode = "multichannel",
+        channels: Iterable[int] | None = None,
+        encoding: _Encoding = "pcm_s16le",
+        interval_ms: int = 0,
+        levels: bool = False,
+        faders: Sequence[float] = (),
+        pans: Sequence[float] = (),
+        mutes: Sequence[bool] = (),
+        solos: Sequence[bool] = (),
+        master: float = 1.0,
+    ) -> None: ...
+
+@final
+class Relay:
+    def __init__(
+        self,
+        *,
+        threads: int | None = None,
+        realtime: bool = True,
+        max_lag_ms: float = 500,
+        evict_after_s: float = 15.0,
+        register_timeout_s: float = 10.0,
+        max_text_bytes: int = 65536,
+        max_binary_bytes: int = ...,
+        max_packets_per_s: int = 50_000,
+        ping_interval_ms: float = 1000,
+        source_timeout_s: float = 10.0,
+        silence_timeout_s: float = 2.0,
+    ) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *error: object) -> None: ...
+    def fileno(self) -> int: ...
+    def poll(self, limit: int = 1024) -> list[Event]: ...
+    def attach(
+        self, sock: socket.socket | int, response: Buffer = b"", *, deliver_binary: bool = False
+    ) -> int: ...
+    def open_room(self) -> int: ...
+    def close_room(self, room: int, *, text: str | None = None, code: int = 4410) -> None: ...
+    def bind_source(
+        self,
+        connection: int,
+        room: int,
+        *,
+        stream: int,
+        channels: int,
+        sample_rate: int,
+        encoding: _Encoding,
+        announce: str,
+        frame_ms: int = 20,
+        buffer_ms: float | None = None,
+        reply: str | None = None,
+    ) -> None: ...
+    def unbind_source(self, connection: int) -> None: ...
+    def bind_listener(
+        self,
+        connection: int,
+        room: int,
+        subscription: Subscription,
+        *,
+        reply: str | None = None,
+        known_stream: int = 0,
+        burst_ms: int = 0,
+        from_timestamp: int | None = None,
+    ) -> None: ...
+    def subscribe(
+        self, connection: int, subscription: Subscription, *, reply: str | None = None
+    ) -> None: ...
+    def send(self, connection: int, text: str | Buffer, *, stamp: bool = False) -> None: ...
+    def send_room(self, room: int, text: str) -> None: ...
+    def close_connection(
+        self, connection: int, code: int, detail: str = "", *, text: str | None = None
+    ) -> None: ...
+    def inspect(self, room: int) -> None: ...
+    def clock_us(self) -> int: ...
+    def counters(self) -> RelayCounters: ...
+    def close(self, *, text: str | None = None, timeout: float = 5.0) -> None: ...

@@ -1,7 +1,11 @@
 # Every extern declaration of the native core, in pipeline order. All of it is nogil.
 
-from libc.stdint cimport int16_t, int64_t, uint64_t
+from libc.stdint cimport int16_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libcpp cimport bool
 from libcpp.memory cimport unique_ptr
+from libcpp.string cimport string
+from libcpp.string_view cimport string_view
+from libcpp.vector cimport vector
 
 # --- pcm_ops.h: the sample loops -------------------------------------------------------------
 
@@ -117,3 +121,164 @@ cdef extern from "relaycore/jitter_port.h" namespace "relaycore" nogil:
         const JitterConfig& config() noexcept
 
     unique_ptr[JitterPort] create_jitter_port "relaycore::JitterPort::create" (const JitterConfig& config) noexcept
+
+# --- the relay: status.h packet.h subscription.h events.h relay.h -----------------------------
+
+cdef extern from "relaycore/status.h" namespace "relaycore" nogil:
+    cdef enum class Status(int):
+        ok
+        invalid_argument
+        out_of_memory
+        system_error
+        closed
+        busy
+        unavailable
+
+cdef extern from "relaycore/packet.h" namespace "relaycore" nogil:
+    cdef enum class Encoding(uint8_t):
+        s16le
+        f32le
+
+    cdef struct SourceFormat:
+        Encoding encoding
+        unsigned channels
+        unsigned sample_rate
+
+cdef extern from "relaycore/subscription.h" namespace "relaycore" nogil:
+    cdef enum class Mode(uint8_t):
+        multichannel
+        mix
+
+    cdef cppclass Subscription:
+        Mode mode
+        Encoding encoding
+        bool all_channels
+        bool levels
+        uint32_t interval_ms
+        uint64_t channels
+        uint64_t mutes
+        uint64_t solos
+        float master
+        float* faders
+        float* pans
+
+cdef extern from "relaycore/events.h" namespace "relaycore" nogil:
+    cdef enum class EventKind(uint8_t):
+        text
+        binary
+        closed
+        stream_live
+        stream_buffering
+        stream_ended
+        source_report
+        room_report
+
+    cdef enum class CloseReason(uint8_t):
+        pass
+
+    cdef cppclass Event:
+        EventKind kind
+        uint64_t subject
+
+    cdef cppclass MessageEvent(Event):
+        int64_t received_us
+        string data
+
+    cdef cppclass ClosedEvent(Event):
+        CloseReason reason
+        uint16_t code
+        string detail
+        uint64_t frames_sent
+        uint64_t frames_dropped
+        uint64_t bytes_sent
+        uint64_t bytes_received
+        double lag_ms
+
+    cdef cppclass StreamEvent(Event):
+        uint16_t stream
+        uint64_t timestamp
+        bool drained
+
+    cdef cppclass SourceReportEvent(Event):
+        uint64_t connection
+        uint16_t stream
+        double fill_ms
+        double target_ms
+        double jitter_ms
+        double drift_ppm
+        bool has_capture_offset
+        int64_t capture_offset_us
+        vector[ChannelCounters] channels
+
+    cdef cppclass ListenerFigures:
+        uint64_t connection
+        uint64_t layout
+        uint64_t frames_sent
+        uint64_t frames_dropped
+        uint64_t bytes_sent
+        uint32_t frames_behind
+        double lag_ms
+        double round_trip_ms
+
+    cdef cppclass LayoutFigures:
+        uint64_t layout
+        uint32_t listeners
+        uint64_t frames_built
+        uint64_t frames_sent
+
+    cdef cppclass RoomReportEvent(Event):
+        unsigned thread
+        vector[ListenerFigures] listeners
+        vector[LayoutFigures] layouts
+
+cdef extern from "relaycore/relay.h" namespace "relaycore" nogil:
+    cdef cppclass RelayConfig:
+        unsigned threads
+        bool realtime
+        int64_t max_lag_ns
+        int64_t evict_after_ns
+        int64_t register_timeout_ns
+        int64_t ping_interval_ns
+        int64_t source_timeout_ns
+        int64_t silence_timeout_ns
+        size_t max_text_bytes
+        size_t max_binary_bytes
+        unsigned max_packets_per_s
+
+    cdef cppclass ThreadFigures:
+        uint64_t connections, listeners, rooms, ticks, tick_late_ns_max, frames_sent
+        uint64_t frames_dropped, frames_built, bytes_sent, bytes_received, sends, packets, evicted
+
+    cdef cppclass RoomFigures:
+        uint64_t room, blocks, packets, frames_sent, frames_dropped, bytes_sent, listeners
+
+    cdef cppclass SourceBinding:
+        uint64_t connection
+        uint64_t room
+        uint16_t stream
+        SourceFormat format
+        unsigned frame_ms
+        double buffer_ms
+        string_view announce
+
+    cdef cppclass Relay:
+        @staticmethod
+        Status start(const RelayConfig&, unique_ptr[Relay]&)
+        int event_fd()
+        Status poll(size_t, vector[Event*]&)
+        Status attach(int, string_view, bool, uint64_t&)
+        Status open_room(uint64_t&)
+        Status close_room(uint64_t, string_view, uint16_t)
+        Status bind_source(const SourceBinding&, string_view)
+        Status unbind_source(uint64_t)
+        Status bind_listener(uint64_t, uint64_t, const Subscription&, string_view, uint16_t,
+                             uint32_t, uint64_t)
+        Status subscribe(uint64_t, const Subscription&, string_view)
+        Status send(uint64_t, string_view, bool, bool)
+        Status send_room(uint64_t, string_view)
+        Status close_connection(uint64_t, uint16_t, string_view, string_view)
+        Status inspect(uint64_t)
+        int64_t clock_us()
+        vector[ThreadFigures] thread_figures() except +
+        vector[RoomFigures] room_figures() except +
+        void close(string_view, int64_t)

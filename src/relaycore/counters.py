@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["ChannelCounters"]
+__all__ = ["ChannelCounters", "RelayCounters", "RoomCounters", "ThreadCounters"]
 
 
 class ChannelCounters(NamedTuple):
@@ -28,3 +28,39 @@ class ChannelCounters(NamedTuple):
     silent, and silence is not counted until it speaks again."""
     dropped: int
     """Outside the window, or came after the end."""
+
+
+class ThreadCounters(NamedTuple):
+    """Totals of one relay thread since its start; the first three are as of now."""
+
+    connections: int
+    listeners: int
+    rooms: int
+    ticks: int
+    tick_late_ns_max: int
+    frames_sent: int
+    frames_dropped: int
+    frames_built: int
+    bytes_sent: int
+    bytes_received: int
+    sends: int
+    packets: int
+    evicted: int
+
+
+class RoomCounters(NamedTuple):
+    """Totals of one room; `listeners` is as of now, `blocks` counts the ticks that had audio."""
+
+    blocks: int
+    packets: int
+    frames_sent: int
+    frames_dropped: int
+    bytes_sent: int
+    listeners: int
+
+
+class RelayCounters(NamedTuple):
+    """Snapshot of a relay's figures, read without stopping any thread."""
+
+    threads: tuple[ThreadCounters, ...]
+    rooms: dict[int, RoomCounters]

@@ -33,10 +33,12 @@ class ChannelRing {
   }
 
   // Copies one packet in. False, and nothing written, when it does not fit. n >= 1.
-  bool push(std::uint64_t timestamp, std::int64_t arrival_ns, const float* samples,
+  // `samples` may be at any address: they are taken right out of a message.
+  bool push(std::uint64_t timestamp, std::int64_t arrival_ns, const void* samples,
             std::size_t n) noexcept {
-    return write(timestamp, arrival_ns, n, [samples](std::size_t at, std::size_t count, float* to) {
-      std::memcpy(to, samples + at, count * sizeof(float));
+    const auto* bytes = static_cast<const unsigned char*>(samples);
+    return write(timestamp, arrival_ns, n, [bytes](std::size_t at, std::size_t count, float* to) {
+      std::memcpy(to, bytes + at * sizeof(float), count * sizeof(float));
     });
   }
 

@@ -1,0 +1,139 @@
+// One WebSocket connection as its thread sees it.
+#pragma once
+
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+
+#include "relaycore/events.h"
+#include "relaycore/frame.h"
+#include "relaycore/layout.h"
+#include "relaycore/source_link.h"
+#include "relaycore/text.h"
+#include "relaycore/ws_codec.h"
+
+namespace relaycore {
+
+class RoomView;
+
+// At so many texts not yet processed a connection is not read from until some are.
+constexpr uint32_t kMaxTextsPending = 16;
+
+enum class PeerRole : uint8_t { unregistered, listener, source };
+
+// Where a connection is on its way out.
+enum class Closing : uint8_t {
+  open,
+  queued,   // a close frame stands in the outbox
+  sent,     // it is written; the peer's answer is awaited
+  replied,  // both have said it: the socket goes as soon as ours is written
+};
+
+// What a subscription sets for a listener besides its mix; takes effect at a frame boundary.
+struct Delivery {
+  Layout* layout = nullptr;
+  uint16_t interval_ms = 0;
+  bool levels = false;
+};
+
+// A message that waits for its turn, and the change of delivery that goes with it.
+struct OutboxEntry {
+  Ref<Text> text;               // may be empty when there is a change
+  uint64_t not_before = 0;      // frames with a lower block number go first
+  Delivery change;              // layout == nullptr: none
+  bool is_close = false;
+  std::unique_ptr<OutboxEntry> next;
+};
+
+// The part of a source packet that did not fit into the rings.
+struct PendingPacket {
+  std::unique_ptr<uint8_t[]> message;
+  SourcePacket packet;  // points into `message`
+  uint32_t offset = 0;  // samples per channel that are through
+  int64_t arrival_ns = 0;
+};
+
+// Bytes that were read while the connection may not be listened to.
+struct Backlog {
+  std::unique_ptr<uint8_t[]> data;
+  uint32_t size = 0;
+};
+
+struct SourceState {
+  Ref<SourceLink> link;
+  PendingPacket pending;
+  int64_t rate_window_ns = 0;
+  uint32_t packets_in_window = 0;
+};
+
+struct Connection {
+  Connection(uint64_t id, int fd) noexcept : id(id), fd(fd), closed_event(id, this) {}
+  ~Connection() {
+    if (fd >= 0) ::close(fd);  // only of one that never came to its thread
+  }
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+
+  const uint64_t id;
+  int fd;
+  PeerRole role = PeerRole::unregistered;
+  Closing closing = Closing::open;
+  bool deliver_binary : 1 = false;
+  bool is_tcp : 1 = false;
+  bool blocked : 1 = false;        // the socket took less than was offered; EPOLLOUT will come
+  bool read_paused : 1 = false;    // for texts not yet processed, or a source ahead of its room
+  bool readable : 1 = false;       // more may be waiting in the socket
+  bool peer_gone : 1 = false;      // hang-up seen while reading was paused
+  bool in_ready : 1 = false;
+  bool doomed : 1 = false;         // messages piled up: reset at the next turn
+  bool deaf : 1 = false;           // its framing is broken: nothing it says is understood
+  bool is_slow : 1 = false;        // its layout is: see RelayThread::tune_socket
+  bool join_pending : 1 = false;   // the view has no blocks yet: position comes with them
+  bool catching_up : 1 = false;    // everything due goes at once, whatever the interval
+  bool ping_outstanding : 1 = false;
+  bool measures_lag : 1 = false;
+  bool lagging : 1 = false;        // nothing is sent until the pong comes
+
+  // Sending.
+  std::unique_ptr<OutboxEntry> outbox;
+  OutboxEntry* outbox_tail = nullptr;
+  uint32_t outbox_bytes = 0;
+  uint32_t partial_offset = 0;
+  FrameRef partial;  // went out half; finished before anything else, also over a jump
+
+  // Listening.
+  RoomView* view = nullptr;
+  uint32_t view_slot = 0;
+  uint16_t stream = 0;         // whose format the listener has been told
+  uint64_t cursor = 0;         // number of the next block it is due
+  Delivery delivery;
+  Layout* ramp_from = nullptr;  // the mix of the last frame, until the next one has gone
+  uint32_t join_burst_ms = 0;
+  uint64_t join_from = 0;
+  int32_t outq_seen = 0;
+  uint32_t lowat = 0;
+  int64_t ping_sent_ns = 0;
+  int64_t next_ping_ns = 0;
+  int64_t round_trip_ns = 0;  // smallest seen; 0: none yet
+
+  // Reading.
+  WsParser parser;
+  Backlog backlog;
+  std::unique_ptr<SourceState> source;
+  // Texts handed to the control plane and not yet processed; it counts down from its own thread.
+  // relaxed: it carries no data, and the resume that follows is posted through a queue.
+  std::atomic<uint32_t> texts_pending{0};
+
+  // All.
+  Connection* ready_previous = nullptr;
+  Connection* ready_next = nullptr;
+  uint32_t slot = 0;  // in the thread's list
+  int64_t deadline_ns = 0;       // to register, or to finish closing
+  int64_t last_progress_ns = 0;  // it took or sent something
+  int64_t last_received_ns = 0;
+  ClosedEvent closed_event;  // also keeps the totals
+};
+
+}  // namespace relaycore

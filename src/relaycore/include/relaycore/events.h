@@ -1,0 +1,108 @@
+// What the relay tells the control plane.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "relaycore/jitter_buffer.h"
+#include "relaycore/mpsc_queue.h"
+
+namespace relaycore {
+
+struct Connection;
+
+enum class EventKind : uint8_t {
+  text,
+  binary,
+  closed,
+  stream_live,
+  stream_buffering,
+  stream_ended,
+  source_report,
+  room_report,
+};
+
+// Why a connection ended. The numbers are those of relaycore.events.CloseReason, in order.
+enum class CloseReason : uint8_t {
+  peer_closed,
+  peer_lost,
+  protocol_error,
+  too_big,
+  rate_limited,
+  not_registered,
+  too_slow,
+  source_silent,
+  closed,
+  room_closed,
+  shutdown,
+};
+
+struct Event : QueueNode {
+  explicit Event(EventKind kind, uint64_t subject) noexcept : kind(kind), subject(subject) {}
+  EventKind kind;
+  uint64_t subject;  // connection or room
+};
+
+struct MessageEvent final : Event {
+  using Event::Event;
+  Connection* connection = nullptr;  // lives until its ClosedEvent has been polled
+  int64_t received_us = 0;
+  std::string data;
+};
+
+// Embedded in its connection, so that it can't be lost for want of memory.
+struct ClosedEvent final : Event {
+  ClosedEvent(uint64_t id, Connection* connection) noexcept
+      : Event(EventKind::closed, id), connection(connection) {}
+  Connection* const connection;  // whose record goes with this event
+  CloseReason reason = CloseReason::peer_lost;
+  uint16_t code = 1006;
+  std::string detail;
+  uint64_t frames_sent = 0;
+  uint64_t frames_dropped = 0;
+  uint64_t bytes_sent = 0;
+  uint64_t bytes_received = 0;
+  double lag_ms = 0;
+};
+
+struct StreamEvent final : Event {
+  using Event::Event;
+  uint16_t stream = 0;
+  uint64_t timestamp = 0;  // stream_live: first sample of the stream's timeline
+  bool drained = false;    // stream_ended: played out after unbind_source
+};
+
+struct SourceReportEvent final : Event {
+  using Event::Event;
+  uint64_t connection = 0;
+  uint16_t stream = 0;
+  double fill_ms = 0, target_ms = 0, jitter_ms = 0, drift_ppm = 0;
+  bool has_capture_offset = false;
+  int64_t capture_offset_us = 0;
+  std::vector<ChannelCounters> channels;
+};
+
+struct ListenerFigures {
+  uint64_t connection;
+  uint64_t layout;
+  uint64_t frames_sent, frames_dropped, bytes_sent;
+  uint32_t frames_behind;
+  double lag_ms, round_trip_ms;
+};
+
+struct LayoutFigures {
+  uint64_t layout;
+  uint32_t listeners;
+  uint64_t frames_built, frames_sent;
+};
+
+// One thread's part of a room.
+struct RoomReportEvent final : Event {
+  using Event::Event;
+  unsigned thread = 0;
+  std::vector<ListenerFigures> listeners;
+  std::vector<LayoutFigures> layouts;
+};
+
+}  // namespace relaycore

@@ -1,0 +1,414 @@
+// The control plane's side: every verb becomes a task for the thread it concerns.
+#include "relaycore/relay.h"
+
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <ctime>
+#include <mutex>
+#include <new>
+
+#include "relay_thread.h"
+
+namespace relaycore {
+namespace {
+
+int64_t unix_ns() noexcept {
+  timespec t;
+  clock_gettime(CLOCK_REALTIME, &t);
+  return t.tv_sec * 1'000'000'000 + t.tv_nsec;
+}
+
+}  // namespace
+
+struct Relay::Impl {
+  RelayShared shared;
+  std::atomic<uint64_t> next_serial{1};
+  std::atomic<bool> closed{false};
+  std::atomic<bool> polling{false};
+  std::vector<Event*> polled;  // given out by the last poll()
+
+  std::mutex mutex;  // control plane only: rooms, and closing
+  std::unordered_map<uint64_t, Ref<RoomCounters>> rooms;
+
+  ~Impl() {
+    release_polled();
+    while (auto* node = shared.events.pop()) {
+      polled.push_back(static_cast<Event*>(node));
+      release_polled();
+    }
+    shared.threads.clear();
+    if (shared.event_fd >= 0) ::close(shared.event_fd);
+  }
+
+  uint64_t make_id(unsigned thread) noexcept {
+    // relaxed: it only has to be unique.
+    return next_serial.fetch_add(1, std::memory_order_relaxed) << 8 | thread;
+  }
+
+  unsigned least_loaded(Counter ThreadCounters::*load) const noexcept {
+    auto lighter = [load](const auto& a, const auto& b) {
+      return (a->counters.*load).get() < (b->counters.*load).get();
+    };
+    auto it = std::min_element(shared.threads.begin(), shared.threads.end(), lighter);
+    return static_cast<unsigned>(it - shared.threads.begin());
+  }
+
+  // An id that no thread can own is one that never was.
+  RelayThread* owner(uint64_t id) noexcept {
+    unsigned thread = thread_of(id);
+    return thread < shared.threads.size() ? shared.threads[thread].get() : nullptr;
+  }
+
+  template <class F>
+  Status call(uint64_t id, F&& function) noexcept {
+    if (closed.load(std::memory_order_acquire)) return Status::closed;
+    RelayThread* thread = owner(id);
+    if (!thread) return Status::ok;
+    try {
+      thread->call(std::forward<F>(function));
+    } catch (const std::bad_alloc&) {
+      return Status::out_of_memory;
+    }
+    return Status::ok;
+  }
+
+  static Ref<Text> text_or_nothing(std::string_view text) {
+    return text.empty() ? Ref<Text>{} : Text::message(WsOpcode::text, text);
+  }
+
+  // Texts of the last poll() are processed; whoever was held back for them reads on.
+  void release_polled() noexcept {
+    for (Event* event : polled) {
+      switch (event->kind) {
+        case EventKind::text:
+        case EventKind::binary: {
+          auto* message = static_cast<MessageEvent*>(event);
+          uint32_t before =
+              message->connection->texts_pending.fetch_sub(1, std::memory_order_relaxed);
+          if (before == kMaxTextsPending)
+            call(message->subject, [id = message->subject](RelayThread& t) { t.resume_reading(id); });
+          delete message;
+          break;
+        }
+        case EventKind::closed: {
+          // It comes after every other event of its connection.
+          auto* closed_event = static_cast<ClosedEvent*>(event);
+          delete closed_event->connection;
+          break;
+        }
+        case EventKind::stream_live:
+        case EventKind::stream_buffering:
+        case EventKind::stream_ended:
+          delete static_cast<StreamEvent*>(event);
+          break;
+        case EventKind::source_report:
+          delete static_cast<SourceReportEvent*>(event);
+          break;
+        case EventKind::room_report:
+          delete static_cast<RoomReportEvent*>(event);
+          break;
+      }
+    }
+    polled.clear();
+  }
+};
+
+Relay::Relay(std::unique_ptr<Impl> impl) noexcept : impl_(std::move(impl)) {}
+
+Relay::~Relay() { close({}, 0); }
+
+Status Relay::start(const RelayConfig& config, std::unique_ptr<Relay>& relay) noexcept {
+  if (config.threads < 1 || config.threads > kMaxThreads) return Status::invalid_argument;
+  try {
+    auto impl = std::make_unique<Impl>();
+    RelayShared& shared = impl->shared;
+    shared.config = config;
+    shared.unix_offset_ns = unix_ns() - monotonic_ns();
+    shared.event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (shared.event_fd < 0) return Status::system_error;
+    for (unsigned i = 0; i < config.threads; ++i)
+      shared.threads.push_back(std::make_unique<RelayThread>(shared, i));
+    relay.reset(new Relay(std::move(impl)));
+    for (auto& thread : shared.threads) {
+      if (Status status = thread->start(); status != Status::ok) {
+        int error = errno;
+        relay.reset();
+        errno = error;
+        return status;
+      }
+    }
+  } catch (const std::bad_alloc&) {
+    return Status::out_of_memory;
+  }
+  return Status::ok;
+}
+
+int Relay::event_fd() const noexcept { return impl_->shared.event_fd; }
+
+Status Relay::poll(size_t limit, std::vector<Event*>& events) noexcept {
+  if (impl_->polling.exchange(true, std::memory_order_acquire)) return Status::busy;
+  RelayShared& shared = impl_->shared;
+  impl_->release_polled();
+  uint64_t value;
+  [[maybe_unused]] ssize_t got = ::read(shared.event_fd, &value, sizeof value);
+  // acq_rel: a producer that finds the flag set has pushed before; its event is popped below.
+  shared.event_signalled.exchange(false, std::memory_order_acq_rel);
+  events.clear();
+  Status status = Status::ok;
+  bool somebody_waits = false;
+  try {
+    while (events.size() < limit) {
+      impl_->polled.reserve(events.size() + 1);
+      events.reserve(events.size() + 1);
+      QueueNode* node = shared.events.pop();
+      if (!node) break;
+      auto* event = static_cast<Event*>(node);
+      impl_->polled.push_back(event);
+      events.push_back(event);
+      if (event->kind == EventKind::text || event->kind == EventKind::binary) {
+        auto& pending = static_cast<MessageEvent*>(event)->connection->texts_pending;
+        somebody_waits |= pending.load(std::memory_order_relaxed) >= kMaxTextsPending;
+      }
+    }
+  } catch (const std::bad_alloc&) {
+    status = Status::out_of_memory;
+  }
+  // More may wait, or a connection waits for its texts to count as processed: the descriptor stays
+  // readable, so that the next call comes.
+  if ((events.size() >= limit || somebody_waits) &&
+      !shared.event_signalled.exchange(true, std::memory_order_acq_rel)) {
+    uint64_t one = 1;
+    [[maybe_unused]] ssize_t written = ::write(shared.event_fd, &one, sizeof one);
+  }
+  impl_->polling.store(false, std::memory_order_release);
+  return status;
+}
+
+Status Relay::attach(int fd, std::string_view response, bool deliver_binary,
+                     uint64_t& id) noexcept {
+  if (impl_->closed.load(std::memory_order_acquire)) return Status::closed;
+  int domain = 0, type = 0;
+  socklen_t size = sizeof domain;
+  if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) < 0) return Status::system_error;
+  size = sizeof type;
+  if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) < 0) return Status::system_error;
+  if (type != SOCK_STREAM) return Status::invalid_argument;
+  sockaddr_storage peer;
+  size = sizeof peer;
+  if (getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &size) < 0) return Status::system_error;
+  try {
+    id = impl_->make_id(impl_->least_loaded(&ThreadCounters::connections));
+    // From here the descriptor is the connection's, whatever becomes of it.
+    auto connection = std::make_unique<Connection>(id, fd);
+    connection->is_tcp = domain == AF_INET || domain == AF_INET6;
+    connection->deliver_binary = deliver_binary;
+    Ref<Text> first = response.empty() ? Ref<Text>{} : Text::raw(response);
+    return impl_->call(id, [connection = std::move(connection),
+                            first = std::move(first)](RelayThread& t) mutable {
+      t.attach(std::move(connection), std::move(first));
+    });
+  } catch (const std::bad_alloc&) {
+    return Status::out_of_memory;
+  }
+}
+
+Status Relay::open_room(uint64_t& room) noexcept {
+  if (impl_->closed.load(std::memory_order_acquire)) return Status::closed;
+  try {
+    room = impl_->make_id(impl_->least_loaded(&ThreadCounters::rooms));
+    // Counted here already, so that rooms opened in a burst are spread.
+    impl_->owner(room)->counters.rooms.add_shared(1);
+    auto counters = Ref<RoomCounters>::adopt(new RoomCounters);
+    {
+      std::lock_guard lock(impl_->mutex);
+      impl_->rooms.emplace(room, counters);
+    }
+    return impl_->call(room, [room, counters](RelayThread& t) {
+      t.open_room(room, counters);
+    });
+  } catch (const std::bad_alloc&) {
+    return Status::out_of_memory;
+  }
+}
+
+Status Relay::close_room(uint64_t room, std::string_view text, uint16_t code) noexcept {
+  {
+    std::lock_guard lock(impl_->mutex);
+    if (!impl_->rooms.erase(room)) return Status::ok;
+  }
+  impl_->owner(room)->counters.rooms.add_shared(~uint64_t{0});
+  try {
+    Ref<Text> last = impl_->text_or_nothing(text);
+    // The room's home first: what it has sent to the views stands before the end of them.
+    return impl_->call(room, [room, code, last](RelayThread& home) {
+      home.close_room(room, code, last);
+      for (auto& thread : home.shared.threads) {
+        thread->call([room, code, last](RelayThread& t) {
+          t.close_view(room, CloseReason::room_closed, code, last);
+        });
+      }
+    });
+  } catch (const std::bad_alloc&) {
+    return Status::out_of_memory;
+  }
+}
+
+Status Relay::bind_source(const SourceBinding& binding, std::string_view reply) noexcept {
+  try {
+    Ref<RoomCounters> counters;
+    {
+      std::lock_guard lock(impl_->mutex);
+      auto it = impl_->rooms.find(binding.room);
+      if (it != impl_->rooms.end()) counters = it->second;
+    }
+    if (!counters) return close_connection(binding.connection, 4404, "no such room", {});
+    SourceSession session;
+    JitterConfig jitter{};
+    jitter.channels = binding.format.channels;
+    jitter.sample_rate = binding.format.sample_rate;
+    jitter.frame_ms = binding.frame_ms;
+    jitter.target_ms = binding.buffer_ms;
+    session.jitter = JitterBuffer::create(jitter);
+    session.link = SourceLink::create(binding.format, binding.connection, binding.room, counters);
+    if (!session.jitter || !session.link) return Status::out_of_memory;
+    session.info = Ref<StreamInfo>::adopt(new StreamInfo);
+    session.info->stream = binding.stream;
+    session.info->frame_ms = static_cast<uint16_t>(binding.frame_ms);
+    session.info->channels = static_cast<uint16_t>(binding.format.channels);
+    session.info->sample_rate = binding.format.sample_rate;
+    session.announce = binding.announce;
+    return impl_->call(binding.connection,
+                       [id = binding.connection, session = std::move(session),
+                        answer = impl_->text_or_nothing(reply)](RelayThread& t) mutable {
+                         t.bind_source(id, std::move(session), std::move(answer));
+                       });
+  } catch (const std::bad_alloc&) {
+    return Status::out_of_memory;
+  }
+}
+
+Status Relay::unbind_source(uint64_t connection) noexcept {
+  return impl_->call(connection, [connection](RelayThread& t) { t.unbind_source(connection); });
+}
+
+Status Relay::bind_listener(uint64_t connection, uint64_t room, const Subscription& subscription,
+                            std::string_view reply, uint16_t known_stream, uint32_t burst_ms,
+                            uint64_t from_timestamp) noexcept {
+  try {
+    Ref<RoomCounters> counters;
+    {
+      std::lock_guard lock(impl_->mutex);
+      auto it = impl_->rooms.find(room);
+      if (it != impl_->rooms.end()) counters = it->second;
+    }
+    if (!counters) return close_connection(connection, 4404, "no such room", {});
+    return impl_->call(connection, [=, answer = impl_->text_or_nothing(reply)](RelayThread& t) {
+      t.bind_listener(connection, room, counters, subscription, answer, known_stream, burst_ms,
+                      from_timestamp);
+    });
+  } catch (const std::bad_alloc&) {
+    return Status::out_of_memory;
+  }
+}
+
+Status Relay::subscribe(uint64_t connection, const Subscription& subscription,
+                        std::string_view reply) noexcept {
+  try {
+    return impl_->call(connection,
+                       [=, answer = impl_->text_or_nothing(reply)](RelayThread& t) {
+                         t.subscribe(connection, subscription, answer);
+                       });
+  } catch (const std::bad_alloc&) {
+    return Status::out_of_memory;
+  }
+}
+
+Status Relay::send(uint64_t connection, std::string_view data, bool is_text, bool stamp) noexcept {
+  try {
+    WsOpcode opcode = is_text ? WsOpcode::text : WsOpcode::binary;
+    Ref<Text> text = stamp ? Text::stamped(data) : Text::message(opcode, data);
+    return impl_->call(connection, [connection, text = std::move(text)](RelayThread& t) {
+      t.send_text(connection, text);
+    });
+  } catch (const std::bad_alloc&) {
+    return Status::out_of_memory;
+  }
+}
+
+Status Relay::send_room(uint64_t room, std::string_view data) noexcept {
+  try {
+    Ref<Text> text = Text::message(WsOpcode::text, data);
+    // To every thread at once: a listener that was bound before this call is there before it.
+    for (auto& thread : impl_->shared.threads) {
+      Status status = impl_->call(thread->index, [room, text](RelayThread& t) {
+        t.send_room(room, text);
+      });
+      if (status != Status::ok) return status;
+    }
+    return Status::ok;
+  } catch (const std::bad_alloc&) {
+    return Status::out_of_memory;
+  }
+}
+
+Status Relay::close_connection(uint64_t connection, uint16_t code, std::string_view detail,
+                               std::string_view text) noexcept {
+  try {
+    return impl_->call(connection, [connection, code, reason = std::string(detail),
+                                    last = impl_->text_or_nothing(text)](RelayThread& t) {
+      t.close_connection(connection, CloseReason::closed, code, reason, last);
+    });
+  } catch (const std::bad_alloc&) {
+    return Status::out_of_memory;
+  }
+}
+
+Status Relay::inspect(uint64_t room) noexcept {
+  for (auto& thread : impl_->shared.threads) {
+    Status status =
+        impl_->call(thread->index, [room](RelayThread& t) { t.report_room(room); });
+    if (status != Status::ok) return status;
+  }
+  return Status::ok;
+}
+
+int64_t Relay::clock_us() const noexcept { return impl_->shared.clock_us(monotonic_ns()); }
+
+std::vector<ThreadFigures> Relay::thread_figures() const {
+  std::vector<ThreadFigures> all;
+  for (const auto& thread : impl_->shared.threads) {
+    const ThreadCounters& c = thread->counters;
+    all.push_back({c.connections.get(), c.listeners.get(), c.rooms.get(), c.ticks.get(),
+                   c.tick_late_ns_max.get(), c.frames_sent.get(), c.frames_dropped.get(),
+                   c.frames_built.get(), c.bytes_sent.get(), c.bytes_received.get(),
+                   c.sends.get(), c.packets.get(), c.evicted.get()});
+  }
+  return all;
+}
+
+std::vector<RoomFigures> Relay::room_figures() const {
+  std::vector<RoomFigures> all;
+  std::lock_guard lock(impl_->mutex);
+  for (const auto& [room, c] : impl_->rooms) {
+    all.push_back({room, c->blocks.get(), c->packets.get(), c->frames_sent.get(),
+                   c->frames_dropped.get(), c->bytes_sent.get(), c->listeners.get()});
+  }
+  return all;
+}
+
+void Relay::close(std::string_view text, int64_t timeout_ns) noexcept {
+  std::lock_guard lock(impl_->mutex);
+  if (impl_->closed.exchange(true, std::memory_order_acq_rel)) return;
+  int64_t deadline = monotonic_ns() + timeout_ns;
+  Ref<Text> last = impl_->text_or_nothing(text);
+  for (auto& thread : impl_->shared.threads)
+    thread->call([last, deadline](RelayThread& t) { t.stop(last, deadline); });
+  for (auto& thread : impl_->shared.threads) thread->join();
+}
+
+}  // namespace relaycore

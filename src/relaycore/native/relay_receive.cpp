@@ -1,0 +1,249 @@
+// What comes in: bytes to messages, messages to the control plane or into the channel rings.
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "relay_send.h"
+#include "relay_thread.h"
+
+namespace relaycore {
+namespace {
+
+constexpr int kReadsPerTurn = 4;
+constexpr int64_t kSecond = 1'000'000'000;
+
+}  // namespace
+
+// What the parser calls for each message. False stops it there: the connection is paused.
+struct ReceiveHandler {
+  RelayThread& thread;
+  Connection& connection;
+
+  bool on_text(const uint8_t* data, size_t n) { return deliver(EventKind::text, data, n); }
+
+  bool on_binary(const uint8_t* data, size_t n) {
+    if (connection.closing != Closing::open) return true;
+    if (connection.deliver_binary) return deliver(EventKind::binary, data, n);
+    switch (connection.role) {
+      case PeerRole::source:
+        return thread.on_packet(connection, data, n);
+      case PeerRole::listener:
+        refuse(1003, "a listener sends no binary messages");
+        return true;
+      case PeerRole::unregistered:
+        refuse(4400, "binary before registration");
+        return true;
+    }
+    return true;
+  }
+
+  bool on_ping(const uint8_t* data, size_t n) {
+    if (connection.closing == Closing::open)
+      thread.enqueue(connection, Text::message(WsOpcode::pong, view(data, n)));
+    return true;
+  }
+
+  bool on_pong(const uint8_t* data, size_t n) {
+    if (!connection.ping_outstanding || n != 8 ||
+        std::memcmp(data, &connection.ping_sent_ns, 8) != 0)
+      return true;
+    int64_t round_trip = thread.now_ns - connection.ping_sent_ns;
+    if (!connection.round_trip_ns || round_trip < connection.round_trip_ns)
+      connection.round_trip_ns = round_trip;
+    connection.ping_outstanding = false;
+    connection.measures_lag = true;
+    if (connection.lagging) {
+      connection.lagging = false;
+      if (!connection.join_pending) thread.go_live(connection);
+      thread.make_ready(connection);
+    }
+    return true;
+  }
+
+  bool on_close(uint16_t code, const uint8_t* data, size_t n) {
+    if (connection.closing == Closing::open) {
+      connection.closed_event.reason = CloseReason::peer_closed;
+      connection.closed_event.code = code;
+      connection.closed_event.detail = view(data, n);
+      thread.enqueue(connection, Text::close(code == 1005 ? 1000 : code, ""), {}, 0, true);
+    }
+    connection.closing = Closing::replied;
+    connection.deadline_ns = thread.now_ns + kSecond;
+    thread.make_ready(connection);
+    return true;
+  }
+
+  static std::string_view view(const uint8_t* data, size_t n) {
+    return {reinterpret_cast<const char*>(data), n};
+  }
+
+  void refuse(uint16_t code, const char* why) {
+    thread.begin_close(connection, CloseReason::protocol_error, code, why);
+  }
+
+  bool deliver(EventKind kind, const uint8_t* data, size_t n) {
+    if (connection.closing != Closing::open) return true;
+    auto* event = new MessageEvent(kind, connection.id);
+    event->connection = &connection;
+    event->received_us = thread.shared.clock_us(thread.now_ns);
+    event->data.assign(reinterpret_cast<const char*>(data), n);
+    uint32_t pending = connection.texts_pending.fetch_add(1, std::memory_order_relaxed) + 1;
+    bool pause = pending >= kMaxTextsPending;
+    if (pause) {
+      connection.read_paused = true;
+      // What is not read can't answer a ping.
+      connection.ping_outstanding = false;
+    }
+    thread.shared.post_event(event);
+    return !pause;
+  }
+};
+
+void RelayThread::receive(Connection& connection) {
+  if (connection.fd < 0) return;
+  if (connection.read_paused) {
+    if (connection.peer_gone) destroy(connection);
+    return;
+  }
+  now_ns = monotonic_ns();
+  if (connection.source && connection.source->pending.message) {
+    PendingPacket& pending = connection.source->pending;
+    if (!push_packet(connection, pending.packet, pending.offset, pending.arrival_ns)) return;
+    pending.message.reset();
+  }
+  if (connection.backlog.size) {
+    Backlog backlog = std::exchange(connection.backlog, {});
+    consume(connection, backlog.data.get(), backlog.size);
+  }
+  for (int i = 0; i < kReadsPerTurn && connection.readable && !connection.read_paused; ++i) {
+    ssize_t got = ::recv(connection.fd, read_buffer_.get(), kReadBytes, MSG_DONTWAIT);
+    if (got > 0) {
+      connection.last_received_ns = connection.last_progress_ns = now_ns;
+      connection.closed_event.bytes_received += static_cast<size_t>(got);
+      counters.bytes_received.add(static_cast<size_t>(got));
+      consume(connection, read_buffer_.get(), static_cast<size_t>(got));
+    } else if (got == 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) {
+      if (connection.closing == Closing::open && got < 0)
+        connection.closed_event.detail = std::strerror(errno);
+      destroy(connection);
+      return;
+    } else if (errno != EINTR) {
+      connection.readable = false;
+    }
+  }
+  // There is more, but others have their turn first.
+  if (connection.readable && !connection.read_paused) {
+    call([id = connection.id](RelayThread& t) {
+      if (Connection* c = t.find(id)) t.receive(*c);
+    });
+  }
+}
+
+void RelayThread::consume(Connection& connection, uint8_t* data, size_t n) {
+  ReceiveHandler handler{*this, connection};
+  WsLimits limits{shared.config.max_text_bytes, kHeaderBytes + shared.config.max_binary_bytes};
+  WsParser::Result result = connection.parser.feed(data, n, limits, handler);
+  if (result.error_code && connection.closing == Closing::open) {
+    CloseReason reason =
+        result.error_code == 1009 ? CloseReason::too_big : CloseReason::protocol_error;
+    begin_close(connection, reason, result.error_code, result.error);
+    // What the peer answers can't be read any more: it is enough that it has been told.
+    connection.deaf = true;
+    connection.deadline_ns = now_ns + kSecond;
+  }
+  if (result.consumed < n) {
+    size_t rest = n - result.consumed;
+    connection.backlog.data = std::make_unique_for_overwrite<uint8_t[]>(rest);
+    connection.backlog.size = static_cast<uint32_t>(rest);
+    std::memcpy(connection.backlog.data.get(), data + result.consumed, rest);
+  }
+}
+
+// ---- source packets ----
+
+bool RelayThread::on_packet(Connection& connection, const uint8_t* data, size_t n) {
+  SourceState& source = *connection.source;
+  SourceLink& link = *source.link;
+  if (link.cut.load(std::memory_order_relaxed)) return true;
+  if (now_ns - source.rate_window_ns >= kSecond) {
+    source.rate_window_ns = now_ns;
+    source.packets_in_window = 0;
+  }
+  if (++source.packets_in_window > shared.config.max_packets_per_s) {
+    begin_close(connection, CloseReason::rate_limited, 4429, "too many packets a second");
+    return true;
+  }
+  SourcePacket packet;
+  PacketError error = parse_source_packet(data, n, link.format, packet);
+  if (error != PacketError::ok) {
+    uint16_t code = close_code(error);
+    begin_close(connection, code == 1009 ? CloseReason::too_big : CloseReason::protocol_error, code,
+                describe(error));
+    return true;
+  }
+  counters.packets.add(1);
+  link.counters->packets.add_shared(1);
+  if (packet.time_us) {
+    uint64_t end_us = packet.time_us + uint64_t{packet.sample_count} * 1'000'000 / link.format.sample_rate;
+    link.capture_offset_us.store(
+        static_cast<int64_t>(static_cast<uint64_t>(shared.clock_us(now_ns)) - end_us),
+        std::memory_order_relaxed);
+    link.has_capture_offset.store(true, std::memory_order_relaxed);
+  }
+  uint32_t offset = 0;
+  if (push_packet(connection, packet, offset, now_ns)) return true;
+  // The source is ahead of its room. The rest waits, and with it the reading.
+  PendingPacket& pending = source.pending;
+  pending.message = std::make_unique_for_overwrite<uint8_t[]>(n);
+  std::memcpy(pending.message.get(), data, n);
+  pending.packet = packet;
+  pending.packet.payload = pending.message.get() + (packet.payload - data);
+  pending.offset = offset;
+  pending.arrival_ns = now_ns;
+  return false;
+}
+
+// Writes as much of the packet as the rings take, the same samples of every channel at a time, so
+// that channels stay together. False: the rest waits, reading is paused until the room makes space.
+bool RelayThread::push_packet(Connection& connection, const SourcePacket& packet, uint32_t& offset,
+                              int64_t arrival_ns) {
+  SourceLink& link = *connection.source->link;
+  size_t sample = sample_bytes(packet.encoding);
+  bool has_waited = false;
+  while (offset < packet.sample_count && !link.cut.load(std::memory_order_relaxed)) {
+    size_t n = packet.sample_count - offset;
+    for (unsigned c = 0; c < packet.channel_count; ++c)
+      n = std::min(n, link.ring(packet.first_channel + c).free_samples());
+    if (n == 0) {
+      if (has_waited) {
+        home_of(link.room).call([room = link.room](RelayThread& home) {
+          if (Room* found = home.find_room(room)) found->drain_rings();
+        });
+        return false;
+      }
+      has_waited = true;
+      connection.read_paused = true;
+      link.writer_waits.store(true);  // and look once more; see SourceLink::writer_waits
+      continue;
+    }
+    for (unsigned c = 0; c < packet.channel_count; ++c) {
+      ChannelRing& ring = link.ring(packet.first_channel + c);
+      const uint8_t* samples = packet.payload + c * packet.plane_bytes + offset * sample;
+      if (packet.encoding == Encoding::s16le)
+        ring.push_s16(packet.timestamp + offset, arrival_ns, samples, n);
+      else
+        ring.push(packet.timestamp + offset, arrival_ns, samples, n);
+    }
+    offset += static_cast<uint32_t>(n);
+    if (has_waited) {  // the reader was quicker than the flag
+      has_waited = false;
+      connection.read_paused = false;
+    }
+  }
+  connection.read_paused = false;
+  return true;
+}
+
+}  // namespace relaycore

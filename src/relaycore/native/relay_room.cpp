@@ -1,0 +1,320 @@
+// Rooms: the home's clock on one side, the listeners' views on the other.
+#include "relay_room.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "relay_thread.h"
+
+namespace relaycore {
+
+// ---- blocks on their way to another thread ----
+
+void BlockPost::run(RelayThread& thread) {
+  // The reference is dropped in dispose(); the view takes one of its own.
+  if (RoomView* view = thread.find_view(room)) {
+    block->retain();
+    view->accept(Ref<Block>::adopt(block));
+  }
+}
+
+void BlockPost::dispose() noexcept {
+  // The post is a part of the block: nothing of either may be touched after the drop.
+  Block* mine = block;
+  if (mine->drop()) Block::destroy(mine);
+}
+
+// ---- home ----
+
+void Room::begin_stream(SourceSession session) {
+  end_stream();
+  session_ = std::make_unique<SourceSession>(std::move(session));
+  was_live_ = finishing_ = drained_ = false;
+  uint64_t unix_seconds = static_cast<uint64_t>(thread_.shared.clock_us(thread_.now_ns)) / 1'000'000;
+  origin_ = std::max(timeline_end_, unix_seconds * 131'072);
+  next_report_ns_ = thread_.now_ns + 1'000'000'000;
+  thread_.schedule_tick(*this, thread_.now_ns);
+}
+
+void Room::finish_stream(const SourceLink* link, bool drained) {
+  if (!session_ || session_->link.get() != link || finishing_) return;
+  drain_rings();
+  finishing_ = true;
+  drained_ = drained;
+  session_->jitter->finish();
+  if (session_->jitter->ended()) end_stream();
+}
+
+void Room::end_stream() {
+  if (!session_) return;
+  session_->link->cut.store(true, std::memory_order_relaxed);
+  timeline_end_ = std::max(timeline_end_, origin_ + session_->jitter->end_timestamp());
+  tell_pause();
+  post_stream_event(static_cast<int>(EventKind::stream_ended), drained_);
+  session_.reset();
+}
+
+void Room::drain_rings() {
+  if (!session_) return;
+  SourceLink& link = *session_->link;
+  JitterBuffer& jitter = *session_->jitter;
+  for (unsigned c = 0; c < link.format.channels; ++c) {
+    link.ring(c).drain([&](uint64_t timestamp, int64_t arrival_ns, const float* first,
+                           size_t first_n, const float* second, size_t second_n) {
+      jitter.place(c, timestamp, arrival_ns, first, first_n, second, second_n);
+    });
+  }
+  // See SourceLink::writer_waits.
+  if (link.writer_waits.exchange(false)) {
+    uint64_t source = link.connection;
+    RelayThread& reader = *thread_.shared.threads[thread_of(source)];
+    reader.call([source](RelayThread& t) { t.resume_reading(source); });
+  }
+}
+
+int64_t Room::tick(int64_t now_ns) {
+  if (!session_) return 0;
+  drain_rings();
+  JitterBuffer& jitter = *session_->jitter;
+  // A stalled thread has several frames to catch up with; the bound lets the others have their turn.
+  for (int i = 0; i < 8; ++i) {
+    int64_t deadline = jitter.next_deadline_ns();
+    if (deadline > now_ns) break;
+    Block* block = spare_block();
+    if (!block) break;
+    float* planes[kMaxChannels];
+    for (unsigned c = 0; c < session_->info->channels; ++c) planes[c] = block->plane(c);
+    FrameInfo info;
+    JitterBuffer::Tick outcome = jitter.tick(now_ns, planes, info);
+    if (outcome == JitterBuffer::Tick::none) break;
+    bool live = jitter.live();
+    if (outcome == JitterBuffer::Tick::frame) {
+      if (!session_->info->announce)
+        session_->info->announce = Text::completed(session_->announce, origin_);
+      if (!was_live_) {
+        was_live_ = true;
+        post_stream_event(static_cast<int>(EventKind::stream_live));
+      }
+      block->stream = session_->info;
+      block->number = blocks_.head();
+      block->index = info.index;
+      block->timestamp = origin_ + info.timestamp;
+      block->time_us = static_cast<uint64_t>(thread_.shared.clock_us(info.deadline_ns));
+      block->concealed = info.concealed_mask;
+      block->samples = info.samples;
+      block->discontinuity = info.discontinuity;
+      timeline_end_ = block->timestamp + block->samples;
+      publish(std::move(spare_));
+      thread_.counters.ticks.add(1);
+      auto late = static_cast<uint64_t>(std::max<int64_t>(0, now_ns - info.deadline_ns));
+      if (late > thread_.counters.tick_late_ns_max.get()) thread_.counters.tick_late_ns_max.set(late);
+      counters_->blocks.add(1);
+    }
+    if (!live && was_live_ && !jitter.ended()) {
+      was_live_ = false;
+      tell_pause();
+      post_stream_event(static_cast<int>(EventKind::stream_buffering));
+    }
+    if (jitter.ended()) {
+      end_stream();
+      return 0;
+    }
+  }
+  if (now_ns >= next_report_ns_) report(now_ns);
+  return jitter.next_deadline_ns();
+}
+
+// The block that the next frame is written into: the oldest one kept, if nobody else holds it.
+Block* Room::spare_block() {
+  unsigned channels = session_->info->channels;
+  unsigned samples = session_->jitter->max_frame_samples();
+  if (spare_ && spare_->fits(channels, samples)) return spare_.get();
+  spare_ = {};
+  if (blocks_.head() - blocks_.oldest() >= session_->info->retained_blocks()) {
+    spare_ = blocks_.take_oldest();
+    if (!spare_->unique() || !spare_->fits(channels, samples)) spare_ = {};
+  }
+  if (!spare_) {
+    spare_ = Ref<Block>::adopt(
+        Block::create(channels, samples, static_cast<unsigned>(thread_.shared.threads.size())));
+  }
+  return spare_.get();
+}
+
+void Room::publish(Ref<Block> block) {
+  for (uint64_t left = subscribers_; left; left &= left - 1) {
+    unsigned thread = static_cast<unsigned>(std::countr_zero(left));
+    if (thread == thread_.index) {
+      if (RoomView* view = thread_.find_view(id)) view->accept(block);
+    } else {
+      BlockPost& post = block->posts[thread];
+      post.block = block.get();
+      post.room = id;
+      block->retain();
+      thread_.shared.threads[thread]->post(&post);
+    }
+  }
+  blocks_.append(std::move(block));
+}
+
+void Room::subscribe(unsigned thread) {
+  subscribers_ |= uint64_t{1} << thread;
+  std::vector<Ref<Block>> past;
+  for (uint64_t n = blocks_.oldest(); n != blocks_.head(); ++n) past.push_back(blocks_[n]);
+  thread_.shared.threads[thread]->call(
+      [room = id, head = blocks_.head(), past = std::move(past)](RelayThread& t) mutable {
+        if (RoomView* view = t.find_view(room)) view->accept_past(head, std::move(past));
+      });
+}
+
+void Room::tell_pause() {
+  for (uint64_t left = subscribers_; left; left &= left - 1) {
+    unsigned thread = static_cast<unsigned>(std::countr_zero(left));
+    thread_.shared.threads[thread]->call([room = id](RelayThread& t) {
+      if (RoomView* view = t.find_view(room)) view->flush();
+    });
+  }
+}
+
+void Room::post_stream_event(int kind, bool drained) {
+  auto* event = new StreamEvent(static_cast<EventKind>(kind), id);
+  event->stream = session_->info->stream;
+  event->timestamp = origin_;
+  event->drained = drained;
+  thread_.shared.post_event(event);
+}
+
+void Room::report(int64_t now_ns) {
+  next_report_ns_ += 1'000'000'000;
+  if (next_report_ns_ <= now_ns) next_report_ns_ = now_ns + 1'000'000'000;
+  const JitterBuffer& jitter = *session_->jitter;
+  const SourceLink& link = *session_->link;
+  auto* event = new SourceReportEvent(EventKind::source_report, id);
+  event->connection = link.connection;
+  event->stream = session_->info->stream;
+  event->fill_ms = jitter.fill_ms();
+  event->target_ms = jitter.target_ms();
+  event->jitter_ms = jitter.jitter_ms();
+  event->drift_ppm = jitter.drift_ppm();
+  event->has_capture_offset = link.has_capture_offset.load(std::memory_order_relaxed);
+  event->capture_offset_us = link.capture_offset_us.load(std::memory_order_relaxed);
+  for (unsigned c = 0; c < link.format.channels; ++c) event->channels.push_back(jitter.counters(c));
+  thread_.shared.post_event(event);
+}
+
+// ---- views ----
+
+RoomView::~RoomView() = default;
+
+void RoomView::add(Connection& connection) {
+  connection.view = this;
+  connection.view_slot = static_cast<uint32_t>(listeners.size());
+  listeners.push_back(&connection);
+  counters->listeners.add_shared(1);
+  connection.join_pending = !synced;
+  if (synced) place(connection);
+}
+
+void RoomView::remove(Connection& connection) {
+  Connection* last = listeners.back();
+  listeners[connection.view_slot] = last;
+  last->view_slot = connection.view_slot;
+  listeners.pop_back();
+  connection.view = nullptr;
+  counters->listeners.add_shared(~uint64_t{0});
+  // Whoever took the place might be passed over in the round that is under way: begin it anew.
+  if (visits_due) visits_due = listeners.size();
+}
+
+Layout* RoomView::acquire_layout(const LayoutKey& key) {
+  uint64_t hash = key.hash();
+  auto [begin, end] = layouts.equal_range(hash);
+  for (auto it = begin; it != end; ++it) {
+    if (it->second->key() == key) {
+      ++it->second->refs;
+      return it->second.get();
+    }
+  }
+  auto it = layouts.emplace(hash, std::make_unique<Layout>(key, hash));
+  it->second->refs = 1;
+  return it->second.get();
+}
+
+void RoomView::release_layout(Layout* layout) {
+  if (--layout->refs) return;
+  auto [begin, end] = layouts.equal_range(layout->hash());
+  for (auto it = begin; it != end; ++it) {
+    if (it->second.get() == layout) {
+      layouts.erase(it);
+      return;
+    }
+  }
+}
+
+void RoomView::accept(Ref<Block> block) {
+  if (!synced || block->number < blocks.head()) return;
+  blocks.append(std::move(block));
+  schedule_pass();
+}
+
+void RoomView::accept_past(uint64_t head, std::vector<Ref<Block>> past) {
+  if (past.empty()) blocks.begin_at(head);
+  for (Ref<Block>& block : past)
+    if (!synced || block->number >= blocks.head()) blocks.append(std::move(block));
+  if (synced) return;
+  synced = true;
+  for (Connection* connection : listeners) {
+    connection->join_pending = false;
+    place(*connection);
+  }
+}
+
+void RoomView::place(Connection& connection) {
+  uint64_t cursor = blocks.head();
+  if (connection.join_from) {
+    // The newest block that begins at or before the timestamp, or what is left of the past.
+    while (cursor > blocks.oldest() && blocks[cursor - 1]->timestamp >= connection.join_from)
+      --cursor;
+  } else if (connection.join_burst_ms) {
+    uint32_t ms = 0;
+    while (cursor > blocks.oldest()) {
+      ms += blocks[cursor - 1]->stream->frame_ms;
+      if (ms > connection.join_burst_ms) break;
+      --cursor;
+    }
+  }
+  connection.cursor = cursor;
+  connection.catching_up = cursor != blocks.head();
+  // A burst takes its time on the wire and says nothing of the listener's lag.
+  connection.measures_lag = !connection.catching_up;
+  if (connection.catching_up) {
+    connection.next_ping_ns = thread_.now_ns;
+    thread_.make_ready(connection);
+  }
+}
+
+void RoomView::flush() {
+  flush_before = blocks.head();
+  schedule_pass();
+}
+
+void RoomView::schedule_pass() {
+  visits_due = listeners.size();
+  if (visits_due) thread_.schedule_pass(*this);
+}
+
+FrameRef RoomView::levels_after(uint64_t number) {
+  const Block& last = *blocks[number];
+  unsigned period = last.stream->level_period();
+  if ((last.index + 1) % period != 0) return {};
+  uint64_t first = number + 1 - period;
+  if (number + 1 < period || first < blocks.oldest()) return {};
+  if (blocks[first]->stream.get() != last.stream.get()) return {};
+  if (!levels_) levels_ = std::make_unique<FrameCache>(16);
+  bool fresh;
+  FrameRef& frame = levels_->slot(number, levels_payload_bytes(last), fresh);
+  if (fresh) render_levels(blocks, first, number, *frame.get());
+  return frame;
+}
+
+}  // namespace relaycore

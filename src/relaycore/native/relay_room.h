@@ -1,0 +1,123 @@
+// A room on the two kinds of threads it lives on: its home, where the source's samples are put on
+// the timeline and the clock ticks; and a view wherever somebody listens.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "relaycore/block.h"
+#include "relaycore/connection.h"
+#include "relaycore/counters.h"
+#include "relaycore/jitter_buffer.h"
+#include "relaycore/layout.h"
+#include "relaycore/source_link.h"
+
+namespace relaycore {
+
+class RelayThread;
+
+// All that a source session brings along. Made on the control plane, so that the memory is there
+// before a relay thread hears of it.
+struct SourceSession {
+  Ref<SourceLink> link;
+  Ref<StreamInfo> info;
+  std::unique_ptr<JitterBuffer> jitter;
+  std::string announce;  // streamStarted, cut where the timestamp belongs
+};
+
+// Home side; the home thread's own.
+class Room {
+ public:
+  Room(RelayThread& thread, uint64_t id, Ref<RoomCounters> counters)
+      : id(id), thread_(thread), counters_(std::move(counters)) {}
+
+  void begin_stream(SourceSession session);
+  // The source says goodbye (or is gone): what is buffered is played out.
+  void finish_stream(const SourceLink* link, bool drained);
+  // Cuts the stream off where it is.
+  void end_stream();
+
+  // Moves what the source wrote into the jitter buffer.
+  void drain_rings();
+  // Makes the blocks that are due. Returns when it wants to be called again; 0: there is no stream.
+  int64_t tick(int64_t now_ns);
+
+  // The connection it hears; 0: none.
+  uint64_t source() const noexcept { return session_ ? session_->link->connection : 0; }
+
+  void subscribe(unsigned thread);
+  void unsubscribe(unsigned thread) { subscribers_ &= ~(uint64_t{1} << thread); }
+
+  const uint64_t id;
+  bool scheduled = false;  // stands in the thread's heap of deadlines
+
+ private:
+  Block* spare_block();
+  void publish(Ref<Block> block);
+  void tell_pause();
+  void report(int64_t now_ns);
+  void post_stream_event(int kind, bool drained = false);
+
+  RelayThread& thread_;
+  Ref<RoomCounters> counters_;
+  uint64_t subscribers_ = 0;  // bit t: thread t has a view
+  BlockRing blocks_;
+  Ref<Block> spare_;
+
+  std::unique_ptr<SourceSession> session_;
+  bool was_live_ = false;
+  bool finishing_ = false;
+  bool drained_ = false;
+  uint64_t origin_ = 0;        // first timestamp of the stream
+  uint64_t timeline_end_ = 0;  // first timestamp that no stream of this room has used
+  int64_t next_report_ns_ = 0;
+};
+
+// Listeners' side; its thread's own.
+class RoomView {
+ public:
+  RoomView(RelayThread& thread, uint64_t room, Ref<RoomCounters> counters)
+      : room(room), counters(std::move(counters)), thread_(thread) {}
+  ~RoomView();
+
+  void add(Connection& connection);
+  void remove(Connection& connection);
+
+  // The layout of that key, with one more reference.
+  Layout* acquire_layout(const LayoutKey& key);
+  void release_layout(Layout* layout);
+
+  // A block from the room's home; one that came already is passed over.
+  void accept(Ref<Block> block);
+  // What the home kept from before the view was there, up to block number `head`.
+  void accept_past(uint64_t head, std::vector<Ref<Block>> past);
+  // No block follows for a while: what grouping holds back goes out.
+  void flush();
+
+  // Levels that end with block `number`, or nothing when they aren't due there.
+  FrameRef levels_after(uint64_t number);
+
+  // The listener's place when it joins.
+  void place(Connection& connection);
+
+  const uint64_t room;
+  const Ref<RoomCounters> counters;
+  BlockRing blocks;
+  std::vector<Connection*> listeners;
+  std::unordered_multimap<uint64_t, std::unique_ptr<Layout>> layouts;
+  bool synced = false;       // the past has come
+  bool in_pass = false;      // stands in the thread's queue of passes
+  size_t pass_position = 0;  // who is visited next
+  size_t visits_due = 0;     // how many more
+  uint64_t flush_before = 0;  // blocks below go out whatever the interval
+
+ private:
+  void schedule_pass();
+
+  RelayThread& thread_;
+  std::unique_ptr<FrameCache> levels_;
+};
+
+}  // namespace relaycore

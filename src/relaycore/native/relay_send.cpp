@@ -1,0 +1,357 @@
+// The fan-out: per connection one sendmsg with everything that is due. The only file that sends.
+#include "relay_send.h"
+
+#include <linux/sockios.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+
+namespace relaycore {
+namespace {
+
+constexpr uint32_t kSmallestLowat = 16 * 1024;
+// Below this rate a socket buffer of the usual size would hold many seconds.
+constexpr size_t kSlowBytesPerSecond = 256'000 / 8;
+constexpr int kSlowSendBuffer = 16 * 1024;
+constexpr int kFastSendBuffer = 1024 * 1024;  // for one that was slow: the kernel tunes it no more
+
+bool holds_frames(const Connection& connection) noexcept {
+  return connection.role == PeerRole::listener && !connection.join_pending;
+}
+
+}  // namespace
+
+// ---- lag ----
+
+double RelayThread::lag_ms(const Connection& connection) const noexcept {
+  if (!connection.ping_outstanding) return 0;
+  int64_t lag = now_ns - connection.ping_sent_ns - connection.round_trip_ns;
+  return static_cast<double>(std::max<int64_t>(lag, 0)) / 1e6;
+}
+
+bool RelayThread::over_lag(Connection& connection) noexcept {
+  if (connection.lagging) return true;
+  if (!connection.ping_outstanding || !connection.measures_lag || connection.read_paused)
+    return false;
+  int64_t lag = now_ns - connection.ping_sent_ns - connection.round_trip_ns;
+  connection.lagging = lag > shared.config.max_lag_ns;
+  return connection.lagging;
+}
+
+// Frames it has missed are given up, whole ones only: what went out half is finished first.
+void RelayThread::go_live(Connection& connection) noexcept {
+  RoomView& view = *connection.view;
+  uint64_t missed = view.blocks.head() - connection.cursor;
+  connection.cursor = view.blocks.head();
+  connection.catching_up = false;
+  connection.closed_event.frames_dropped += missed;
+  counters.frames_dropped.add(missed);
+  view.counters->frames_dropped.add_shared(missed);
+}
+
+// A listener that takes nothing: its kernel queue does not shrink and it says nothing either.
+// Pings that stay unanswered are no reason while it takes what it is sent.
+void RelayThread::check_stalled(Connection& connection) {
+  if (!connection.blocked && !over_lag(connection)) {
+    connection.last_progress_ns = now_ns;
+    return;
+  }
+  int unsent = 0;
+  if (ioctl(connection.fd, SIOCOUTQ, &unsent) == 0) {
+    if (unsent == 0 || unsent < connection.outq_seen) connection.last_progress_ns = now_ns;
+    connection.outq_seen = unsent;
+  }
+  if (now_ns - connection.last_progress_ns < shared.config.evict_after_ns) return;
+  connection.closed_event.reason = CloseReason::too_slow;
+  connection.closed_event.code = 4413;
+  connection.closed_event.detail = "took nothing for too long";
+  counters.evicted.add(1);
+  destroy(connection, true);
+}
+
+// Keeps what the kernel holds unsent small, so that it is the relay that decides what a slow
+// listener misses.
+void RelayThread::tune_socket(Connection& connection, size_t frame_bytes, unsigned frame_ms) {
+  bool is_slow = frame_bytes * 1000 / frame_ms < kSlowBytesPerSecond;
+  // A power of two, so that lengths that alternate (44.1 kHz) don't set it again and again.
+  uint32_t lowat = std::max(kSmallestLowat, std::bit_ceil(static_cast<uint32_t>(2 * frame_bytes)));
+  if (connection.lowat == lowat && connection.is_slow == is_slow) return;
+  if (connection.is_tcp)
+    setsockopt(connection.fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &lowat, sizeof lowat);
+  // Of a socket that is not TCP the buffer is all there is: about 100 ms.
+  int size = is_slow ? kSlowSendBuffer
+                     : std::max<int>(static_cast<int>(lowat),
+                                     static_cast<int>(frame_bytes * 100 / frame_ms));
+  bool was_slow = connection.lowat != 0 && connection.is_slow;
+  if (is_slow || !connection.is_tcp || was_slow)
+    setsockopt(connection.fd, SOL_SOCKET, SO_SNDBUF,
+               was_slow && connection.is_tcp ? &kFastSendBuffer : &size, sizeof size);
+  connection.lowat = lowat;
+  connection.is_slow = is_slow;
+}
+
+// ---- planning ----
+
+// The next frame the listener is due. Shared ones come from the layout; one that only this listener
+// gets, for its layout is its own or its gains are moving, is rendered now and kept by nobody.
+bool RelayThread::plan_frame(Connection& connection, SendPlan& plan) {
+  RoomView& view = *connection.view;
+  const Block& block = *view.blocks[plan.cursor];
+  if (block.stream->stream != plan.stream) {
+    const Ref<Text>& announce = block.stream->announce;
+    plan.add(SendPlan::Kind::announce, announce->data(), announce->size()).block = &block;
+    plan.stream = block.stream->stream;
+    if (plan.full()) return false;
+  }
+  Layout& layout = *plan.delivery.layout;
+  FrameRef frame;
+  if (layout.is_shared() && !plan.ramp_from) {
+    uint64_t built = layout.frames_built;
+    frame = layout.frame(block, scratch());
+    counters.frames_built.add(layout.frames_built - built);
+  } else {
+    if (plan.private_used == plan.private_frames.size()) plan.private_frames.emplace_back();
+    FrameRef& mine = plan.private_frames[plan.private_used++];
+    size_t payload = frame_payload_bytes(layout.key(), block);
+    if (!mine || !mine->unique() || !mine->fits(payload))
+      mine = FrameRef::adopt(Frame::create(payload));
+    render_frame(layout.key(), plan.ramp_from ? &plan.ramp_from->key() : nullptr, block,
+                 scratch(), *mine.get());
+    counters.frames_built.add(1);
+    ++layout.frames_built;
+    frame = mine;
+  }
+  SendPlan::Item& item = plan.add(SendPlan::Kind::frame, frame->data(), frame->size());
+  item.frame = frame;
+  item.block = &block;
+  plan.ramp_from = nullptr;
+  if (plan.delivery.levels && !plan.full()) {
+    if (FrameRef levels = view.levels_after(block.number)) {
+      const Frame& bytes = *levels.get();
+      plan.add(SendPlan::Kind::levels, bytes.data(), bytes.size()).frame = std::move(levels);
+    }
+  }
+  ++plan.cursor;
+  return !plan.full();
+}
+
+// Messages and frames in their order: a message goes before every frame that it is not told to
+// wait for, and a change of delivery goes with its message.
+void RelayThread::plan_due(Connection& connection, SendPlan& plan) {
+  bool has_frames = holds_frames(connection);
+  uint64_t head = 0, flush_before = 0;
+  if (has_frames) {
+    RoomView& view = *connection.view;
+    if (connection.cursor < view.blocks.oldest()) go_live(connection);
+    head = view.blocks.head();
+    flush_before = connection.catching_up ? head : view.flush_before;
+    plan.cursor = connection.cursor;
+    plan.stream = connection.stream;
+    plan.delivery = connection.delivery;
+    plan.ramp_from = connection.ramp_from;
+  }
+  OutboxEntry* entry = connection.outbox.get();
+  while (!plan.full()) {
+    if (entry && (!has_frames || entry->not_before <= plan.cursor)) {
+      const Ref<Text>& text = entry->text;
+      if (text && text->is_stamped()) text->stamp(static_cast<uint64_t>(shared.clock_us(now_ns)));
+      plan.add(SendPlan::Kind::message, text ? text->data() : nullptr, text ? text->size() : 0)
+          .entry = entry;
+      if (entry->change.layout) {
+        if (!plan.ramp_from && plan.delivery.layout != entry->change.layout &&
+            plan.delivery.layout->is_mix() && entry->change.layout->is_mix())
+          plan.ramp_from = plan.delivery.layout;
+        if (!entry->change.layout->is_mix()) plan.ramp_from = nullptr;
+        plan.delivery = entry->change;
+      }
+      if (entry->is_close) return;
+      entry = entry->next.get();
+      continue;
+    }
+    if (!has_frames || plan.cursor == head) return;
+    // The least distance between sends, in frames; what a message waits for is not held back.
+    if (plan.cursor >= flush_before && !entry) {
+      const StreamInfo& stream = *connection.view->blocks[plan.cursor]->stream;
+      uint64_t group =
+          std::max(1u, (plan.delivery.interval_ms + stream.frame_ms - 1u) / stream.frame_ms);
+      if (head - plan.cursor < group) return;
+      flush_before = plan.cursor + (head - plan.cursor) / group * group;
+    }
+    if (!plan_frame(connection, plan)) return;
+  }
+}
+
+// ---- sending ----
+
+bool RelayThread::send_due(Connection& connection) {
+  if (connection.fd < 0) return false;
+  if (connection.doomed) {
+    destroy(connection, true);
+    return false;
+  }
+  if (connection.blocked || (connection.closing != Closing::replied && over_lag(connection)))
+    return false;
+  SendPlan& plan = *plan_;
+  plan.private_used = 0;
+  bool has_frames = holds_frames(connection);
+  if (connection.partial) {
+    plan.add(SendPlan::Kind::partial, connection.partial->data() + connection.partial_offset,
+             connection.partial->size() - connection.partial_offset);
+  }
+  // Behind a close frame nothing follows.
+  bool may_talk = connection.closing == Closing::open || connection.closing == Closing::queued ||
+                  (connection.closing == Closing::replied && connection.outbox);
+  if (may_talk) plan_due(connection, plan);
+  bool pings = connection.role == PeerRole::listener && connection.closing == Closing::open &&
+               now_ns >= connection.next_ping_ns && !connection.ping_outstanding && !plan.full();
+  if (pings) {
+    plan.ping[0] = 0x80 | static_cast<uint8_t>(WsOpcode::ping);
+    plan.ping[1] = 8;
+    std::memcpy(plan.ping + 2, &now_ns, 8);
+    plan.add(SendPlan::Kind::ping, plan.ping, sizeof plan.ping);
+  }
+  if (plan.count == 0) {
+    if (has_frames && connection.cursor == connection.view->blocks.head())
+      connection.catching_up = false;
+    if (connection.closing == Closing::replied) destroy(connection);
+    return false;
+  }
+  size_t sent = 0;
+  if (plan.bytes) {
+    msghdr message{};
+    message.msg_iov = plan.parts;
+    message.msg_iovlen = static_cast<size_t>(plan.count);
+    counters.sends.add(1);
+    ssize_t result;
+    do result = ::sendmsg(connection.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (result < 0 && errno == EINTR);
+    if (result < 0 && errno != EAGAIN && errno != EWOULDBLOCK) {
+      plan.clear();
+      if (connection.closing == Closing::open) connection.closed_event.detail = std::strerror(errno);
+      destroy(connection);
+      return true;
+    }
+    sent = result < 0 ? 0 : static_cast<size_t>(result);
+  }
+  if (sent < plan.bytes) connection.blocked = true;
+  commit(connection, plan, sent);
+  return true;
+}
+
+// Takes over what went out: everything whole, and the rest of what went out half.
+void RelayThread::commit(Connection& connection, SendPlan& plan, size_t sent) {
+  ClosedEvent& totals = connection.closed_event;
+  totals.bytes_sent += sent;
+  counters.bytes_sent.add(sent);
+  if (sent) connection.last_progress_ns = now_ns;
+  uint64_t frames = 0;
+  size_t left = sent;
+  int i = 0;
+  for (; i < plan.count; ++i) {
+    SendPlan::Item& item = plan.items[i];
+    size_t size = plan.parts[i].iov_len;
+    // A change without a message takes no bytes; it counts once what stands before it has gone.
+    if (left == 0 && size > 0) break;
+    size_t taken = std::min(left, size);
+    left -= taken;
+    switch (item.kind) {
+      case SendPlan::Kind::partial:
+        connection.partial_offset += static_cast<uint32_t>(taken);
+        if (connection.partial_offset == connection.partial->size()) connection.partial = {};
+        break;
+      case SendPlan::Kind::message: {
+        OutboxEntry& entry = *item.entry;
+        if (entry.text) connection.outbox_bytes -= entry.text->size();
+        if (entry.change.layout) apply(connection, std::exchange(entry.change, {}));
+        if (entry.is_close)
+          connection.closing =
+              connection.closing == Closing::replied ? Closing::replied : Closing::sent;
+        break;
+      }
+      case SendPlan::Kind::announce:
+        connection.stream = item.block->stream->stream;
+        break;
+      case SendPlan::Kind::frame:
+        connection.cursor = item.block->number + 1;
+        ++connection.delivery.layout->frames_sent;
+        ++frames;
+        if (connection.ramp_from) {
+          connection.view->release_layout(connection.ramp_from);
+          connection.ramp_from = nullptr;
+        }
+        tune_socket(connection, size, item.block->stream->frame_ms);
+        break;
+      case SendPlan::Kind::levels:
+        break;
+      case SendPlan::Kind::ping:
+        std::memcpy(&connection.ping_sent_ns, plan.ping + 2, 8);
+        connection.ping_outstanding = true;
+        connection.next_ping_ns = connection.ping_sent_ns + shared.config.ping_interval_ns;
+        break;
+    }
+    if (taken < size && item.kind != SendPlan::Kind::partial) {
+      if (item.frame) {
+        connection.partial = item.frame;
+        connection.partial_offset = static_cast<uint32_t>(taken);
+      } else {
+        const auto* data = static_cast<const uint8_t*>(plan.parts[i].iov_base);
+        connection.partial = FrameRef::adopt(Frame::copy_of(data + taken, size - taken));
+        connection.partial_offset = 0;
+      }
+    }
+    if (item.kind == SendPlan::Kind::message) {
+      connection.outbox = std::move(connection.outbox->next);
+      if (!connection.outbox) connection.outbox_tail = nullptr;
+    }
+    if (taken < size) break;
+  }
+  if (frames) {
+    totals.frames_sent += frames;
+    counters.frames_sent.add(frames);
+    connection.view->counters->frames_sent.add_shared(frames);
+    connection.view->counters->bytes_sent.add_shared(sent);
+  }
+  bool all_gone = sent == plan.bytes;
+  plan.clear();
+  if (!all_gone) return;
+  // Not closed at once: unread bytes would make a reset of it, and the close frame might be lost.
+  if (connection.closing == Closing::sent && connection.deaf) ::shutdown(connection.fd, SHUT_WR);
+  if (connection.closing == Closing::replied && !connection.outbox) {
+    destroy(connection);
+    return;
+  }
+  // A full plan leaves some behind: its turn comes again.
+  bool more = connection.outbox && connection.closing != Closing::sent &&
+              (!holds_frames(connection) || connection.outbox->not_before <= connection.cursor);
+  if (holds_frames(connection)) {
+    if (connection.cursor == connection.view->blocks.head())
+      connection.catching_up = false;
+    else
+      more = more || connection.catching_up || connection.cursor < connection.view->flush_before;
+  }
+  if (more) make_ready(connection);
+}
+
+void RelayThread::apply(Connection& connection, const Delivery& change) {
+  RoomView& view = *connection.view;
+  Layout* old = connection.delivery.layout;
+  --old->listeners;
+  ++change.layout->listeners;
+  connection.delivery = change;
+  if (connection.ramp_from && !change.layout->is_mix()) {
+    view.release_layout(connection.ramp_from);
+    connection.ramp_from = nullptr;
+  }
+  if (!connection.ramp_from && old != change.layout && old->is_mix() && change.layout->is_mix())
+    connection.ramp_from = old;  // with its reference
+  else
+    view.release_layout(old);
+}
+
+}  // namespace relaycore

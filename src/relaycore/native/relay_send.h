@@ -1,0 +1,62 @@
+// One send: what goes into it, and what is left to do for what went out.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "relay_thread.h"
+
+namespace relaycore {
+
+constexpr size_t kMaxOutboxBytes = 1 << 20;  // of messages queued for one connection
+constexpr size_t kReadBytes = 256 * 1024;    // read at once; one buffer per thread
+
+// What is put together for one sendmsg, in wire order. One per thread, used over and over.
+struct RelayThread::SendPlan {
+  static constexpr int kMaxItems = 96;
+  static constexpr size_t kMaxBytes = 512 * 1024;  // more is not offered at once
+
+  enum class Kind : uint8_t { partial, message, announce, frame, levels, ping };
+
+  struct Item {
+    Kind kind;
+    FrameRef frame;           // frame, levels
+    OutboxEntry* entry;       // message
+    const Block* block;       // frame, announce
+  };
+
+  void clear() noexcept {
+    for (int i = 0; i < count; ++i) items[i].frame = {};
+    count = 0;
+    bytes = 0;
+  }
+  bool full() const noexcept { return count >= kMaxItems || bytes >= kMaxBytes; }
+  Item& add(Kind kind, const void* data, size_t size) noexcept {
+    parts[count].iov_base = const_cast<void*>(data);
+    parts[count].iov_len = size;
+    bytes += size;
+    Item& item = items[count++];
+    item = {kind, {}, nullptr, nullptr};
+    return item;
+  }
+
+  iovec parts[kMaxItems];
+  Item items[kMaxItems];
+  int count = 0;
+  size_t bytes = 0;
+
+  // The listener as it will be when everything up to here has gone out.
+  uint64_t cursor = 0;
+  uint16_t stream = 0;
+  Delivery delivery;
+  Layout* ramp_from = nullptr;
+
+  uint8_t ping[2 + 8];
+  // Frames that nobody shares are rendered into these, again and again.
+  std::vector<FrameRef> private_frames;
+  size_t private_used = 0;
+};
+
+}  // namespace relaycore
