@@ -3,15 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import resource
 import signal
+import sqlite3
 from contextlib import AsyncExitStack
+from typing import Any
 
 import structlog
 import uvloop
 from aiohttp import web
+from limits.aio.storage import MemoryStorage
 
-from roomserver.config import Settings
+from roomserver.auth.accounts import Accounts
+from roomserver.auth.passwords import PasswordPool, RoomPasswords
+from roomserver.auth.secret import load_secret, prepare_data_dir
+from roomserver.auth.tokens import Tokens
+from roomserver.config import ConfigError, Settings
+from roomserver.edge.addresses import ClientAddresses
+from roomserver.edge.api import routes
+from roomserver.edge.failures import FailureLimiter
+from roomserver.edge.handover import websocket
+from roomserver.edge.problems import problems
+from roomserver.edge.services import SERVICES, Services
+from roomserver.edge.tls import COMFORTABLE_CONNECTIONS, Certificate, TlsBridge
 from roomserver.logs import configure_logging
+from roomserver.rooms.connections import Connections
+from roomserver.rooms.media import Media
+from roomserver.rooms.registry import Rooms
+from roomserver.store.accounts import FileAccountStore
+from roomserver.store.memory import MemoryRoomStore
+
+# Of the time to shut down in: what requests under way, and what TLS still has to send, may take.
+HTTP_SHARE = 0.2
+TLS_SHARE = 0.2
 
 log = structlog.stdlib.get_logger("roomserver")
 
@@ -23,44 +48,218 @@ class Server:
         self.settings = settings
         self.urls: list[str] = []
         self._stack = AsyncExitStack()
+        self._bridge: TlsBridge | None = None
 
     async def start(self) -> None:
-        """Starts everything; on an error all that was started is stopped again."""
+        """Starts everything; on an error all that was started is stopped again.
+
+        Read downwards this is the order of the start, read upwards that of the stop: no new
+        connections, 1001 to everyone, the rest of HTTP and TLS, then what they stood on.
+
+        Raises ConfigError when a setting turns out to be wrong.
+        """
+        settings = self.settings
+        loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
-            app = web.Application()
-            app.router.add_get("/health", _health)
-            runner = web.AppRunner(app)
-            stack.push_async_callback(runner.cleanup)
+            # What is kept
+            prepare_data_dir(settings.data_dir)
+            given = settings.secret.get_secret_value() if settings.secret else None
+            tokens = Tokens(
+                load_secret(settings.data_dir, given),
+                access_s=settings.access_token_s,
+                room_s=settings.room_token_s,
+            )
+            account_store = await self._open_accounts()
+            stack.push_async_callback(account_store.close)
+            room_store = MemoryRoomStore()
+            stack.push_async_callback(room_store.close)
+
+            # Who may come in
+            account_pool = self._password_pool("accounts")
+            stack.callback(account_pool.close)
+            room_pool = self._password_pool("rooms")
+            stack.callback(room_pool.close)
+            accounts = Accounts(
+                account_store, account_pool, tokens, refresh_s=settings.refresh_token_s
+            )
+            room_passwords = RoomPasswords(room_pool)
+
+            # Rooms and the relay
+            media = Media(settings)
+            rooms = Rooms(
+                media=media,
+                store=room_store,
+                passwords=room_passwords,
+                timers=loop,
+                grace_s=settings.grace_s,
+                max_listeners=settings.max_room_listeners,
+            )
+            connections = Connections(
+                media=media,
+                rooms=rooms,
+                store=room_store,
+                tokens=tokens,
+                timers=loop,
+                max_lag_ms=settings.max_lag_ms,
+                max_unregistered=settings.max_unregistered_per_address,
+            )
+
+            # HTTP
+            app = web.Application(middlewares=[problems], client_max_size=settings.max_body_bytes)
+            app.add_routes(routes)
+            app.router.add_get("/ws", websocket)
+            runner = web.AppRunner(
+                app,
+                access_log=None,
+                handle_signals=False,
+                shutdown_timeout=settings.shutdown_s * HTTP_SHARE,
+            )
+            failures = MemoryStorage()
+            app[SERVICES] = Services(
+                accounts=accounts,
+                room_passwords=room_passwords,
+                tokens=tokens,
+                rooms=rooms,
+                connections=connections,
+                addresses=ClientAddresses(settings.trusted_proxies, self._tls_peer),
+                login_failures=FailureLimiter("login", settings.login_limit, failures),
+                join_failures=FailureLimiter("join", settings.join_limit, failures),
+                allowed_origins=frozenset(o.lower() for o in settings.allowed_origins),
+            )
             await runner.setup()
-            site = web.TCPSite(runner, self.settings.host, self.settings.port)
-            await site.start()
-            for address in runner.addresses:
-                self.urls.append(f"http://{address[0]}:{address[1]}")
+            stack.push_async_callback(runner.cleanup)
+            assert runner.server is not None
+            if settings.tls_cert is not None and settings.tls_key is not None:
+                certificate = Certificate(settings.tls_cert, settings.tls_key)
+                self._bridge = TlsBridge(certificate, runner.server)
+                stack.push_async_callback(self._bridge.close, settings.shutdown_s * TLS_SHARE)
+
+            # The relay runs
+            media.start(connections)
+            relay_share = settings.shutdown_s * (1 - HTTP_SHARE - TLS_SHARE) / 2
+            stack.push_async_callback(media.stop, relay_share)
+            await rooms.restore()
+            stack.callback(rooms.stop)
+            connections.start()
+            stack.callback(connections.stop)
+
+            # And lets people in
+            await self._listen(runner, stack)
+            if await account_store.count_accounts() == 0:
+                log.warning(
+                    "no_accounts",
+                    hint=f"roomserver user add EMAIL --data-dir {settings.data_dir}",
+                )
             self._stack = stack.pop_all()
-        log.info("listening", urls=self.urls)
+        log.info("listening", urls=self.urls, data_dir=str(settings.data_dir))
 
     async def stop(self) -> None:
-        """Stops everything, in reverse order of the start."""
+        """Stops everything; nothing is left."""
         await self._stack.aclose()
 
+    def reload(self) -> None:
+        """Takes the certificate again."""
+        if self._bridge is not None:
+            self._bridge.certificate.reload()
 
-async def _health(request: web.Request) -> web.Response:
-    return web.json_response({"status": "ok"})
+    async def _open_accounts(self) -> FileAccountStore:
+        try:
+            return await FileAccountStore.open(self.settings.data_dir)
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigError(f"accounts in {self.settings.data_dir}: {error}") from None
+
+    def _password_pool(self, name: str) -> PasswordPool:
+        return PasswordPool(
+            name,
+            rounds=self.settings.bcrypt_rounds,
+            threads=self.settings.password_threads,
+            queue=self.settings.password_queue,
+        )
+
+    def _tls_peer(self, request: web.Request) -> str | None:
+        return self._bridge.peer_of(request) if self._bridge is not None else None
+
+    async def _listen(self, runner: web.AppRunner, stack: AsyncExitStack) -> None:
+        settings = self.settings
+        unix = settings.unix_socket
+        try:
+            if self._bridge is not None:
+                sockets = await self._bridge.start(
+                    host=settings.host, port=settings.port, unix_socket=unix
+                )
+                stack.callback(self._bridge.stop_listening)
+                addresses = [sock.getsockname() for sock in sockets]
+                log.info(
+                    "tls_in_process",
+                    comfortable=COMFORTABLE_CONNECTIONS,
+                    hint="put a proxy in front for more listeners than that",
+                )
+            else:
+                site = (
+                    web.UnixSite(runner, unix, backlog=1024)
+                    if unix is not None
+                    else web.TCPSite(runner, settings.host, settings.port, backlog=1024)
+                )
+                await site.start()
+                stack.push_async_callback(site.stop)
+                addresses = runner.addresses
+        except OSError as error:
+            where = str(unix) if unix is not None else f"{settings.host}:{settings.port}"
+            raise ConfigError(f"cannot listen on {where}: {error.strerror or error}") from None
+        scheme = "https" if self._bridge is not None else "http"
+        self.urls = [_url(scheme, address) for address in addresses]
+        if unix is not None:
+            stack.callback(unix.unlink, missing_ok=True)
+
+
+def _url(scheme: str, address: Any) -> str:
+    if isinstance(address, tuple):
+        host = f"[{address[0]}]" if ":" in address[0] else address[0]
+        return f"{scheme}://{host}:{address[1]}"
+    return f"{scheme}+unix://{address}"
 
 
 def run(settings: Settings) -> int:
     """Runs a server until SIGTERM or SIGINT; returns the exit code of the process."""
     configure_logging(settings.log_format, settings.log_level)
-    return uvloop.run(_serve(settings))
+    _raise_descriptor_limit()
+    return uvloop.run(serve(settings))
 
 
-async def _serve(settings: Settings) -> int:
+async def serve(settings: Settings) -> int:
+    """Runs a server in this loop until SIGTERM or SIGINT; SIGHUP takes the certificate again."""
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_log_loop_error)
     server = Server(settings)
     stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        stopping.set()
+        # Whoever asks twice does not want to wait.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    await server.start()
-    await stopping.wait()
-    await server.stop()
+        loop.add_signal_handler(number, stop)
+    loop.add_signal_handler(signal.SIGHUP, server.reload)
+    try:
+        await server.start()
+        await stopping.wait()
+        log.info("stopping")
+    finally:
+        await server.stop()
+        loop.remove_signal_handler(signal.SIGHUP)
+    log.info("stopped")
     return 0
+
+
+def _log_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    error = context.get("exception")
+    log.error("loop_error", message=context.get("message"), exc_info=error)
+
+
+def _raise_descriptor_limit() -> None:
+    """A listener is a descriptor; the soft limit of 1,024 is for programs that use select()."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

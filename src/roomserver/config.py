@@ -113,7 +113,7 @@ class Settings(BaseSettings):
     )
 
     # Relay
-    threads: int | None = _field(None, "Native threads; default cores - 1.", RELAY, ge=1, le=256)
+    threads: int | None = _field(None, "Native threads; default cores - 1.", RELAY, ge=1, le=64)
     realtime: bool = _field(True, "Ask for real-time scheduling of native threads.", RELAY)
     max_lag_ms: int = _field(500, "Delay over which a listener is paused.", RELAY, ge=20, le=60_000)
     evict_after_s: float = _field(

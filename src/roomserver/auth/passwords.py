@@ -96,6 +96,14 @@ def _lower_priority() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWER_PRIORITY)
 
 
+_process_key = secrets.token_bytes(32)
+
+
+def attempt_id(subject: str, password: bytes) -> bytes:
+    """The same for equal attempts in this process, and nothing that leads back to the password."""
+    return hmac.digest(_process_key, subject.encode() + b"\0" + password, hashlib.sha256)
+
+
 class RoomPasswords:
     """Checks passwords of rooms so that a thousand joins cost one bcrypt.
 
@@ -107,7 +115,6 @@ class RoomPasswords:
 
     def __init__(self, pool: PasswordPool) -> None:
         self._pool = pool
-        self._key = secrets.token_bytes(32)
         # With the hash each belongs to: one made for an earlier password fits no more.
         self._verifiers: dict[str, tuple[bytes, bytes]] = {}
         self._running: dict[tuple[str, bytes], asyncio.Future[bool]] = {}
@@ -115,7 +122,7 @@ class RoomPasswords:
     async def make(self, room: str, password: bytes) -> bytes:
         """Hashes the password of a new room and remembers its verifier. Raises PoolFullError."""
         hashed = await self._pool.hash(password)
-        self._verifiers[room] = (hashed, self.attempt_id(room, password))
+        self._verifiers[room] = (hashed, attempt_id(room, password))
         return hashed
 
     async def check(self, room: str, password: bytes, hashed: bytes | None) -> bool:
@@ -123,7 +130,7 @@ class RoomPasswords:
 
         Raises PoolFullError.
         """
-        digest = self.attempt_id(room, password)
+        digest = attempt_id(room, password)
         known_hash, known_digest = self._verifiers.get(room, (b"", b""))
         if hmac.compare_digest(known_digest, digest) and known_hash == hashed:
             return True
@@ -138,10 +145,6 @@ class RoomPasswords:
         if right and hashed is not None:
             self._verifiers[room] = (hashed, digest)
         return right
-
-    def attempt_id(self, room: str, password: bytes) -> bytes:
-        """The same for equal attempts, and nothing that leads back to the password."""
-        return hmac.digest(self._key, room.encode() + b"\0" + password, hashlib.sha256)
 
     def forget(self, room: str) -> None:
         """The room is gone."""

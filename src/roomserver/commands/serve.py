@@ -22,10 +22,10 @@ def serve(config: Path | None = None, **options: Any) -> None:
     Each option is also an environment variable (--max-lag-ms: ROOMSERVER_MAX_LAG_MS) and a key of
     the TOML file (max_lag_ms). The key that signs tokens is taken from those two alone (secret).
     """
-    from roomserver.app import run  # the event loop and the native core load only here
-
     try:
         settings = load_settings(config, **{k: v for k, v in options.items() if v is not None})
+        from roomserver.app import run  # the event loop and the native core load only here
+
         code = run(settings)
     except ConfigError as error:
         fail(str(error))

@@ -10,11 +10,15 @@ from roomserver.protocol.server import ServerMessage
 
 
 class MessageError(Exception):
-    """A text message that cannot be taken; `code` and the text go into the `error` answer."""
+    """A text message that cannot be taken; `code` and the text go into the `error` answer.
 
-    def __init__(self, code: ErrorCode, message: str) -> None:
+    `kind` is its type, as far as that was to be seen.
+    """
+
+    def __init__(self, code: ErrorCode, message: str, kind: str | None = None) -> None:
         super().__init__(message)
         self.code = code
+        self.kind = kind
 
 
 class _Envelope(msgspec.Struct):
@@ -45,7 +49,7 @@ def _explain(text: str, error: msgspec.ValidationError) -> MessageError:
     if kind not in _TYPES:
         # The text comes from outside and goes back to its sender alone; still, keep it short.
         return MessageError(ErrorCode.UNKNOWN_TYPE, f"unknown message type {kind[:40]!r}")
-    return MessageError(ErrorCode.INVALID_MESSAGE, str(error))
+    return MessageError(ErrorCode.INVALID_MESSAGE, str(error), kind)
 
 
 def encode(message: ServerMessage) -> str:

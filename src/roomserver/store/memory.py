@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -10,10 +11,11 @@ import structlog
 
 from roomserver.protocol.codes import RoomState
 from roomserver.store.interfaces import CodeTakenError
-from roomserver.store.records import AuditRecord, ParticipantRecord, RoomRecord
+from roomserver.store.records import AuditEvent, AuditRecord, ParticipantRecord, RoomRecord
 
 CODE_REST_S = 30 * 86_400.0
 HISTORY = 10_000
+QUIET = frozenset({AuditEvent.ROOM_JOINED, AuditEvent.ROOM_LEFT})
 
 log = structlog.stdlib.get_logger("roomserver.audit")
 
@@ -54,7 +56,9 @@ class MemoryRoomStore:
 
     def audit(self, record: AuditRecord) -> None:
         self.audit_log.append(record)
-        log.info(
+        # Thousands come and go; what an operator reads by default is the rest.
+        log.log(
+            logging.DEBUG if record.event in QUIET else logging.INFO,
             record.event.value,
             address=record.address,
             user=record.user,

@@ -1,0 +1,1 @@
+"""The edge: HTTP routes, errors, addresses, the socket hand-over and TLS."""

@@ -1,0 +1,83 @@
+"""Who is asking: the client's address, through proxies that we trust."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Sequence
+
+import structlog
+from aiohttp import web
+
+UNKNOWN = "unknown"
+FORWARDED = "X-Forwarded-For"
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+log = structlog.stdlib.get_logger("roomserver.http")
+
+
+class ClientAddresses:
+    """Finds the address of a request's client.
+
+    `X-Forwarded-For` is walked from right to left, for as long as the address that added an entry
+    is a proxy of ours. A peer on our Unix socket is one; a header from anybody else is ignored.
+
+    Args:
+        trusted: Addresses or networks of proxies.
+        peer_of: The address behind a connection that the TLS bridge made, None for any other.
+    """
+
+    def __init__(
+        self, trusted: Sequence[str], peer_of: Callable[[web.Request], str | None]
+    ) -> None:
+        self._trusted = [ipaddress.ip_network(network, strict=False) for network in trusted]
+        self._peer_of = peer_of
+        self._warned = False
+
+    def of(self, request: web.Request) -> str:
+        """The client's address as text; `unknown` for a Unix socket without a header."""
+        peer = self._peer_of(request)
+        if peer is None:
+            name = request.transport.get_extra_info("peername") if request.transport else None
+            peer = name[0] if isinstance(name, tuple) else None
+        forwarded = ",".join(request.headers.getall(FORWARDED, []))
+        address = _parse(peer) if peer is not None else None
+        if forwarded and peer is not None and not self._is_proxy(address):
+            if not self._warned:
+                self._warned = True
+                log.warning("forwarded_address_ignored", peer=peer)
+            return _text(address)
+        for entry in reversed(forwarded.split(",")):
+            if (address is not None and not self._is_proxy(address)) or not entry.strip():
+                break
+            step = _parse(entry.strip())
+            if step is None:
+                break
+            address = step
+        return _text(address)
+
+    def _is_proxy(self, address: Address | None) -> bool:
+        return address is not None and any(address in network for network in self._trusted)
+
+
+def limit_key(address: str) -> str:
+    """What limits count by: the address, or its /64 for IPv6, where one host has them all."""
+    parsed = _parse(address)
+    if isinstance(parsed, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((parsed, 64), strict=False))
+    return address
+
+
+def _parse(text: str) -> Address | None:
+    try:
+        address = ipaddress.ip_address(text.split("%")[0].removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+def _text(address: Address | None) -> str:
+    return UNKNOWN if address is None else str(address)

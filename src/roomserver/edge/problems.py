@@ -1,0 +1,120 @@
+"""Errors of the REST interface: RFC 9457 problem documents with a stable `code`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from enum import StrEnum
+from http import HTTPStatus
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from relaycore.errors import RelayClosedError
+
+CONTENT_TYPE = "application/problem+json"
+
+log = structlog.stdlib.get_logger("roomserver.http")
+
+
+class ProblemCode(StrEnum):
+    """`code` of a problem document."""
+
+    BODY_TOO_LARGE = "body_too_large"
+    BUSY = "busy"
+    INTERNAL = "internal"
+    INVALID_CREDENTIALS = "invalid_credentials"
+    INVALID_REQUEST = "invalid_request"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    NOT_ALLOWED = "not_allowed"
+    NOT_FOUND = "not_found"
+    ORIGIN_NOT_ALLOWED = "origin_not_allowed"
+    RATE_LIMITED = "rate_limited"
+    ROOM_CLOSED = "room_closed"
+    ROOM_NOT_FOUND = "room_not_found"
+    SHUTTING_DOWN = "shutting_down"
+    TOKEN_EXPIRED = "token_expired"  # noqa: S105
+    TOKEN_INVALID = "token_invalid"  # noqa: S105
+    TOO_MANY_CONNECTIONS = "too_many_connections"
+    UNAUTHORIZED = "unauthorized"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    UPGRADE_REFUSED = "upgrade_refused"
+
+
+class ProblemDocument(msgspec.Struct):
+    """The body of an error answer."""
+
+    title: str
+    status: int
+    code: str
+    detail: str
+    type: str = "about:blank"
+
+
+class Problem(Exception):  # noqa: N818 - the name RFC 9457 gives it
+    """A request that is refused; the middleware makes the answer of it."""
+
+    def __init__(
+        self,
+        status: int,
+        code: ProblemCode,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.headers = dict(headers or {})
+
+    @classmethod
+    def later(cls, status: int, code: ProblemCode, detail: str, *, after_s: float) -> Problem:
+        """A refusal that says when to try again."""
+        return cls(status, code, detail, headers={"Retry-After": str(max(1, math.ceil(after_s)))})
+
+    def response(self) -> web.Response:
+        """The answer."""
+        title = HTTPStatus(self.status).phrase
+        document = ProblemDocument(title, self.status, self.code.value, self.detail)
+        return web.Response(
+            status=self.status,
+            body=msgspec.json.encode(document),
+            content_type=CONTENT_TYPE,
+            headers=self.headers,
+        )
+
+
+_OF_STATUS = {
+    400: ProblemCode.INVALID_REQUEST,
+    404: ProblemCode.NOT_FOUND,
+    405: ProblemCode.METHOD_NOT_ALLOWED,
+    413: ProblemCode.BODY_TOO_LARGE,
+}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@web.middleware
+async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turns every error into a problem document; what we did not foresee is logged and a 500."""
+    try:
+        return await handler(request)
+    except Problem as problem:
+        return problem.response()
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+        code = _OF_STATUS.get(error.status, ProblemCode.INVALID_REQUEST)
+        return Problem(error.status, code, error.reason, headers=allow).response()
+    except ConnectionError:
+        raise  # the client went away
+    except RelayClosedError:
+        return Problem.later(
+            503, ProblemCode.SHUTTING_DOWN, "the server is shutting down", after_s=5.0
+        ).response()
+    except Exception:
+        log.exception("request_failed", method=request.method, path=request.path)
+        return Problem(500, ProblemCode.INTERNAL, "something went wrong here").response()

@@ -1,0 +1,55 @@
+"""Reading requests: bodies with their bounds, bearer tokens."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+from aiohttp import web
+
+from roomserver.auth.passwords import InvalidPasswordError, password_bytes
+from roomserver.auth.tokens import TokenError
+from roomserver.edge.problems import Problem, ProblemCode
+from roomserver.edge.services import SERVICES
+from roomserver.store.records import Account
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+async def read_body(request: web.Request, kind: type[T]) -> T:
+    """The JSON body. Raises Problem (400, 413, 415)."""
+    if request.content_type != "application/json":
+        raise Problem(
+            415, ProblemCode.UNSUPPORTED_MEDIA_TYPE, "the body has to be application/json"
+        )
+    body = await request.read()
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        raise Problem(400, ProblemCode.INVALID_REQUEST, str(error)) from None
+    except (msgspec.DecodeError, RecursionError):
+        raise Problem(400, ProblemCode.INVALID_REQUEST, "the body is not valid JSON") from None
+
+
+def read_password(password: str) -> bytes:
+    """The password as bytes. Raises Problem (400)."""
+    try:
+        return password_bytes(password)
+    except InvalidPasswordError as error:
+        raise Problem(400, ProblemCode.INVALID_REQUEST, str(error)) from None
+
+
+async def authenticate(request: web.Request) -> Account:
+    """Whose access token the request carries. Raises Problem (401)."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise _unauthorized(ProblemCode.UNAUTHORIZED, "an access token is needed")
+    try:
+        return await request.app[SERVICES].accounts.authenticate(token.strip())
+    except TokenError as error:
+        code = ProblemCode.TOKEN_EXPIRED if error.expired else ProblemCode.TOKEN_INVALID
+        raise _unauthorized(code, str(error)) from None
+
+
+def _unauthorized(code: ProblemCode, detail: str) -> Problem:
+    return Problem(401, code, detail, headers={"WWW-Authenticate": "Bearer"})

@@ -1,0 +1,50 @@
+"""The record of one connection: all that Python holds of a participant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from roomserver.auth.tokens import RoomToken
+from roomserver.protocol.client import Stats
+from roomserver.protocol.codes import Role
+from roomserver.protocol.server import SubscriptionState
+from roomserver.store.records import LeaveReason, ParticipantRecord
+
+if TYPE_CHECKING:
+    from roomserver.rooms.room import Room
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """A WebSocket that the relay holds. `room` is set while it is registered."""
+
+    id: int
+    client_id: str
+    address: str
+    limit_key: str  # what limits count by: the address or its network
+    room: Room | None = None
+    role: Role | None = None  # what it registered as
+    token: RoomToken | None = None
+    nickname: str | None = None
+    subscription: SubscriptionState | None = None  # of a listener
+    stats: Stats | None = None  # the player's latest
+    joined_us: int = 0
+    # Set when we close it: why. Texts that arrive after that are ignored.
+    leaving: LeaveReason | None = None
+
+    def stay(self) -> ParticipantRecord:
+        """The stay that began with the registration. Only for a registered connection."""
+        assert self.room is not None
+        assert self.role is not None
+        assert self.token is not None
+        return ParticipantRecord(
+            room=self.room.id,
+            participant=self.token.participant,
+            connection=self.client_id,
+            role=self.role,
+            user=self.token.user,
+            nickname=self.nickname,
+            address=self.address,
+            joined_at=self.joined_us / 1e6,
+        )

@@ -1,0 +1,419 @@
+"""Every connection the relay holds: registration, and what clients say afterwards.
+
+Implements `MediaEvents`. All of it runs in the event loop's thread and returns at once, because
+the relay counts a text as processed when the next batch of events is taken.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from dataclasses import replace
+
+import msgspec
+import structlog
+
+from roomserver.auth.tokens import RoomToken, TokenError, Tokens
+from roomserver.protocol import client, server
+from roomserver.protocol.codec import MessageError, decode, encode, encode_cut
+from roomserver.protocol.codes import CloseCode, ErrorCode, Role, RoomState
+from roomserver.rooms.connection import Connection
+from roomserver.rooms.ports import Closed, MediaVerbs, Timer, Timers
+from roomserver.rooms.registry import Rooms
+from roomserver.rooms.room import Room
+from roomserver.rooms.subscriptions import DEFAULT, merge, merge_mix, round_interval
+from roomserver.store.interfaces import RoomStore
+from roomserver.store.records import AuditEvent, LeaveReason
+
+MAX_RENEWAL_LEAD_S = 1800.0
+
+log = structlog.stdlib.get_logger("roomserver.connections")
+
+
+class Refusal(Exception):  # noqa: N818 - it is an answer, not an error of ours
+    """A registration or request that the rules do not permit."""
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Connections:
+    """The connections of this server, by the ids that the relay gives them."""
+
+    def __init__(
+        self,
+        *,
+        media: MediaVerbs,
+        rooms: Rooms,
+        store: RoomStore,
+        tokens: Tokens,
+        timers: Timers,
+        max_lag_ms: int,
+        max_unregistered: int,
+    ) -> None:
+        self._media = media
+        self._rooms = rooms
+        self._store = store
+        self._tokens = tokens
+        self._timers = timers
+        self._max_lag_ms = max_lag_ms
+        self._max_unregistered = max_unregistered
+        self._by_id: dict[int, Connection] = {}
+        self._unregistered: Counter[str] = Counter()  # by limit key
+        # Renew with a quarter of the life left, half an hour at most, and look often enough.
+        self._renewal_lead_s = min(MAX_RENEWAL_LEAD_S, tokens.room_s / 4)
+        self._renewal: Timer | None = None
+        self._stopping = False
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def start(self) -> None:
+        """Begins to renew tokens."""
+        self._renewal = self._timers.call_later(self._renewal_lead_s / 4, self._renew_tokens)
+
+    def stop(self) -> None:
+        """The relay is about to close: from now on only how connections ended is written down."""
+        self._stopping = True
+        if self._renewal is not None:
+            self._renewal.cancel()
+            self._renewal = None
+
+    def may_connect(self, limit_key: str) -> bool:
+        """Whether the address has not too many connections that did not register yet."""
+        return self._unregistered[limit_key] < self._max_unregistered
+
+    def admit(self, descriptor: int, response: bytes, address: str, limit_key: str) -> None:
+        """Hands a socket to the relay, which answers the upgrade with `response`.
+
+        `limit_key` is what limits count by: an address, or a network of addresses.
+        """
+        connection = Connection(
+            id=self._media.attach(descriptor, response),
+            client_id=str(uuid.uuid4()),
+            address=address,
+            limit_key=limit_key,
+        )
+        self._by_id[connection.id] = connection
+        self._unregistered[limit_key] += 1
+        config = server.Config(client_id=connection.client_id, server_time=self._media.clock_us())
+        self._media.send(connection.id, encode(config))
+
+    # Events of the relay
+
+    def text_received(self, connection: int, text: str, received_us: int) -> None:
+        """A client says something."""
+        sender = self._by_id.get(connection)
+        if sender is None or sender.leaving is not None or self._stopping:
+            return
+        if sender.room is not None and sender.room.state is RoomState.CLOSED:
+            return
+        try:
+            message = decode(text)
+        except MessageError as error:
+            registering = sender.room is None and error.kind in (
+                "registerSource",
+                "registerListener",
+            )
+            if registering or error.code is ErrorCode.MALFORMED:
+                self._close(sender, error.code, str(error))
+            else:
+                self._answer_error(sender, error.code, str(error))
+            return
+        self._handle(sender, message, received_us)
+
+    def connection_closed(self, connection: int, closed: Closed) -> None:
+        """A connection is over, whoever ended it."""
+        gone = self._by_id.pop(connection, None)
+        if gone is None:
+            return
+        reason = gone.leaving or closed.reason
+        if gone.token is None:
+            self._count_registered(gone)
+        log.debug(
+            "connection_closed",
+            client=gone.client_id,
+            address=gone.address,
+            reason=reason,
+            code=closed.code,
+            detail=closed.detail,
+        )
+        if gone.room is None:
+            return
+        room = gone.room
+        self._end_stay(gone, reason, closed)
+        if self._stopping:
+            return
+        if gone.role is Role.LISTENER:
+            room.remove_listener(gone)
+        elif room.source is gone and not room.draining:
+            room.source_lost()
+
+    def stream_live(self, room: int, stream: int, timestamp: int) -> None:
+        """A stream plays."""
+        if found := self._room(room):
+            found.stream_live(stream, timestamp)
+
+    def stream_buffering(self, room: int, stream: int) -> None:
+        """A stream has nothing to play."""
+        if found := self._room(room):
+            found.stream_buffering(stream)
+
+    def stream_ended(self, room: int, stream: int, *, drained: bool) -> None:
+        """A stream is over: played out, or its connection is gone."""
+        found = self._room(room)
+        if found is None or found.format is None or found.format.stream != stream:
+            return
+        source = found.source
+        found.source_lost()
+        if drained and source is not None and source.id in self._by_id:
+            self._end_stay(source, LeaveReason.LEFT, None)
+            self._free(source)
+
+    def source_report(self, room: int, stream: int, status: server.SourceStatus) -> None:
+        """Figures of a source."""
+        if found := self._room(room):
+            found.source_report(stream, status)
+
+    def _room(self, media_id: int) -> Room | None:
+        return None if self._stopping else self._rooms.of_media(media_id)
+
+    # Messages of clients
+
+    def _handle(self, sender: Connection, message: client.ClientMessage, received_us: int) -> None:
+        try:
+            match message:
+                case client.Ping():
+                    pong = server.Pong(t=message.t, received=received_us)
+                    self._media.send_stamped(sender.id, encode_cut(pong, "sent"))
+                case client.RegisterSource():
+                    self._register_source(sender, message)
+                case client.RegisterListener():
+                    self._register_listener(sender, message)
+                case client.UnregisterSource():
+                    self._need(sender, Role.BROADCASTER)
+                    self._unregister_source(sender)
+                case client.Subscribe():
+                    self._need(sender, Role.LISTENER)
+                    self._subscribe(sender, message)
+                case client.SetMix():
+                    self._need(sender, Role.LISTENER)
+                    self._set_mix(sender, message)
+                case client.Stats():
+                    self._need(sender, Role.LISTENER)
+                    sender.stats = message
+                case _:
+                    raise Refusal(ErrorCode.NOT_SUPPORTED, "presets are not kept by this server")
+        except Refusal as refusal:
+            registering = isinstance(message, client.RegisterSource | client.RegisterListener)
+            if registering and sender.room is None:
+                self._audit_refusal(sender, message, refusal)
+                self._close(sender, refusal.code, str(refusal))
+            else:
+                self._answer_error(sender, refusal.code, str(refusal))
+
+    def _need(self, sender: Connection, role: Role) -> None:
+        if sender.room is None:
+            raise Refusal(ErrorCode.NOT_REGISTERED, "register first")
+        if sender.role is not role:
+            raise Refusal(ErrorCode.NOT_ALLOWED, f"only a {role} may do that")
+
+    def _register_source(self, sender: Connection, wish: client.RegisterSource) -> None:
+        room = sender.room
+        if room is not None and room.source is sender and room.draining:
+            # It comes back before the rest was played out, perhaps with another format.
+            self._end_stay(sender, LeaveReason.LEFT, None)
+            self._free(sender)
+            room.source = None
+        self._check_unregistered(sender)
+        room, token = self._admit_to_room(wish.room_id, wish.room_token)
+        if token.role is not Role.BROADCASTER:
+            raise Refusal(ErrorCode.NOT_ALLOWED, "this token is for listening only")
+        if wish.channel_names is not None and len(wish.channel_names) > wish.channels:
+            raise Refusal(ErrorCode.INVALID_MESSAGE, "there are more channelNames than channels")
+        if room.source is not None:
+            self._take_over(room.source, token)
+        self._register(sender, room, token, Role.BROADCASTER)
+        room.set_source(sender, wish)
+
+    def _take_over(self, holder: Connection, token: RoomToken) -> None:
+        """Frees the room of its source, if that belongs to the same user."""
+        held = holder.token
+        assert held is not None
+        assert holder.room is not None
+        same_user = token.user is not None and token.user == held.user
+        if not same_user and token.participant != held.participant:
+            raise Refusal(ErrorCode.SOURCE_EXISTS, "the room has a source already")
+        if holder.room.draining:
+            if holder.id in self._by_id:
+                self._end_stay(holder, LeaveReason.LEFT, None)
+                self._free(holder)
+            return
+        holder.leaving = LeaveReason.TAKEN_OVER
+        error = server.Error(ErrorCode.SOURCE_TAKEN_OVER, "you broadcast from elsewhere now")
+        self._media.close_connection(
+            holder.id, CloseCode.TAKEN_OVER, "source taken over", text=encode(error)
+        )
+
+    def _unregister_source(self, sender: Connection) -> None:
+        assert sender.room is not None
+        if not sender.room.draining:
+            sender.room.drain_source()
+
+    def _register_listener(self, sender: Connection, wish: client.RegisterListener) -> None:
+        self._check_unregistered(sender)
+        room, token = self._admit_to_room(wish.room_id, wish.room_token)
+        if room.is_full:
+            raise Refusal(ErrorCode.ROOM_FULL, "the room is full")
+        sender.subscription = self._merge(room, DEFAULT, wish)
+        sender.nickname = wish.nickname or token.nickname
+        self._register(sender, room, token, Role.LISTENER)
+        room.add_listener(sender, burst_ms=wish.burst_ms, from_timestamp=wish.from_timestamp)
+
+    def _subscribe(self, sender: Connection, change: client.Subscribe) -> None:
+        assert sender.room is not None
+        assert sender.subscription is not None
+        now = sender.subscription = self._merge(sender.room, sender.subscription, change)
+        reply = server.Subscribed(
+            mode=now.mode,
+            channels=now.channels,
+            encoding=now.encoding,
+            interval_ms=now.interval_ms,
+            levels=now.levels,
+            mix=now.mix,
+        )
+        self._media.subscribe(sender.id, now, reply=encode(reply))
+
+    def _set_mix(self, sender: Connection, change: client.SetMix) -> None:
+        assert sender.subscription is not None
+        mix = merge_mix(sender.subscription.mix, change)
+        sender.subscription = msgspec.structs.replace(sender.subscription, mix=mix)
+        reply = server.MixChanged(
+            faders=mix.faders, pans=mix.pans, mutes=mix.mutes, solos=mix.solos, master=mix.master
+        )
+        self._media.subscribe(sender.id, sender.subscription, reply=encode(reply))
+
+    # Shared steps
+
+    def _check_unregistered(self, sender: Connection) -> None:
+        if sender.room is not None:
+            raise Refusal(ErrorCode.ALREADY_REGISTERED, "this connection is registered already")
+
+    def _admit_to_room(self, name: str, token_text: str) -> tuple[Room, RoomToken]:
+        try:
+            token = self._tokens.read_room(token_text)
+        except TokenError as error:
+            code = ErrorCode.TOKEN_EXPIRED if error.expired else ErrorCode.TOKEN_INVALID
+            raise Refusal(code, str(error)) from None
+        room = self._rooms.find(name)
+        if room is None and self._rooms.was_closed(name):
+            raise Refusal(ErrorCode.ROOM_CLOSED, "the room was closed")
+        if room is None:
+            raise Refusal(ErrorCode.ROOM_NOT_FOUND, "there is no such room")
+        if token.room != room.id:
+            raise Refusal(ErrorCode.WRONG_ROOM, "the token is for another room")
+        return room, token
+
+    def _merge(
+        self, room: Room, now: server.SubscriptionState, change: client.SubscriptionFields
+    ) -> server.SubscriptionState:
+        merged = merge(now, change)
+        if merged.interval_ms > self._max_lag_ms:
+            raise Refusal(
+                ErrorCode.INVALID_MESSAGE, f"intervalMs may be at most {self._max_lag_ms}"
+            )
+        frame_ms = room.format.frame_ms if room.format is not None else None
+        interval_ms = round_interval(merged.interval_ms, frame_ms, self._max_lag_ms)
+        return msgspec.structs.replace(merged, interval_ms=interval_ms)
+
+    def _register(self, sender: Connection, room: Room, token: RoomToken, role: Role) -> None:
+        if sender.token is None:
+            self._count_registered(sender)
+        sender.room = room
+        sender.role = role
+        sender.token = token
+        sender.joined_us = self._media.clock_us()
+        self._store.participant_joined(sender.stay())
+        self._rooms.audit(
+            AuditEvent.ROOM_JOINED,
+            address=sender.address,
+            user=token.user,
+            room=room.id,
+            role=role,
+            client=sender.client_id,
+        )
+
+    def _free(self, connection: Connection) -> None:
+        """The connection stays open and may register again."""
+        connection.room = None
+        connection.role = None
+        connection.subscription = None
+
+    def _end_stay(self, connection: Connection, reason: LeaveReason, closed: Closed | None) -> None:
+        stay = connection.stay()
+        left_us = self._media.clock_us()
+        stats = connection.stats
+        stay = replace(
+            stay,
+            left_at=left_us / 1e6,
+            duration_s=(left_us - connection.joined_us) / 1e6,
+            reason=reason,
+            frames_sent=closed.frames_sent if closed is not None else 0,
+            frames_dropped=closed.frames_dropped if closed is not None else 0,
+            latency_ms=stats.latency_ms if stats is not None else None,
+        )
+        self._store.participant_left(stay)
+        self._rooms.audit(
+            AuditEvent.ROOM_LEFT,
+            address=connection.address,
+            user=stay.user,
+            room=stay.room,
+            role=stay.role,
+            client=connection.client_id,
+            reason=reason,
+            code=closed.code if closed is not None else None,
+        )
+
+    def _count_registered(self, connection: Connection) -> None:
+        self._unregistered[connection.limit_key] -= 1
+        if self._unregistered[connection.limit_key] <= 0:
+            del self._unregistered[connection.limit_key]
+
+    def _answer_error(self, sender: Connection, code: ErrorCode, message: str) -> None:
+        self._media.send(sender.id, encode(server.Error(code, message)))
+
+    def _close(self, sender: Connection, code: ErrorCode, message: str) -> None:
+        sender.leaving = LeaveReason.REFUSED
+        self._media.close_connection(
+            sender.id, code.close_code, code.value, text=encode(server.Error(code, message))
+        )
+
+    def _audit_refusal(
+        self, sender: Connection, message: client.ClientMessage, refusal: Refusal
+    ) -> None:
+        assert isinstance(message, client.RegisterSource | client.RegisterListener)
+        token_refused = refusal.code.close_code is CloseCode.TOKEN_INVALID
+        room = self._rooms.find(message.room_id)
+        self._rooms.audit(
+            AuditEvent.INVALID_TOKEN if token_refused else AuditEvent.ROOM_ACCESS_DENIED,
+            address=sender.address,
+            room=room.id if room is not None else None,
+            client=sender.client_id,
+            code=refusal.code,
+        )
+
+    def _renew_tokens(self) -> None:
+        """Sends a new token over every connection whose own is about to expire.
+
+        One sweep for all: a timer for each of many thousand listeners would cost more.
+        """
+        self._renewal = self._timers.call_later(self._renewal_lead_s / 4, self._renew_tokens)
+        soon = self._media.clock_us() / 1e6 + self._renewal_lead_s
+        for connection in list(self._by_id.values()):
+            token = connection.token
+            if connection.room is None or token is None or token.expires > soon:
+                continue
+            text, connection.token = self._tokens.renew_room(token)
+            renewed = server.RoomToken(text, connection.token.expires * 1_000_000)
+            self._media.send(connection.id, encode(renewed))

@@ -1,0 +1,229 @@
+"""The relay, as the rooms see it: verbs out, events in. The only importer of the engine."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from relaycore import Relay, Subscription
+from relaycore.events import (
+    CloseReason,
+    ConnectionClosed,
+    Event,
+    SourceReport,
+    StreamBuffering,
+    StreamEnded,
+    StreamLive,
+    TextReceived,
+)
+from roomserver.config import Settings
+from roomserver.protocol.server import SourceStatus, SubscriptionState
+from roomserver.rooms.ports import Closed, MediaEvents, SourceFormat
+from roomserver.store.records import LeaveReason
+
+BATCH = 256
+# After so long in one go the rest waits for the loop's next round: HTTP wants its turn too.
+SLICE_S = 0.005
+
+log = structlog.stdlib.get_logger("roomserver.media")
+
+_LEAVE_REASONS = {
+    CloseReason.PEER_CLOSED: LeaveReason.LEFT,
+    CloseReason.PEER_LOST: LeaveReason.LOST,
+    CloseReason.PROTOCOL_ERROR: LeaveReason.PROTOCOL_ERROR,
+    CloseReason.TOO_BIG: LeaveReason.PROTOCOL_ERROR,
+    CloseReason.RATE_LIMITED: LeaveReason.RATE_LIMITED,
+    CloseReason.NOT_REGISTERED: LeaveReason.REFUSED,
+    CloseReason.TOO_SLOW: LeaveReason.TOO_SLOW,
+    CloseReason.SOURCE_SILENT: LeaveReason.SILENT,
+    CloseReason.CLOSED: LeaveReason.REFUSED,
+    CloseReason.ROOM_CLOSED: LeaveReason.ROOM_CLOSED,
+    CloseReason.SHUTDOWN: LeaveReason.SHUTDOWN,
+}
+
+
+class Media:
+    """Implements `MediaVerbs` over a relay of its own, and feeds a `MediaEvents`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._relay = Relay(
+            threads=settings.threads,
+            realtime=settings.realtime,
+            max_lag_ms=settings.max_lag_ms,
+            evict_after_s=settings.evict_after_s,
+            register_timeout_s=settings.register_timeout_s,
+            max_text_bytes=settings.max_text_bytes,
+            max_binary_bytes=settings.max_binary_bytes,
+            max_packets_per_s=settings.max_packets_per_s,
+            ping_interval_ms=settings.ping_interval_ms,
+            source_timeout_s=settings.source_timeout_s,
+            silence_timeout_s=settings.silence_timeout_s,
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._events: MediaEvents | None = None
+
+    def start(self, events: MediaEvents) -> None:
+        """Begins to deliver events, in the running event loop."""
+        self._events = events
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._relay.fileno(), self._take_events)
+
+    async def stop(self, timeout_s: float) -> None:
+        """Everyone gets 1001; returns when the relay's threads have ended.
+
+        The loop goes on meanwhile: what leaves over TLS passes through it.
+        """
+        await asyncio.to_thread(self._relay.close, timeout=timeout_s)
+        if self._loop is not None:
+            self._loop.remove_reader(self._relay.fileno())
+            self._take_events()  # how the last connections ended
+            self._loop = None
+
+    def attach(self, descriptor: int, response: bytes) -> int:
+        return self._relay.attach(descriptor, response)
+
+    def open_room(self) -> int:
+        return self._relay.open_room()
+
+    def close_room(self, room: int, *, text: str, code: int) -> None:
+        self._relay.close_room(room, text=text, code=code)
+
+    def bind_source(
+        self, connection: int, room: int, source: SourceFormat, *, announce: str, reply: str
+    ) -> None:
+        self._relay.bind_source(
+            connection,
+            room,
+            stream=source.stream,
+            channels=source.channels,
+            sample_rate=source.sample_rate,
+            encoding=source.encoding,
+            frame_ms=source.frame_ms,
+            buffer_ms=source.buffer_ms,
+            announce=announce,
+            reply=reply,
+        )
+
+    def unbind_source(self, connection: int) -> None:
+        self._relay.unbind_source(connection)
+
+    def bind_listener(
+        self,
+        connection: int,
+        room: int,
+        subscription: SubscriptionState,
+        *,
+        reply: str,
+        known_stream: int,
+        burst_ms: int,
+        from_timestamp: int | None,
+    ) -> None:
+        self._relay.bind_listener(
+            connection,
+            room,
+            _native(subscription),
+            reply=reply,
+            known_stream=known_stream,
+            burst_ms=burst_ms,
+            from_timestamp=from_timestamp,
+        )
+
+    def subscribe(self, connection: int, subscription: SubscriptionState, *, reply: str) -> None:
+        self._relay.subscribe(connection, _native(subscription), reply=reply)
+
+    def send(self, connection: int, text: str) -> None:
+        self._relay.send(connection, text)
+
+    def send_stamped(self, connection: int, text: str) -> None:
+        self._relay.send(connection, text, stamp=True)
+
+    def send_room(self, room: int, text: str) -> None:
+        self._relay.send_room(room, text)
+
+    def close_connection(
+        self, connection: int, code: int, detail: str = "", *, text: str | None = None
+    ) -> None:
+        self._relay.close_connection(connection, code, detail, text=text)
+
+    def clock_us(self) -> int:
+        return self._relay.clock_us()
+
+    def _take_events(self) -> None:
+        loop = self._loop
+        if loop is None:
+            return
+        until = loop.time() + SLICE_S
+        # The poll that finds nothing also acknowledges the texts of the one before.
+        while events := self._relay.poll(BATCH):
+            for event in events:
+                try:
+                    self._deliver(event)
+                except Exception:
+                    # One bad message must not take the others' events with it.
+                    log.exception("event_failed", kind=type(event).__name__)
+            if loop.time() > until:
+                loop.call_soon(self._take_events)
+                return
+
+    def _deliver(self, event: Event) -> None:
+        events = self._events
+        assert events is not None
+        match event:
+            case TextReceived():
+                events.text_received(event.connection, event.data, event.received_us)
+            case ConnectionClosed():
+                events.connection_closed(
+                    event.connection,
+                    Closed(
+                        reason=_LEAVE_REASONS[event.reason],
+                        code=event.code,
+                        detail=event.detail,
+                        frames_sent=event.frames_sent,
+                        frames_dropped=event.frames_dropped,
+                        bytes_sent=event.bytes_sent,
+                        bytes_received=event.bytes_received,
+                        lag_ms=event.lag_ms,
+                    ),
+                )
+            case StreamLive():
+                events.stream_live(event.room, event.stream, event.timestamp)
+            case StreamBuffering():
+                events.stream_buffering(event.room, event.stream)
+            case StreamEnded():
+                events.stream_ended(event.room, event.stream, drained=event.drained)
+            case SourceReport():
+                events.source_report(event.room, event.stream, _source_status(event))
+            case _:  # reports that nobody here asked for
+                log.warning("event_unexpected", kind=type(event).__name__)
+
+
+def _native(subscription: SubscriptionState) -> Subscription:
+    mix = subscription.mix
+    return Subscription(
+        mode=subscription.mode,
+        channels=subscription.channels,
+        encoding=subscription.encoding,
+        interval_ms=subscription.interval_ms,
+        levels=subscription.levels,
+        faders=mix.faders,
+        pans=mix.pans,
+        mutes=mix.mutes,
+        solos=mix.solos,
+        master=mix.master,
+    )
+
+
+def _source_status(report: SourceReport) -> SourceStatus:
+    return SourceStatus(
+        fill_ms=report.fill_ms,
+        target_ms=report.target_ms,
+        jitter_ms=report.jitter_ms,
+        drift_ppm=report.drift_ppm,
+        capture_offset_us=report.capture_offset_us,
+        received=report.received,
+        late=report.late,
+        duplicate=report.duplicate,
+        lost=report.lost,
+        concealed=report.concealed,
+    )

@@ -1,0 +1,166 @@
+"""All rooms of this server, by id and by code."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from roomserver.auth.passwords import RoomPasswords
+from roomserver.protocol.codes import RoomCloseReason, RoomState
+from roomserver.rooms.codes import new_code
+from roomserver.rooms.ports import MediaVerbs, Timers
+from roomserver.rooms.room import Room
+from roomserver.store.interfaces import CodeTakenError, RoomStore
+from roomserver.store.records import AuditEvent, AuditRecord, RoomRecord
+
+REMEMBERED_CLOSED = 10_000
+
+
+class Rooms:
+    """The rooms that are open here, and the names of those that lately were."""
+
+    def __init__(
+        self,
+        *,
+        media: MediaVerbs,
+        store: RoomStore,
+        passwords: RoomPasswords,
+        timers: Timers,
+        grace_s: float,
+        max_listeners: int = 0,
+        make_code: Callable[[], str] = new_code,
+    ) -> None:
+        self._media = media
+        self._store = store
+        self._passwords = passwords
+        self._timers = timers
+        self._grace_s = grace_s
+        self._max_listeners = max_listeners
+        self._make_code = make_code
+        self._by_id: dict[str, Room] = {}
+        self._by_code: dict[str, Room] = {}
+        self._by_media: dict[int, Room] = {}
+        # A client that comes back to a room that was closed is told so, not "no such room".
+        self._closed: dict[str, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __iter__(self) -> Iterable[Room]:
+        return iter(self._by_id.values())
+
+    async def restore(self) -> None:
+        """Takes up the rooms that the store has open."""
+        for record in await self._store.open_rooms():
+            self._open(record)
+
+    async def create(
+        self,
+        *,
+        owner: str,
+        password: bytes,
+        name: str | None = None,
+        public: bool = False,
+        metadata: dict[str, Any] | None = None,
+        address: str | None = None,
+    ) -> Room:
+        """A new room, kept when this returns. Raises PoolFullError."""
+        room_id = str(uuid.uuid4())
+        password_hash = await self._passwords.make(room_id, password)
+        while True:
+            code = self._make_code()
+            record = RoomRecord(
+                id=room_id,
+                code=code,
+                name=name or f"Room {code}",
+                password_hash=password_hash,
+                created_by=owner,
+                created_at=self._media.clock_us() / 1e6,
+                public=public,
+                metadata=metadata or {},
+                max_listeners=self._max_listeners,
+            )
+            try:
+                await self._store.create_room(record)
+            except CodeTakenError:
+                continue  # one in a billion, save for those at rest
+            break
+        room = self._open(record)
+        self.audit(AuditEvent.ROOM_CREATED, address=address, user=owner, room=room_id, code=code)
+        return room
+
+    def find(self, name: str) -> Room | None:
+        """The open room with this id or code; letters may be of either case."""
+        return (
+            self._by_id.get(name)
+            or self._by_code.get(name)  # imported codes are taken as they are
+            or self._by_code.get(name.upper())
+            or self._by_id.get(name.lower())
+        )
+
+    def of_media(self, media_id: int) -> Room | None:
+        """The open room that the relay calls so."""
+        return self._by_media.get(media_id)
+
+    def was_closed(self, name: str) -> bool:
+        """Whether an id or code was that of a room closed here lately."""
+        return name in self._closed or name.upper() in self._closed or name.lower() in self._closed
+
+    def public(self) -> list[Room]:
+        """Open rooms that may be listed, newest first."""
+        rooms = (room for room in self._by_id.values() if room.record.public)
+        return sorted(rooms, key=lambda room: room.record.created_at, reverse=True)
+
+    def close(self, room: Room, reason: RoomCloseReason) -> None:
+        """Closes a room for good."""
+        room.close(reason)
+
+    def stop(self) -> None:
+        """The server shuts down; rooms stay as they are in the store."""
+        for room in self._by_id.values():
+            room.stop_timers()
+
+    def audit(
+        self,
+        event: AuditEvent,
+        *,
+        address: str | None = None,
+        user: str | None = None,
+        room: str | None = None,
+        **details: Any,
+    ) -> None:
+        """Adds a line to the audit log."""
+        at = self._media.clock_us() / 1e6
+        self._store.audit(AuditRecord(event, at, address, user, room, details))
+
+    def _open(self, record: RoomRecord) -> Room:
+        room = Room(
+            record,
+            media=self._media,
+            store=self._store,
+            timers=self._timers,
+            grace_s=self._grace_s,
+            closed=self._forget,
+        )
+        self._by_id[room.id] = room
+        self._by_code[record.code] = room
+        self._by_media[room.media_id] = room
+        return room
+
+    def _forget(self, room: Room) -> None:
+        assert room.state is RoomState.CLOSED
+        del self._by_id[room.id]
+        del self._by_code[room.record.code]
+        del self._by_media[room.media_id]
+        self._passwords.forget(room.id)
+        for name in (room.id, room.record.code):
+            self._closed[name] = None
+        while len(self._closed) > REMEMBERED_CLOSED:
+            del self._closed[next(iter(self._closed))]
+        self.audit(
+            AuditEvent.ROOM_CLOSED,
+            user=room.record.created_by,
+            room=room.id,
+            reason=room.record.close_reason,
+        )

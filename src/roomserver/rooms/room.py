@@ -1,0 +1,330 @@
+"""A room: its state machine, its source, its listeners, and what they are told.
+
+`waiting -> active <-> suspended -> closed`. Everything runs in the event loop's thread and returns
+at once; the store is told of every change and never waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import structlog
+from msgspec import UNSET
+
+from roomserver.protocol import server as messages
+from roomserver.protocol.client import RegisterSource
+from roomserver.protocol.codec import encode, encode_cut
+from roomserver.protocol.codes import CloseCode, RoomCloseReason, RoomState
+from roomserver.rooms.connection import Connection
+from roomserver.rooms.ports import MediaVerbs, SourceFormat, Timer, Timers
+from roomserver.store.interfaces import RoomStore
+from roomserver.store.records import RoomRecord
+
+STATUS_INTERVAL_S = 1.0
+MAX_STREAM = 0xFFFF  # a u16 on the wire
+
+log = structlog.stdlib.get_logger("roomserver.rooms")
+
+
+class Room:
+    """One open room. Made by the registry; `closed` is called once, when it is over."""
+
+    def __init__(
+        self,
+        record: RoomRecord,
+        *,
+        media: MediaVerbs,
+        store: RoomStore,
+        timers: Timers,
+        grace_s: float,
+        closed: Callable[[Room], None],
+    ) -> None:
+        self.record = record
+        self.media_id = media.open_room()
+        self.source: Connection | None = None
+        self.format: SourceFormat | None = None  # of the stream that plays or buffers
+        self.live_timestamp: int | None = None  # where its timeline starts; None: not yet live
+        self.buffering = False
+        self.draining = False  # the source said unregisterSource, the rest is played out
+        self.listeners: set[Connection] = set()
+        self._media = media
+        self._store = store
+        self._timers = timers
+        self._grace_s = grace_s
+        self._closed = closed
+        self._streams = 0
+        self._grace: Timer | None = None
+        self._status_timer: Timer | None = None
+        self._status_sent_at = float("-inf")
+        if record.state is RoomState.ACTIVE:  # restored: its source is not back yet
+            self._suspend()
+        elif record.state is RoomState.SUSPENDED:
+            self._start_grace()
+
+    @property
+    def id(self) -> str:
+        """The room's UUID."""
+        return self.record.id
+
+    @property
+    def state(self) -> RoomState:
+        """Where in its life the room is."""
+        return self.record.state
+
+    @property
+    def has_broadcaster(self) -> bool:
+        """Whether a source is registered."""
+        return self.source is not None
+
+    # The source
+
+    def set_source(self, connection: Connection, wish: RegisterSource) -> None:
+        """Makes the connection the source; a stream that still plays is cut off."""
+        self._streams = self._streams % MAX_STREAM + 1
+        names = wish.channel_names or ()
+        self.format = SourceFormat(
+            stream=self._streams,
+            channels=wish.channels,
+            sample_rate=wish.sample_rate,
+            encoding=wish.encoding,
+            frame_ms=wish.frame_ms,
+            buffer_ms=wish.buffer_ms,
+            channel_names=names,
+        )
+        self.source = connection
+        self.live_timestamp = None
+        self.buffering = True
+        self.draining = False
+        reply = messages.SourceRegistered(
+            room_id=self.id,
+            stream=self._streams,
+            channels=wish.channels,
+            sample_rate=wish.sample_rate,
+            frame_ms=wish.frame_ms,
+            buffer_ms=wish.buffer_ms,
+            listener_count=len(self.listeners),
+        )
+        self._media.bind_source(
+            connection.id,
+            self.media_id,
+            self.format,
+            announce=encode_cut(self._stream_started(self.format), "timestamp"),
+            reply=encode(reply),
+        )
+        resumed = self.state is RoomState.SUSPENDED
+        self._stop_grace()
+        if self.state is not RoomState.ACTIVE:
+            self._change(state=RoomState.ACTIVE, suspended_until=None)
+        if resumed:
+            self._media.send_room(self.media_id, encode(messages.RoomResumed(room_id=self.id)))
+        self.status_changed()
+
+    def drain_source(self) -> None:
+        """The source is done: what is buffered is played out, then the room is suspended."""
+        assert self.source is not None
+        self.draining = True
+        self._media.unbind_source(self.source.id)
+
+    def source_lost(self) -> None:
+        """The source's connection is gone without a word, or its stream has been played out."""
+        self.source = None
+        self.format = None
+        self.live_timestamp = None
+        self.buffering = False
+        self.draining = False
+        if self.state is RoomState.ACTIVE:
+            self._suspend()
+
+    def stream_live(self, stream: int, timestamp: int) -> None:
+        """The stream went live, for the first time or again."""
+        if self.format is None or self.format.stream != stream:
+            return  # of a stream that is over
+        if self.live_timestamp is None:
+            self.live_timestamp = timestamp
+        self.buffering = False
+        self.status_changed()
+
+    def stream_buffering(self, stream: int) -> None:
+        """Nothing came for a while."""
+        if self.format is not None and self.format.stream == stream:
+            self.buffering = True
+            self.status_changed()
+
+    def source_report(self, stream: int, status: messages.SourceStatus) -> None:
+        """Tells the source what the relay sees of it."""
+        if self.source is None or self.format is None or self.format.stream != stream:
+            return
+        status.listener_count = len(self.listeners)
+        self._media.send(self.source.id, encode(status))
+
+    # Listeners
+
+    @property
+    def is_full(self) -> bool:
+        """Whether another listener is one too many."""
+        return 0 < self.record.max_listeners <= len(self.listeners)
+
+    def add_listener(
+        self, connection: Connection, *, burst_ms: int, from_timestamp: int | None
+    ) -> None:
+        """The connection hears the room from now on; it brings its subscription."""
+        subscription = connection.subscription
+        assert subscription is not None
+        self.listeners.add(connection)
+        reply = messages.ListenerRegistered(
+            room_id=self.id,
+            room_name=self.record.name,
+            client_id=connection.client_id,
+            state=self.state,
+            has_broadcaster=self.has_broadcaster,
+            listener_count=len(self.listeners),
+            mode=subscription.mode,
+            channels=subscription.channels,
+            encoding=subscription.encoding,
+            interval_ms=subscription.interval_ms,
+            levels=subscription.levels,
+            mix=subscription.mix,
+        )
+        known_stream = 0
+        # Before the stream is live its start is not known: the relay announces it when it is.
+        if self.format is not None and self.live_timestamp is not None:
+            known_stream = self.format.stream
+            reply.stream = known_stream
+            reply.channel_count = self.format.channels
+            reply.channel_names = self.format.channel_names
+            reply.sample_rate = self.format.sample_rate
+            reply.frame_ms = self.format.frame_ms
+            reply.buffer_ms = self.format.buffer_ms
+            reply.timestamp = self.live_timestamp
+        self._media.bind_listener(
+            connection.id,
+            self.media_id,
+            subscription,
+            reply=encode(reply),
+            known_stream=known_stream,
+            burst_ms=burst_ms,
+            from_timestamp=from_timestamp,
+        )
+        self.status_changed()
+
+    def remove_listener(self, connection: Connection) -> None:
+        """The connection is gone."""
+        self.listeners.discard(connection)
+        self.status_changed()
+
+    # State
+
+    def close(self, reason: RoomCloseReason) -> None:
+        """Closes the room for good: everyone is told and closed."""
+        if self.state is RoomState.CLOSED:
+            return
+        self._stop_grace()
+        if self._status_timer is not None:
+            self._status_timer.cancel()
+            self._status_timer = None
+        self._change(
+            state=RoomState.CLOSED,
+            suspended_until=None,
+            closed_at=self._now_us() / 1e6,
+            close_reason=reason,
+        )
+        text = encode(messages.RoomClosed(room_id=self.id, reason=reason))
+        self._media.close_room(self.media_id, text=text, code=CloseCode.ROOM_CLOSED)
+        self._closed(self)
+
+    def status_changed(self) -> None:
+        """Tells everyone, at most once a second; the latest state wins."""
+        if self._status_timer is not None or self.state is RoomState.CLOSED:
+            return
+        due_in = self._status_sent_at + STATUS_INTERVAL_S - self._timers.time()
+        if due_in <= 0:
+            self._send_status()
+        else:
+            self._status_timer = self._timers.call_later(due_in, self._send_status)
+
+    def stop_timers(self) -> None:
+        """The server shuts down: the room stays as it is."""
+        self._stop_grace()
+        if self._status_timer is not None:
+            self._status_timer.cancel()
+            self._status_timer = None
+
+    def _send_status(self) -> None:
+        self._status_timer = None
+        self._status_sent_at = self._timers.time()
+        text = encode(
+            messages.RoomStatus(
+                room_id=self.id,
+                state=self.state,
+                has_broadcaster=self.has_broadcaster,
+                buffering=self.buffering,
+                listener_count=len(self.listeners),
+            )
+        )
+        self._media.send_room(self.media_id, text)
+        if self.source is not None:
+            self._media.send(self.source.id, text)
+
+    def _suspend(self) -> None:
+        until_us = self._now_us() + round(self._grace_s * 1e6)
+        self._change(state=RoomState.SUSPENDED, suspended_until=until_us / 1e6)
+        self._media.send_room(
+            self.media_id,
+            encode(messages.RoomSuspended(room_id=self.id, suspended_until=until_us)),
+        )
+        self.status_changed()
+        self._start_grace()
+
+    def _start_grace(self) -> None:
+        until = self.record.suspended_until
+        assert until is not None
+        left_s = max(until - self._now_us() / 1e6, 0.0)
+        self._grace = self._timers.call_later(left_s, self._grace_over)
+
+    def _stop_grace(self) -> None:
+        if self._grace is not None:
+            self._grace.cancel()
+            self._grace = None
+
+    def _grace_over(self) -> None:
+        self._grace = None
+        if self.record.permanent:
+            self._change(state=RoomState.WAITING, suspended_until=None)
+            self.status_changed()
+        else:
+            self.close(RoomCloseReason.SOURCE_GONE)
+
+    def _change(
+        self,
+        *,
+        state: RoomState,
+        suspended_until: float | None,
+        closed_at: float | None = None,
+        close_reason: RoomCloseReason | None = None,
+    ) -> None:
+        before = self.state
+        self.record = replace(
+            self.record,
+            state=state,
+            suspended_until=suspended_until,
+            closed_at=closed_at,
+            close_reason=close_reason,
+            version=self.record.version + 1,
+        )
+        self._store.room_changed(self.record)
+        log.info("room_state", room=self.id, code=self.record.code, before=before, state=state)
+
+    def _stream_started(self, source: SourceFormat) -> messages.StreamStarted:
+        return messages.StreamStarted(
+            stream=source.stream,
+            channel_count=source.channels,
+            channel_names=source.channel_names,
+            sample_rate=source.sample_rate,
+            frame_ms=source.frame_ms,
+            buffer_ms=source.buffer_ms,
+            timestamp=UNSET,
+        )
+
+    def _now_us(self) -> int:
+        return self._media.clock_us()

@@ -1,0 +1,161 @@
+"""Passwords: bounded pools, and verifiers that spare bcrypt."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from roomserver.auth.passwords import (
+    InvalidPasswordError,
+    PasswordPool,
+    PoolFullError,
+    RoomPasswords,
+    password_bytes,
+)
+from roomserver.auth.secret import load_secret, prepare_data_dir
+from roomserver.config import ConfigError
+
+
+class CountingPool(PasswordPool):
+    """Counts what reaches bcrypt."""
+
+    checks = 0
+
+    async def check(self, password: bytes, hashed: bytes | None) -> bool:
+        self.checks += 1
+        return await super().check(password, hashed)
+
+
+@pytest.fixture
+def pool() -> Iterator[CountingPool]:
+    pool = CountingPool("test", rounds=4, threads=2, queue=4)
+    yield pool
+    pool.close()
+
+
+@pytest.mark.parametrize("text", ["", "x" * 73, "ü" * 37, "a\0b", "\ud800"])
+def test_what_bcrypt_would_cut_or_cannot_take_is_refused(text: str) -> None:
+    with pytest.raises(InvalidPasswordError):
+        password_bytes(text)
+
+
+def test_72_bytes_are_a_password() -> None:
+    assert len(password_bytes("ü" * 36)) == 72
+
+
+async def test_a_hash_fits_its_password_only(pool: CountingPool) -> None:
+    hashed = await pool.hash(b"right")
+    assert await pool.check(b"right", hashed)
+    assert not await pool.check(b"wrong", hashed)
+    assert not await pool.check(b"right", None)
+
+
+async def test_a_pool_that_has_enough_waiting_refuses_more(pool: CountingPool) -> None:
+    hashed = await pool.hash(b"right")
+    results = await asyncio.gather(
+        *(pool.check(b"right", hashed) for _ in range(20)), return_exceptions=True
+    )
+    assert results.count(True) == 8
+    assert sum(isinstance(result, PoolFullError) for result in results) == 12
+    assert await pool.check(b"right", hashed)
+
+
+async def test_bcrypt_runs_at_a_lower_priority_in_its_own_threads(pool: CountingPool) -> None:
+    loop = asyncio.get_running_loop()
+    nice, name = await loop.run_in_executor(
+        pool._executor,
+        lambda: (
+            os.getpriority(os.PRIO_PROCESS, threading.get_native_id()),
+            threading.current_thread().name,
+        ),
+    )
+    assert nice == min(os.getpriority(os.PRIO_PROCESS, 0) + 10, 19) or nice == 10
+    assert name.startswith("bcrypt-test")
+    assert os.getpriority(os.PRIO_PROCESS, 0) != nice or nice == 19
+
+
+async def test_a_thousand_joins_cost_no_bcrypt_after_the_room_was_made(pool: CountingPool) -> None:
+    passwords = RoomPasswords(pool)
+    hashed = await passwords.make("room", b"right")
+    for _ in range(1000):
+        assert await passwords.check("room", b"right", hashed)
+    assert pool.checks == 0
+
+
+async def test_after_a_restart_a_thousand_equal_joins_share_one_bcrypt(pool: CountingPool) -> None:
+    hashed = await pool.hash(b"right")
+    passwords = RoomPasswords(pool)
+    joins = [passwords.check("room", b"right", hashed) for _ in range(1000)]
+    assert all(await asyncio.gather(*joins))
+    assert pool.checks == 1
+
+
+async def test_a_wrong_password_and_an_unknown_room_cost_the_same(pool: CountingPool) -> None:
+    passwords = RoomPasswords(pool)
+    hashed = await passwords.make("room", b"right")
+    assert not await passwords.check("room", b"wrong", hashed)
+    assert not await passwords.check("elsewhere", b"right", None)
+    assert pool.checks == 2
+
+
+async def test_a_verifier_does_not_outlive_its_password(pool: CountingPool) -> None:
+    passwords = RoomPasswords(pool)
+    hashed = await passwords.make("room", b"old")
+    changed = await pool.hash(b"new")
+    assert not await passwords.check("room", b"old", changed)
+    assert await passwords.check("room", b"new", changed)
+    assert hashed != changed
+    passwords.forget("room")
+    assert not await passwords.check("room", b"new", None)
+
+
+async def test_one_caller_that_goes_away_does_not_take_the_answer_from_others(
+    pool: CountingPool,
+) -> None:
+    hashed = await pool.hash(b"right")
+    passwords = RoomPasswords(pool)
+    first = asyncio.ensure_future(passwords.check("room", b"right", hashed))
+    second = asyncio.ensure_future(passwords.check("room", b"right", hashed))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert await second
+    assert pool.checks == 1
+
+
+def test_the_signing_key_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
+    directory = tmp_path / "data"
+    prepare_data_dir(directory)
+    first = load_secret(directory, None)
+    assert load_secret(directory, None) == first
+    assert len(first) >= 32
+    assert (directory / "secret").stat().st_mode & 0o777 == 0o600
+    assert directory.stat().st_mode & 0o777 == 0o700
+    assert [file.name for file in directory.iterdir()] == ["secret"]
+
+
+def test_servers_that_start_together_agree_on_one_key(tmp_path: Path) -> None:
+    keys: list[bytes] = []
+    barrier = threading.Barrier(8)
+
+    def start() -> None:
+        barrier.wait()
+        keys.append(load_secret(tmp_path, None))
+
+    threads = [threading.Thread(target=start) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(keys)) == 1
+
+
+def test_a_key_that_is_given_is_used_and_one_that_is_damaged_refused(tmp_path: Path) -> None:
+    assert load_secret(tmp_path, "x" * 32) == b"x" * 32
+    (tmp_path / "secret").write_text("short")
+    with pytest.raises(ConfigError, match="too short"):
+        load_secret(tmp_path, None)

@@ -1,0 +1,236 @@
+"""Stores: accounts in their file, refresh tokens, rooms in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from roomserver.auth.accounts import Accounts, InvalidEmailError, check_email
+from roomserver.auth.passwords import PasswordPool
+from roomserver.auth.tokens import TokenError, Tokens
+from roomserver.protocol.codes import RoomState
+from roomserver.store.accounts import AccountFile, FileAccountStore
+from roomserver.store.interfaces import CodeTakenError, EmailTakenError
+from roomserver.store.memory import CODE_REST_S, MemoryRoomStore
+from roomserver.store.records import Account, RoomRecord
+
+PASSWORD = b"correct horse"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[FileAccountStore]:
+    store = await FileAccountStore.open(tmp_path)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def accounts(store: FileAccountStore, clock: Clock) -> AsyncIterator[Accounts]:
+    pool = PasswordPool("accounts", rounds=4, threads=1, queue=8)
+    await store.add_account("Ann@Example.org", await pool.hash(PASSWORD), "user")
+    tokens = Tokens(b"x" * 32, access_s=900, room_s=900, now=clock)
+    yield Accounts(store, pool, tokens, refresh_s=604_800, now=clock)
+    pool.close()
+
+
+async def test_an_account_is_found_in_any_case_and_stays_one(store: FileAccountStore) -> None:
+    added = await store.add_account("Ann@Example.org", b"hash", "admin")
+    assert await store.account_by_email(" ann@example.ORG ") == added
+    assert await store.account_by_id(added.id) == added
+    assert await store.account_by_email("bob@example.org") is None
+    with pytest.raises(EmailTakenError):
+        await store.add_account("ANN@example.org", b"hash", "user")
+    assert await store.count_accounts() == 1
+
+
+async def test_an_account_added_by_another_process_is_there_at_once(
+    store: FileAccountStore, tmp_path: Path
+) -> None:
+    with AccountFile(tmp_path) as other:
+        other.add_account("bob@example.org", b"hash", "user")
+    assert await store.account_by_email("bob@example.org") is not None
+
+
+def test_many_writers_at_once_wait_for_each_other(tmp_path: Path) -> None:
+    def add(number: int) -> None:
+        with AccountFile(tmp_path) as file:
+            file.add_account(f"user{number}@example.org", b"hash", "user")
+
+    async def all_at_once() -> None:
+        await asyncio.gather(*(asyncio.to_thread(add, number) for number in range(8)))
+
+    asyncio.run(all_at_once())
+    with AccountFile(tmp_path) as file:
+        assert file.count_accounts() == 8
+
+
+def test_the_file_is_for_its_owner_alone_and_survives(tmp_path: Path) -> None:
+    with AccountFile(tmp_path) as file:
+        account = file.add_account("ann@example.org", b"hash", "user")
+    assert (tmp_path / "accounts.db").stat().st_mode & 0o777 == 0o600
+    with AccountFile(tmp_path) as file:
+        assert file.account_by_id(account.id) == account
+
+
+def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    with AccountFile(tmp_path):
+        pass
+    db = sqlite3.connect(tmp_path / "accounts.db")
+    db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(sqlite3.DatabaseError, match="newer version"):
+        AccountFile(tmp_path)
+
+
+async def test_login_needs_the_right_password_of_a_known_account(accounts: Accounts) -> None:
+    session = await accounts.login("ann@example.org", PASSWORD)
+    assert session is not None
+    assert (await accounts.authenticate(session.access_token)).email == "Ann@Example.org"
+    assert await accounts.login("ann@example.org", b"wrong") is None
+    assert await accounts.login("bob@example.org", PASSWORD) is None
+
+
+async def test_a_disabled_account_can_do_nothing(
+    accounts: Accounts, store: FileAccountStore, tmp_path: Path
+) -> None:
+    session = await accounts.login("ann@example.org", PASSWORD)
+    assert session is not None
+    db = sqlite3.connect(tmp_path / "accounts.db")
+    with db:
+        db.execute("UPDATE users SET disabled_at = 1")
+    db.close()
+    assert await accounts.login("ann@example.org", PASSWORD) is None
+    with pytest.raises(TokenError):
+        await accounts.authenticate(session.access_token)
+    with pytest.raises(TokenError):
+        await accounts.refresh(session.refresh_token)
+
+
+async def test_refresh_tokens_are_kept_as_hashes(accounts: Accounts, tmp_path: Path) -> None:
+    session = await accounts.login("ann@example.org", PASSWORD)
+    assert session is not None
+    db = sqlite3.connect(tmp_path / "accounts.db")
+    dump = "\n".join(db.iterdump())
+    db.close()
+    assert "refresh_tokens" in dump
+    assert session.refresh_token not in dump
+    assert session.refresh_token.encode().hex() not in dump.lower()
+
+
+async def test_a_refresh_token_is_exchanged_with_every_use(
+    accounts: Accounts, clock: Clock
+) -> None:
+    session = await accounts.login("ann@example.org", PASSWORD)
+    assert session is not None
+    for _ in range(5):
+        clock.now += 3600
+        previous, session = session, await accounts.refresh(session.refresh_token)
+        assert session.refresh_token != previous.refresh_token
+        assert await accounts.authenticate(session.access_token)
+
+
+async def test_an_old_token_ends_its_whole_family(accounts: Accounts, clock: Clock) -> None:
+    first = await accounts.login("ann@example.org", PASSWORD)
+    other = await accounts.login("ann@example.org", PASSWORD)
+    assert first is not None
+    assert other is not None
+    second = await accounts.refresh(first.refresh_token)
+    third = await accounts.refresh(second.refresh_token)
+    # Used, and its successor used as well: whoever has it took it from somewhere.
+    with pytest.raises(TokenError):
+        await accounts.refresh(first.refresh_token)
+    for token in (second.refresh_token, third.refresh_token):
+        with pytest.raises(TokenError):
+            await accounts.refresh(token)
+    assert await accounts.refresh(other.refresh_token)
+    clock.now += 1
+
+
+async def test_two_tabs_or_a_lost_answer_are_not_theft(accounts: Accounts, clock: Clock) -> None:
+    session = await accounts.login("ann@example.org", PASSWORD)
+    assert session is not None
+    one = await accounts.refresh(session.refresh_token)
+    clock.now += 29
+    two = await accounts.refresh(session.refresh_token)
+    clock.now += 3600
+    assert await accounts.refresh(one.refresh_token)
+    assert await accounts.refresh(two.refresh_token)
+
+
+async def test_the_predecessor_is_good_for_half_a_minute_only(
+    accounts: Accounts, clock: Clock
+) -> None:
+    session = await accounts.login("ann@example.org", PASSWORD)
+    assert session is not None
+    successor = await accounts.refresh(session.refresh_token)
+    clock.now += 31
+    with pytest.raises(TokenError):
+        await accounts.refresh(session.refresh_token)
+    with pytest.raises(TokenError):
+        await accounts.refresh(successor.refresh_token)
+
+
+async def test_a_refresh_token_expires_and_a_logout_ends_it(
+    accounts: Accounts, clock: Clock
+) -> None:
+    session = await accounts.login("ann@example.org", PASSWORD)
+    assert session is not None
+    await accounts.logout(session.refresh_token)
+    await accounts.logout("unknown")
+    with pytest.raises(TokenError):
+        await accounts.refresh(session.refresh_token)
+    session = await accounts.login("ann@example.org", PASSWORD)
+    assert session is not None
+    clock.now += 604_801
+    with pytest.raises(TokenError):
+        await accounts.refresh(session.refresh_token)
+    assert await accounts.login("ann@example.org", PASSWORD)
+
+
+@pytest.mark.parametrize("email", ["", "ann", "a@b@c", "a b@c", "a@b\0", "@", "a@" + "b" * 253])
+def test_what_is_no_address_is_refused(email: str) -> None:
+    with pytest.raises(InvalidEmailError):
+        check_email(email)
+
+
+def test_records_do_not_show_hashes() -> None:
+    account = Account("id", "ann@example.org", b"$2b$hash", "user", 0.0)
+    assert "$2b$hash" not in repr(account)
+
+
+def record(code: str = "ABCDEF", room: str = "1") -> RoomRecord:
+    return RoomRecord(room, code, "name", b"hash", "owner", 0.0, False, {})
+
+
+async def test_a_code_rests_for_thirty_days_after_its_room_was_closed() -> None:
+    clock = Clock()
+    store = MemoryRoomStore(now=clock)
+    await store.create_room(record())
+    with pytest.raises(CodeTakenError):
+        await store.create_room(record(room="2"))
+    store.room_changed(replace(record(), state=RoomState.CLOSED))
+    assert await store.open_rooms() == []
+    clock.now += CODE_REST_S - 1
+    with pytest.raises(CodeTakenError):
+        await store.create_room(record(room="2"))
+    clock.now += 2
+    await store.create_room(record(room="2"))
+    assert [room.id for room in await store.open_rooms()] == ["2"]

@@ -1,0 +1,166 @@
+"""Tokens: who may do what, and that nothing else passes."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import hmac
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from roomserver.auth.tokens import TokenError, Tokens
+from roomserver.protocol.codes import Role
+
+SECRET = b"0123456789abcdef0123456789abcdef"
+NOW = 1_800_000_000.0
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def make(secret: bytes = SECRET, clock: Clock | None = None) -> Tokens:
+    return Tokens(secret, access_s=900, room_s=3600, now=clock or Clock())
+
+
+def b64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def forge(
+    header: dict[str, Any], claims: dict[str, Any], secret: bytes | None, digest: str = "sha256"
+) -> str:
+    body = f"{b64(json.dumps(header).encode())}.{b64(json.dumps(claims).encode())}"
+    signature = hmac.digest(secret, body.encode(), digest) if secret is not None else b""
+    return f"{body}.{b64(signature)}"
+
+
+GOOD: dict[str, Any] = {
+    "iss": "roomserver",
+    "aud": "room",
+    "sub": "participant",
+    "exp": int(NOW) + 100,
+    "iat": int(NOW),
+    "room": "room",
+    "role": "listener",
+}
+
+
+def test_a_room_token_says_what_it_was_made_with() -> None:
+    tokens = make()
+    text, made = tokens.issue_room("room", Role.BROADCASTER, user="u", nickname="Ann")
+    read = tokens.read_room(text)
+    assert read == made
+    assert (read.room, read.role, read.user, read.nickname) == ("room", "broadcaster", "u", "Ann")
+    assert read.expires == NOW + 3600
+
+
+def test_a_renewed_token_keeps_the_participant() -> None:
+    clock = Clock()
+    tokens = make(clock=clock)
+    _, first = tokens.issue_room("room", Role.LISTENER)
+    clock.now += 1000
+    text, second = tokens.renew_room(first)
+    assert tokens.read_room(text) == second
+    assert second.participant == first.participant
+    assert second.expires == first.expires + 1000
+
+
+def test_a_token_expires() -> None:
+    clock = Clock()
+    tokens = make(clock=clock)
+    access = tokens.issue_access("user")
+    room, _ = tokens.issue_room("room", Role.LISTENER)
+    clock.now += 899
+    assert tokens.read_access(access).user == "user"
+    clock.now += 2
+    with pytest.raises(TokenError) as caught:
+        tokens.read_access(access)
+    assert caught.value.expired
+    clock.now += 2701
+    with pytest.raises(TokenError) as caught:
+        tokens.read_room(room)
+    assert caught.value.expired
+
+
+def test_the_forger_of_these_tests_knows_how() -> None:
+    assert make().read_room(forge({"alg": "HS256"}, GOOD, SECRET)).participant == "participant"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        forge({"alg": "none"}, GOOD, None),
+        forge({"alg": "None"}, GOOD, None),
+        forge({"alg": "HS256"}, GOOD, None),
+        forge({"alg": "HS256"}, GOOD, b"another secret of thirty-two bytes"),
+        forge({"alg": "HS512"}, GOOD, SECRET, "sha512"),
+        forge({"alg": "HS256"}, GOOD | {"aud": "access"}, SECRET),
+        forge({"alg": "HS256"}, GOOD | {"aud": ["room", "access"]}, SECRET),
+        forge({"alg": "HS256"}, GOOD | {"iss": "somebody"}, SECRET),
+        forge({"alg": "HS256"}, GOOD | {"role": "admin"}, SECRET),
+        forge({"alg": "HS256"}, GOOD | {"exp": "tomorrow"}, SECRET),
+        forge({"alg": "HS256"}, GOOD | {"room": None}, SECRET),
+        forge({"alg": "HS256"}, {k: v for k, v in GOOD.items() if k != "exp"}, SECRET),
+        forge({"alg": "HS256"}, {k: v for k, v in GOOD.items() if k != "aud"}, SECRET),
+        forge({"alg": "HS256", "crit": ["x"], "x": 1}, GOOD, SECRET),
+        "",
+        "..",
+        "a.b.c",
+        "ü",
+        "a" * 4096,
+        ".".join(["e30"] * 5),
+    ],
+)
+def test_a_forged_token_does_not_pass(text: str) -> None:
+    with pytest.raises(TokenError) as caught:
+        make().read_room(text)
+    assert not caught.value.expired
+    assert not text or text not in str(caught.value)
+
+
+def test_a_room_token_does_not_pass_for_an_access_token_nor_the_reverse() -> None:
+    tokens = make()
+    with pytest.raises(TokenError):
+        tokens.read_access(tokens.issue_room("room", Role.BROADCASTER, user="u")[0])
+    with pytest.raises(TokenError):
+        tokens.read_room(tokens.issue_access("u"))
+
+
+def test_a_changed_byte_anywhere_does_not_pass() -> None:
+    tokens = make()
+    text, _ = tokens.issue_room("room", Role.LISTENER)
+    for i, old in enumerate(text):
+        new = "A" if old != "A" else "B"
+        # The last character of the signature has bits that mean nothing.
+        if i == len(text) - 1:
+            break
+        with pytest.raises(TokenError):
+            tokens.read_room(text[:i] + new + text[i + 1 :])
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_a_token_or_an_error(text: str) -> None:
+    with pytest.raises(TokenError):
+        make().read_room(text)
+
+
+@given(st.dictionaries(st.sampled_from([*GOOD, "alg"]), st.none() | st.integers() | st.text()))
+def test_any_signed_claims_are_a_token_or_an_error(claims: dict[str, Any]) -> None:
+    with contextlib.suppress(TokenError):
+        make().read_room(forge({"alg": "HS256"}, GOOD | claims, SECRET))
+
+
+def test_the_secret_is_not_in_the_token() -> None:
+    text, _ = make().issue_room("room", Role.LISTENER)
+    assert SECRET not in text.encode()
+    assert hashlib.sha256(SECRET).hexdigest() not in text
