@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -116,7 +117,7 @@ class Peer:
     connection: int
     answer_pings: bool = True
     buffer: bytearray = field(default_factory=bytearray)
-    opened: ClassVar[list[Self]] = []
+    opened: ClassVar[list[Peer]] = []
 
     def __post_init__(self) -> None:
         self.opened.append(self)
@@ -183,10 +184,8 @@ class Peer:
                     self.send(PONG, payload)
             elif opcode == CLOSE:
                 code = struct.unpack(">H", payload[:2])[0] if payload else 1005
-                try:
+                with contextlib.suppress(OSError):
                     self.send(CLOSE, payload[:2])
-                except OSError:
-                    pass
                 return Closed(code, payload[2:].decode())
             elif opcode == TEXT:
                 message: dict[str, Any] = json.loads(payload)
