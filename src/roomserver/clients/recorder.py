@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -111,3 +112,6 @@ class Recorder:
                 writer.close()
         except (OSError, ValueError) as error:
             self._failure = error
+            if writer is not None:
+                with suppress(OSError):  # the same trouble again; the file is closed even so
+                    writer.close()
