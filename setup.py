@@ -31,11 +31,12 @@ from setuptools.command.build_ext import build_ext
 PACKAGE = Path("src/relaycore")
 NATIVE = PACKAGE / "native"
 
+# Kernels throw nothing, and what unwinding needs would be shared with other objects.
 ISA_FLAGS = {
-    "sse2": ["-msse2"],
-    "avx2": ["-mavx2"],
-    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"],
-    "neon": [],  # part of the baseline on every 64-bit ARM
+    "sse2": ["-fno-exceptions", "-msse2"],
+    "avx2": ["-fno-exceptions", "-mavx2"],
+    "avx512": ["-fno-exceptions", *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl"))],
+    "neon": ["-fno-exceptions"],  # part of the baseline on every 64-bit ARM
 }
 ISA_OF_MACHINE = {
     "x86_64": ("sse2", "avx2", "avx512"),

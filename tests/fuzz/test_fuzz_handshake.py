@@ -6,13 +6,15 @@ import base64
 import os
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from relaycore import Upgrade, UpgradeRefused, accept_key, parse_upgrade
 
-# About a thousand examples a second.
-EXAMPLES = 300 * int(os.environ.get("FUZZ_SECONDS", "3"))
+SECONDS = int(os.environ.get("FUZZ_SECONDS", "3"))
+EXAMPLES = 300 * SECONDS  # for each of three tests, at about a thousand a second
+pytestmark = pytest.mark.timeout(2 * SECONDS + 120)
 thorough = settings(
     max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
