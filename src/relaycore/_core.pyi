@@ -79,6 +79,7 @@ def force_simd(name: str | None, /) -> AbstractContextManager[None]: ...
 
 # --- ring.pxi --------------------------------------------------------------------------------
 
+@final
 class RingBuffer:
     def __init__(self, capacity: int, *, first_index: int = 0) -> None: ...
     @property
@@ -114,6 +115,7 @@ class Frame:
     @property
     def deadline_ns(self) -> int: ...
 
+@final
 class JitterBuffer:
     def __init__(
         self,

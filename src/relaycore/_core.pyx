@@ -1,6 +1,8 @@
 # distutils: language = c++
 """Thin typed bindings over the native core, one file per concept."""
 
+cimport cython
+
 include "kernels.pxi"
 include "ring.pxi"
 include "jitter.pxi"

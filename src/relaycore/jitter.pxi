@@ -62,6 +62,7 @@ cdef class Frame:
         )
 
 
+@cython.final
 cdef class JitterBuffer:
     """Packets of C channels on one timeline; played frame by frame at the source's pace.
 

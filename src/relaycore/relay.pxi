@@ -59,6 +59,7 @@ cdef float _number(object value, str what, double low, double high) except? -1:
     return <float>number
 
 
+@cython.final
 cdef class Subscription:
     """What a listener wants to hear. Immutable.
 
@@ -193,6 +194,7 @@ cdef int64_t _nanoseconds(object seconds, str what) except -1:
     return <int64_t>(value * 1e9)
 
 
+@cython.final
 cdef class Relay:
     """The engine: sockets in, sockets out, audio between them on threads of its own. Linux.
 

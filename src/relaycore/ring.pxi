@@ -61,6 +61,7 @@ cdef int give_back(tuple views) except -1:
     return 0
 
 
+@cython.final
 cdef class RingBuffer:
     """A lock-free ring of float32 samples between one writing and one reading thread.
 
