@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks import machine, report, scenarios
+from benchmarks.child import ChildError
+from benchmarks.load import LoadError
 from benchmarks.subjects import SUBJECTS
 from benchmarks.workload import SAMPLE_BYTES, Workload
 
@@ -19,7 +21,7 @@ ROUNDS = 9
 QUICK_ROUNDS = 3
 MEMORY_ROUNDS = 3
 
-app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=False)
+app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 console = Console()
 if not console.is_terminal:
     console = Console(width=110)  # in a file or a pipe, wide enough for every column
@@ -165,5 +167,13 @@ def progress(title: str) -> Iterator[scenarios.Progress]:
         yield tell
 
 
+def main() -> None:
+    """Runs the command line; a subject or client that fails ends it with what that said."""
+    try:
+        app(prog_name="python -m benchmarks")
+    except (ChildError, LoadError) as error:
+        raise SystemExit(f"the benchmark could not run: {error}") from None
+
+
 if __name__ == "__main__":
-    app(prog_name="python -m benchmarks")
+    main()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from benchmarks import natives
 from benchmarks.child import Child
@@ -83,18 +83,9 @@ class Measured:
     errors: dict[str, int]
 
     @property
-    def cpu_us_per_frame(self) -> float:
-        """CPU time of the server per frame that a listener received, µs."""
-        return self.server_cpu_s * 1e6 / self.frames if self.frames else float("nan")
-
-    @property
     def client_load(self) -> float:
         """Share of one core that the load client used."""
         return self.client_cpu_s / self.seconds
-
-    def as_json(self) -> dict[str, Any]:
-        """All of it, and what follows from it."""
-        return asdict(self) | {"cpu_us_per_frame": self.cpu_us_per_frame}
 
 
 class LoadError(Exception):

@@ -35,7 +35,7 @@ def cpu_table(result: CpuResult) -> Table:
         ratio = result.ratio(subject)
         table.add_row(
             subject,
-            f"{_median(samples, lambda s: s.measured.cpu_us_per_frame):.2f}",
+            f"{_median(samples, lambda s: s.cpu_us_per_frame):.2f}",
             f"{ratio.median:.3f}" if ratio else "–",
             f"{ratio.low:.2f}–{ratio.high:.2f}" if ratio else "–",
             f"{_median(samples, lambda s: _delivered(result, s)):.1%}",

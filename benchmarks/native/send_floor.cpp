@@ -6,8 +6,11 @@
 //
 // It says {"event":"listening",...}, takes exactly N connections with a canned WebSocket handshake
 // (so that the load client is the same for every subject), then sends until standard input ends or
-// the time is up. A connection whose socket is full is closed and counted as refused.
+// the time is up. A connection whose socket is full is closed and counted as refused. It runs under
+// the scheduling that the relay's threads ask for, so that what else runs here meets both alike.
 #include <poll.h>
+#include <pthread.h>
+#include <sched.h>
 
 #include <vector>
 
@@ -16,6 +19,8 @@
 namespace {
 
 using namespace bench;
+
+constexpr int kRealtimePriority = 10;  // that of the relay
 
 struct Options {
   size_t listeners, message;
@@ -70,6 +75,12 @@ std::vector<uint8_t> compose(size_t message, size_t& header) {
   return bytes;
 }
 
+void use_realtime_scheduling() {
+  sched_param priority{};
+  priority.sched_priority = kRealtimePriority;
+  pthread_setschedparam(pthread_self(), SCHED_FIFO, &priority);  // refused: as any other process
+}
+
 bool told_to_stop() {
   pollfd input{STDIN_FILENO, POLLIN, 0};
   return poll(&input, 1, 0) > 0;
@@ -109,6 +120,7 @@ int main(int argc, char** argv) {
     if (const int fd = take(listener); fd >= 0) connections.push_back(fd);
   }
 
+  use_realtime_scheduling();
   size_t header = 0;
   std::vector<uint8_t> bytes = compose(options.message, header);
   uint64_t sent = 0, refused = 0;

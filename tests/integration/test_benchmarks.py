@@ -1,0 +1,62 @@
+"""The scenarios run, on a small scale: nothing is said about speed here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks import scenarios
+from benchmarks.child import ROOT
+from benchmarks.workload import Workload
+
+LISTENERS = 20
+SMALL = Workload(listeners=LISTENERS, channels=1, sample_rate=8000)
+
+
+def quiet(what: str, done: float) -> None:
+    assert 0 <= done <= 1
+    assert what
+
+
+def test_cpu_per_frame_of_every_subject_is_compared_with_the_floor() -> None:
+    subjects = ["floor", "relay", "server"]
+    result = scenarios.cpu(SMALL, subjects, rounds=1, seconds=1.0, progress=quiet)
+    assert [s.subject for s in result.samples] == subjects
+    for sample in result.samples:
+        assert sample.joined.connections == LISTENERS
+        assert sample.measured.lost == 0
+        assert sample.measured.frames > LISTENERS
+        assert sample.cpu_us_per_frame > 0
+        assert 0 <= sample.measured.delay_ms.p50 < 1000
+    for subject in subjects:
+        ratio = result.ratio(subject)
+        assert ratio is not None
+        assert ratio.low <= ratio.median <= ratio.high
+
+
+def test_memory_is_the_slope_between_two_numbers_of_listeners() -> None:
+    result = scenarios.memory(SMALL, ["relay", "server"], rounds=1, progress=quiet, base=5)
+    assert [(s.subject, s.listeners) for s in result.samples] == [
+        ("relay", 5),
+        ("relay", LISTENERS),
+        ("server", 5),
+        ("server", LISTENERS),
+    ]
+    assert all(s.resident > 0 for s in result.samples)
+    assert len(result.per_connection("server", "resident")) == 1
+
+
+def test_the_command_prints_a_table_and_keeps_raw_results(tmp_path: Path) -> None:
+    kept = tmp_path / "result.json"
+    command = [sys.executable, "-m", "benchmarks", "cpu", "--listeners", "10", "--rounds", "1"]
+    command += ["--seconds", "0.5", "--subjects", "floor", "--output", str(kept)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "10 listeners, 3872-byte frames" in done.stdout
+    whole = json.loads(kept.read_text())
+    assert {"when", "commit", "machine", "versions", "results"} <= set(whole)
+    (result,) = whole["results"]
+    assert result["scenario"] == "cpu"
+    assert result["samples"][0]["measured"]["frames"] > 0
