@@ -123,6 +123,10 @@ void RelayThread::receive(Connection& connection) {
       connection.last_received_ns = connection.last_progress_ns = now_ns;
       connection.closed_event.bytes_received += static_cast<size_t>(got);
       counters.bytes_received.add(static_cast<size_t>(got));
+      // A short read has emptied the socket; what comes now makes a new edge. The end of the
+      // stream makes none of its own once it has been told.
+      if (static_cast<size_t>(got) < kReadBytes && !connection.read_to_end)
+        connection.readable = false;
       consume(connection, read_buffer_.get(), static_cast<size_t>(got));
     } else if (got == 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) {
       if (connection.closing == Closing::open && got < 0)

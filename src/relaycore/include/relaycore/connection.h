@@ -85,6 +85,7 @@ struct Connection {
   bool blocked : 1 = false;        // the socket took less than was offered; EPOLLOUT will come
   bool read_paused : 1 = false;    // for texts not yet processed, or a source ahead of its room
   bool readable : 1 = false;       // more may be waiting in the socket
+  bool read_to_end : 1 = false;    // the peer has ended its side: read until 0 comes
   bool peer_gone : 1 = false;      // hang-up seen while reading was paused
   bool in_ready : 1 = false;
   bool doomed : 1 = false;         // messages piled up: reset at the next turn
