@@ -21,6 +21,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import bcrypt
+
+from roomserver.store.accounts import AccountFile
+
 PASSWORD = "correct horse battery"
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
@@ -94,16 +98,10 @@ class ServerProcess:
         return self.process.pid
 
     def add_user(self, email: str = "engineer@example.org", password: str = PASSWORD) -> str:
-        """Adds a broadcaster's account with the command line, as an operator would."""
-        subprocess.run(
-            command("user", "add", email, "--password-stdin", "--data-dir", str(self.data_dir)),
-            input=password + "\n",
-            text=True,
-            check=True,
-            capture_output=True,
-            env=environment(ROOMSERVER_BCRYPT_ROUNDS="4"),
-            timeout=30,
-        )
+        """Adds a broadcaster's account, as `roomserver user add` does, while the server runs."""
+        hashed = bcrypt.hashpw(password.encode(), bcrypt.gensalt(4))
+        with AccountFile(self.data_dir) as accounts:
+            accounts.add_account(email, hashed, "user")
         return email
 
     def wait_for_event(

@@ -27,7 +27,7 @@ async def read_body(request: web.Request, kind: type[T]) -> T:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
         raise Problem(400, ProblemCode.INVALID_REQUEST, str(error)) from None
-    except (msgspec.DecodeError, RecursionError):
+    except (ValueError, RecursionError):  # msgspec's own is one, that of bad UTF-8 another
         raise Problem(400, ProblemCode.INVALID_REQUEST, "the body is not valid JSON") from None
 
 
