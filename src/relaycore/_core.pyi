@@ -1,7 +1,7 @@
 import socket
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Literal, Self, TypeVar, final, overload
+from typing import Any, Literal, Self, TypeAlias, TypeVar, final, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -13,10 +13,12 @@ from relaycore.events import Event
 # --- kernels.pxi -----------------------------------------------------------------------------
 
 _Out = TypeVar("_Out")
+# NumPy declares its arrays to be buffers from Python 3.12 on only.
+_Samples: TypeAlias = Buffer | NDArray[Any]
 
 @overload
 def interleave(
-    planes: Buffer | Sequence[Buffer],
+    planes: _Samples | Sequence[_Samples],
     *,
     channels: Sequence[int] | None = None,
     dtype: DTypeLike | None = None,
@@ -24,7 +26,7 @@ def interleave(
 ) -> NDArray[Any]: ...
 @overload
 def interleave(
-    planes: Buffer | Sequence[Buffer],
+    planes: _Samples | Sequence[_Samples],
     *,
     channels: Sequence[int] | None = None,
     dtype: DTypeLike | None = None,
@@ -32,7 +34,7 @@ def interleave(
 ) -> _Out: ...
 @overload
 def deinterleave(
-    frames: Buffer,
+    frames: _Samples,
     *,
     channels: Sequence[int] | None = None,
     dtype: DTypeLike | None = None,
@@ -40,7 +42,7 @@ def deinterleave(
 ) -> NDArray[Any]: ...
 @overload
 def deinterleave(
-    frames: Buffer,
+    frames: _Samples,
     *,
     channels: Sequence[int] | None = None,
     dtype: DTypeLike | None = None,
@@ -48,7 +50,7 @@ def deinterleave(
 ) -> _Out: ...
 @overload
 def mix(
-    planes: Buffer | Sequence[Buffer],
+    planes: _Samples | Sequence[_Samples],
     gains: ArrayLike,
     *,
     to_gains: ArrayLike | None = None,
@@ -56,22 +58,22 @@ def mix(
 ) -> NDArray[np.float32]: ...
 @overload
 def mix(
-    planes: Buffer | Sequence[Buffer],
+    planes: _Samples | Sequence[_Samples],
     gains: ArrayLike,
     *,
     to_gains: ArrayLike | None = None,
     out: _Out,
 ) -> _Out: ...
 @overload
-def to_int16(samples: Buffer, *, out: None = None) -> NDArray[np.int16]: ...
+def to_int16(samples: _Samples, *, out: None = None) -> NDArray[np.int16]: ...
 @overload
-def to_int16(samples: Buffer, *, out: _Out) -> _Out: ...
+def to_int16(samples: _Samples, *, out: _Out) -> _Out: ...
 @overload
-def to_float32(samples: Buffer, *, out: None = None) -> NDArray[np.float32]: ...
+def to_float32(samples: _Samples, *, out: None = None) -> NDArray[np.float32]: ...
 @overload
-def to_float32(samples: Buffer, *, out: _Out) -> _Out: ...
+def to_float32(samples: _Samples, *, out: _Out) -> _Out: ...
 def levels(
-    planes: Buffer | Sequence[Buffer],
+    planes: _Samples | Sequence[_Samples],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
 def simd() -> str: ...
 def simd_available() -> tuple[str, ...]: ...
@@ -88,11 +90,11 @@ class RingBuffer:
     def writable(self) -> int: ...
     @property
     def readable(self) -> int: ...
-    def write(self, samples: Buffer) -> int: ...
+    def write(self, samples: _Samples) -> int: ...
     @overload
     def read(self, into: int, /) -> NDArray[np.float32]: ...
     @overload
-    def read(self, into: Buffer, /) -> int: ...
+    def read(self, into: _Samples, /) -> int: ...
     def reserve(self, n: int) -> tuple[memoryview, memoryview]: ...
     def commit(self, n: int) -> None: ...
     def peek(self, n: int) -> tuple[memoryview, memoryview]: ...
@@ -151,7 +153,7 @@ class JitterBuffer:
     @property
     def end_timestamp(self) -> int: ...
     def push(
-        self, channel: int, timestamp: int, samples: Buffer, arrival_ns: int | None = None
+        self, channel: int, timestamp: int, samples: _Samples, arrival_ns: int | None = None
     ) -> bool: ...
     def pop(
         self, now_ns: int | None = None, out: NDArray[np.float32] | None = None

@@ -19,6 +19,8 @@ from libc.stdint cimport int16_t, uintptr_t
 
 from .capi cimport PcmOps, PcmOpsList, force_pcm_ops, pcm_ops, pcm_ops_available
 
+from operator import index as _index
+
 import numpy as np
 
 _FLOAT32 = np.dtype(np.float32)
@@ -260,19 +262,20 @@ cdef int check_out_type(object dtype, Py_ssize_t item) except -1:
     return 0
 
 
-cdef unsigned take_selection(object channels, unsigned* chosen, Py_ssize_t count) except? 65535:
+cdef Py_ssize_t take_selection(object channels, unsigned* chosen, Py_ssize_t count) except -1:
     """Read channel numbers below `count` into `chosen`; how many they are."""
-    cdef Py_ssize_t number
-    cdef unsigned filled = 0
-    for channel in channels:
-        number = channel.__index__()
+    cdef Py_ssize_t number, filled
+    try:
+        numbers = [_index(channel) for channel in channels]
+    except TypeError as error:
+        raise TypeError(f"channels: expected a sequence of numbers: {error}") from None
+    if len(numbers) > MAX_CHANNELS:
+        raise ValueError(f"channels: expected at most {MAX_CHANNELS}, got {len(numbers)}")
+    for filled, number in enumerate(numbers):
         if not 0 <= number < count:
             raise ValueError(f"channels: expected numbers from 0 to {count - 1}, got {number}")
-        if filled == MAX_CHANNELS:
-            raise ValueError(f"channels: expected at most {MAX_CHANNELS}")
         chosen[filled] = <unsigned>number
-        filled += 1
-    return filled
+    return len(numbers)
 
 
 def interleave(planes, *, channels=None, dtype=None, out=None):
@@ -317,7 +320,7 @@ def interleave(planes, *, channels=None, dtype=None, out=None):
     try:
         take_planes(planes, &source, "planes")
         if channels is not None:
-            count = take_selection(channels, chosen, source.channels)
+            count = <unsigned>take_selection(channels, chosen, source.channels)
             for c in range(count):
                 picked[c] = source.at[chosen[c]]
             for c in range(count):
@@ -403,7 +406,7 @@ def deinterleave(frames, *, channels=None, dtype=None, out=None):
             for c in range(count):
                 chosen[c] = c
         else:
-            count = take_selection(channels, chosen, total)
+            count = <unsigned>take_selection(channels, chosen, total)
         if out is None:
             wanted = output_type(dtype, _FLOAT32 if source.item == 4 else _INT16)
             out = np.empty((count, source.samples), wanted)
