@@ -40,7 +40,8 @@ lint: $(STAMPS)/dev ## ruff: rules and format
 types: $(STAMPS)/dev $(STAMPS)/native ## mypy, and the extension's stub against the extension
 	@$(call say,mypy)
 	@$(BIN)/mypy
-	@$(BIN)/python -m mypy.stubtest relaycore --mypy-config-file pyproject.toml --allowlist tests/stubtest_allowlist.txt
+	@$(BIN)/python -m mypy.stubtest relaycore --mypy-config-file pyproject.toml \
+		--allowlist tests/stubtest_allowlist.txt
 
 unit: $(STAMPS)/test-system $(STAMPS)/dev $(STAMPS)/native ## the tests alone (more pytest options: make unit ARGS="-k ring")
 	@$(call say,pytest)

@@ -129,7 +129,7 @@ class BuildCore(build_ext):
             compiler_directives=CYTHON_DIRECTIVES,
         )
         # The bindings take longest: they go first.
-        flags_of = {Path(source): ["-Wno-unused-function"] for source in bindings.sources}
+        flags_of = {Path(source): ["-w"] for source in bindings.sources}  # generated code
         flags_of |= native_sources()
         with ThreadPoolExecutor(self.parallel or os.cpu_count() or 1) as pool:
             jobs = [pool.submit(self.compile_one, ext, *item) for item in flags_of.items()]

@@ -26,7 +26,7 @@ namespace bench {
 inline constexpr std::string_view kKey = "dGhlIHNhbXBsZSBub25jZQ==";
 inline constexpr std::string_view kAccept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-inline constexpr size_t kFrameHeader = 32;  // of every binary message, PROTOCOL section 2
+inline constexpr size_t kFrameHeader = 32;  // of every binary message, docs/protocol.md section 2
 inline constexpr uint8_t kKindFrame = 2;
 
 [[noreturn]] inline void die(const char* what) {

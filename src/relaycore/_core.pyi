@@ -10,6 +10,9 @@ from typing_extensions import Buffer
 from relaycore.counters import ChannelCounters, RelayCounters
 from relaycore.events import Event
 
+# For a type checker NumPy's arrays are buffers only from Python 3.12 on.
+_Samples: TypeAlias = Buffer | NDArray[Any]
+
 # --- kernels.pxi -----------------------------------------------------------------------------
 
 _Out = TypeVar("_Out")

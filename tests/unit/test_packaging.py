@@ -106,3 +106,35 @@ def test_instruction_set_objects_share_no_code_with_others(
         for line in run("nm", "--defined-only", "--demangle", target).splitlines():
             _, kind, name = line.split(" ", 2)
             assert kind not in "WVu", f"{source.name} defines {name} for all"
+
+
+def test_without_the_relay_its_sources_are_left_out(
+    build: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_relay = {source.name for source in build["native_sources"]()}
+    monkeypatch.setenv("RELAYCORE_WITHOUT_RELAY", "1")
+    without = {source.name for source in build["native_sources"]()}
+    assert "relay_stub.cpp" not in with_relay
+    assert {name for name in without if name.startswith("relay")} == {"relay_stub.cpp"}
+    assert {name for name in with_relay if not name.startswith("relay")} <= without
+
+
+WITHOUT_RELAY = """
+import pytest
+import relaycore
+
+assert relaycore.simd() in relaycore.simd_available()
+assert relaycore.RingBuffer(64).writable == 64
+with pytest.raises(relaycore.RelayUnavailableError):
+    relaycore.Relay()
+"""
+
+
+@pytest.mark.timeout(300)  # compiles
+def test_the_library_works_where_the_relay_is_not_available(tmp_path: Path) -> None:
+    run(
+        *(sys.executable, "setup.py", "--quiet", "build", "--build-base", tmp_path),
+        *("--build-lib", tmp_path / "lib"),
+        RELAYCORE_WITHOUT_RELAY="1",
+    )
+    run(sys.executable, "-c", WITHOUT_RELAY, PYTHONPATH=str(tmp_path / "lib"))
