@@ -8,12 +8,20 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import aiohttp
+import msgspec
 import numpy as np
 import pytest
+from aiohttp import web
 
 from roomserver.config import Settings
+from roomserver.edge.api import routes
+from roomserver.edge.problems import ProblemCode
+from roomserver.protocol.client import ClientMessage
+from roomserver.protocol.codes import CloseCode, ErrorCode, RoomCloseReason, RoomState
+from roomserver.protocol.server import ServerMessage
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -53,9 +61,37 @@ def test_files_that_are_named_exist(page: Path) -> None:
         assert found or any(ROOT.glob(f"src/**/{named}")), f"{page.name} names {named}"
 
 
+def words(page: str) -> set[str]:
+    """Everything that the page sets in code, word by word."""
+    spans = re.findall(r"`([^`]+)`", prose(ROOT / "docs" / page))
+    return {word for span in spans for word in re.findall(r"\w+", span)}
+
+
 def test_every_setting_is_documented() -> None:
-    documented = set(re.findall(r"`(\w+)`", (ROOT / "docs" / "operations.md").read_text()))
-    assert set(Settings.model_fields) <= documented
+    assert set(Settings.model_fields) <= words("operations.md")
+
+
+def test_every_message_and_its_fields_are_documented() -> None:
+    names: set[str] = set()
+    for message in (*get_args(ClientMessage), *get_args(ServerMessage)):
+        info = msgspec.inspect.type_info(message)
+        assert isinstance(info, msgspec.inspect.StructType)
+        names |= {str(info.tag)} | {field.encode_name for field in info.fields}
+    assert names <= words("protocol.md")
+
+
+def test_every_code_of_the_wire_is_documented() -> None:
+    assert {*ErrorCode, *RoomCloseReason, *RoomState} <= words("protocol.md")
+    numbers = set(re.findall(r"^\| (\d{4}) \|", prose(ROOT / "docs" / "protocol.md"), re.MULTILINE))
+    assert numbers == {str(code.value) for code in CloseCode}
+
+
+def test_every_route_and_error_of_http_is_documented() -> None:
+    assert set(ProblemCode) <= words("http.md")
+    documented = (ROOT / "docs" / "http.md").read_text().replace("{roomId}", "{room}")
+    for route in routes:
+        assert isinstance(route, web.RouteDef)
+        assert f"`{route.method} {route.path}`" in documented
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/library.md"])
