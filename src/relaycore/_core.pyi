@@ -16,8 +16,6 @@ _Samples: TypeAlias = Buffer | NDArray[Any]
 # --- kernels.pxi -----------------------------------------------------------------------------
 
 _Out = TypeVar("_Out")
-# NumPy declares its arrays to be buffers from Python 3.12 on only.
-_Samples: TypeAlias = Buffer | NDArray[Any]
 
 @overload
 def interleave(
