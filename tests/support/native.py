@@ -17,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 INCLUDE = ROOT / "src" / "relaycore" / "include"
+NATIVE = ROOT / "src" / "relaycore" / "native"
 HEADERS = sorted((INCLUDE / "relaycore").glob("*.h"))
 COMPILERS = ("g++", "clang++")
 WARNINGS = ("-std=c++20", "-Wall", "-Wextra", "-Wpedantic", "-Werror")
@@ -76,11 +77,25 @@ def with_includes(source: Path, folders: Sequence[Path]) -> list[Path]:
     return found
 
 
-def build(source: Path, *, compiler: str, flags: Sequence[str] = ()) -> Path:
-    """Compile one source file to a program and return where it is. Safe to call from threads."""
-    folders = [INCLUDE, ROOT / "tests" / "native", source.parent]
+def core_sources() -> list[Path]:
+    """The native core for this machine, with the scalar kernels alone."""
+    return [
+        source
+        for source in sorted(NATIVE.glob("*.cpp"))
+        if source.stem != "relay_stub"
+        and (not source.stem.startswith("pcm_ops_") or source.stem == "pcm_ops_scalar")
+    ]
+
+
+def build(
+    source: Path, *, compiler: str, flags: Sequence[str] = (), with_core: bool = False
+) -> Path:
+    """Compile one source file, and the whole core with it if wanted, to a program and return where
+    it is. Safe to call from threads."""
+    folders = [INCLUDE, NATIVE, ROOT / "tests" / "native", source.parent]
+    sources = [source, *core_sources()] if with_core else [source]
     key = hashlib.sha256(repr((compiler_version(compiler), flags)).encode())
-    for file in with_includes(source, folders):
+    for file in dict.fromkeys(file for s in sources for file in with_includes(s, folders)):
         key.update(file.read_bytes())
     program = ROOT / "build" / "native" / f"{source.stem}-{key.hexdigest()[:16]}"
     if not program.exists():
@@ -88,6 +103,6 @@ def build(source: Path, *, compiler: str, flags: Sequence[str] = ()) -> Path:
         # Another process may build the same; each writes its own file and the last one stays.
         unfinished = program.with_suffix(f".{os.getpid()}")
         paths = [f"-I{folder}" for folder in folders]
-        compile_with(compiler, [*flags, *paths, source, "-o", unfinished, "-lpthread"])
+        compile_with(compiler, [*flags, *paths, *sources, "-o", unfinished, "-lpthread"])
         unfinished.replace(program)
     return program

@@ -161,11 +161,11 @@ void RelayThread::plan_due(Connection& connection, SendPlan& plan) {
     if (connection.cursor < view.blocks.oldest()) go_live(connection);
     head = view.blocks.head();
     flush_before = connection.catching_up ? head : view.flush_before;
-    plan.cursor = connection.cursor;
-    plan.stream = connection.stream;
-    plan.delivery = connection.delivery;
-    plan.ramp_from = connection.ramp_from;
   }
+  plan.cursor = connection.cursor;
+  plan.stream = connection.stream;
+  plan.delivery = connection.delivery;
+  plan.ramp_from = connection.ramp_from;
   OutboxEntry* entry = connection.outbox.get();
   while (!plan.full()) {
     if (entry && (!has_frames || entry->not_before <= plan.cursor)) {

@@ -1,0 +1,26 @@
+"""The relay under everything at once, watched by sanitizers; STRESS_SECONDS for longer runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from support.native import build, run
+
+SECONDS = float(os.environ.get("STRESS_SECONDS", "5"))
+WATCHED = {"tsan": "thread", "asan+ubsan": "address,undefined"}
+
+
+@pytest.mark.timeout(240 + SECONDS)
+@pytest.mark.parametrize("sanitizer", WATCHED)
+def test_relay_stands_everything_at_once(sanitizer: str) -> None:
+    program = build(
+        Path(__file__).with_name("stress_relay.cpp"),
+        compiler="g++",
+        flags=("-O1", "-g", f"-fsanitize={WATCHED[sanitizer]}", "-fno-sanitize-recover=all"),
+        with_core=True,
+    )
+    done = run([program, str(SECONDS), "1"], timeout=60 + 2 * SECONDS)
+    assert done.returncode == 0, done.stdout
