@@ -23,6 +23,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         yield process
 
 
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server as it is without options, for audio that must not be hurried."""
+    with ServerProcess.start(tmp_path_factory.mktemp("studio")) as process:
+        process.add_user()
+        yield process
+
+
 @pytest.fixture
 async def api(server: ServerProcess) -> AsyncIterator[Api]:
     async with aiohttp.ClientSession() as session:

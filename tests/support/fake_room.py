@@ -228,7 +228,8 @@ class FakeRoom:
 
 def refuse(status: int, code: str, message: str) -> web.Response:
     """A REST error."""
-    return web.json_response({"code": code, "message": message}, status=status)
+    problem = {"type": "about:blank", "title": "Refused", "status": status, "code": code}
+    return web.json_response(problem | {"detail": message}, status=status)
 
 
 async def close_with_error(

@@ -318,6 +318,7 @@ async def test_unregistering_plays_out_before_the_room_is_suspended(plane: Contr
     assert room.state == "active"
     plane.connections.stream_ended(room.media_id, 1, drained=True)
     assert room.state == "suspended"
+    assert len(plane.media.texts(source, "roomSuspended")) == 1
     # The same connection may come back.
     plane.add_source(room, connection=source)
     assert room.state == "active"

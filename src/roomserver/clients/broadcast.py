@@ -227,8 +227,6 @@ class Broadcaster:
                     self._entry.take_token(message)
                 case "roomSuspended":
                     self._drained.set()
-                case "roomStatus" if not message["hasBroadcaster"]:
-                    self._drained.set()
                 case "error":
                     self.display.say(f"server: {message.get('message')}")
 

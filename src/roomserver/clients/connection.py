@@ -325,15 +325,10 @@ def _server_url(url: str) -> URL:
 
 
 def _error_of(answer: object) -> tuple[str | None, str | None]:
-    """Find code and message in a REST error, whether flat or under ``error``."""
+    """Code and text of a problem document (RFC 9457)."""
     if not isinstance(answer, dict):
         return None, None
-    inner = answer.get("error")
-    if isinstance(inner, dict):
-        answer = inner
-    elif isinstance(inner, str) and "message" not in answer:
-        return answer.get("code"), inner
-    return answer.get("code"), answer.get("message")
+    return answer.get("code"), answer.get("detail") or answer.get("title")
 
 
 def _reason(error: BaseException) -> str:

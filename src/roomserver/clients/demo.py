@@ -47,12 +47,14 @@ class DemoOptions:
         port: 0 takes a free one.
         channels: 1–64.
         seconds: End after so long; None: on Ctrl-C.
+        buffer_ms: Fixed jitter buffer; None: adaptive.
     """
 
     host: str = "127.0.0.1"
     port: int = 8080
     channels: int = 16
     seconds: float | None = None
+    buffer_ms: float | None = None
 
 
 async def run_demo(
@@ -104,7 +106,10 @@ async def _broadcast(
     broadcaster = Broadcaster(
         RoomEntry(api, access, renew),
         SynthSource(options.channels, SAMPLE_RATE),
-        BroadcastOptions(channel_names=tuple(map(channel_name, range(options.channels)))),
+        BroadcastOptions(
+            buffer_ms=options.buffer_ms,
+            channel_names=tuple(map(channel_name, range(options.channels))),
+        ),
         make_display(f"{options.channels} channels in room {access.room_code} at {api.url}"),
     )
     for line in instructions(str(api.url), access.room_code):

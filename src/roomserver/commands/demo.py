@@ -23,6 +23,9 @@ def demo(
     seconds: Annotated[
         float | None, typer.Option("--seconds", min=0.1, help="End after so long.")
     ] = None,
+    buffer_ms: Annotated[
+        float | None, typer.Option("--buffer-ms", help="Fixed jitter buffer; default: adaptive.")
+    ] = None,
 ) -> None:
     """Serve a room with sixteen recognisable sounds, and say how to listen to them."""
     from roomserver.clients.demo import DemoOptions, run_demo  # with it comes the whole server
@@ -30,7 +33,7 @@ def demo(
     from roomserver.logs import configure_logging
 
     configure_logging("console", "warning")
-    options = DemoOptions(host=host, port=port, channels=channels, seconds=seconds)
+    options = DemoOptions(host, port, channels, seconds, buffer_ms)
     try:
         run(
             run_demo(

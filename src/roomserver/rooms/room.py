@@ -58,7 +58,7 @@ class Room:
         self._status_timer: Timer | None = None
         self._status_sent_at = float("-inf")
         if record.state is RoomState.ACTIVE:  # restored: its source is not back yet
-            self._suspend()
+            self._suspend(None)
         elif record.state is RoomState.SUSPENDED:
             self._start_grace()
 
@@ -128,13 +128,13 @@ class Room:
 
     def source_lost(self) -> None:
         """The source's connection is gone without a word, or its stream has been played out."""
-        self.source = None
+        source, self.source = self.source, None
         self.format = None
         self.live_timestamp = None
         self.buffering = False
         self.draining = False
         if self.state is RoomState.ACTIVE:
-            self._suspend()
+            self._suspend(source)
 
     def stream_live(self, stream: int, timestamp: int) -> None:
         """The stream went live, for the first time or again."""
@@ -266,13 +266,13 @@ class Room:
         if self.source is not None:
             self._media.send(self.source.id, text)
 
-    def _suspend(self) -> None:
+    def _suspend(self, source: Connection | None) -> None:
         until_us = self._now_us() + round(self._grace_s * 1e6)
         self._change(state=RoomState.SUSPENDED, suspended_until=until_us / 1e6)
-        self._media.send_room(
-            self.media_id,
-            encode(messages.RoomSuspended(room_id=self.id, suspended_until=until_us)),
-        )
+        text = encode(messages.RoomSuspended(room_id=self.id, suspended_until=until_us))
+        self._media.send_room(self.media_id, text)
+        if source is not None:  # one that unregistered learns that all of it was played
+            self._media.send(source.id, text)
         self.status_changed()
         self._start_grace()
 

@@ -1,0 +1,74 @@
+"""The demonstration, as someone who cloned the project meets it: two commands, sixteen sounds."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import subprocess
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roomserver.clients.synth import LOOP_S, synthesize
+from roomserver.clients.wav import WavReader
+from roomserver.clients.wire import to_s16
+from support.server import command, environment
+
+RATE = 48000
+SURF = 6  # noise: a few samples of it say where in the loop we are
+
+
+def position_in_loop(heard: NDArray[np.int16], loop: NDArray[np.int16]) -> int:
+    """Where in the loop the recording begins."""
+    twice = np.concatenate([loop, loop[:64]])
+    candidates = np.flatnonzero(twice[:-64] == heard[0])
+    for at in range(1, 64):
+        candidates = candidates[twice[candidates + at] == heard[at]]
+    assert candidates.shape == (1,), "the channel is not the sound it should be"
+    return int(candidates[0])
+
+
+def test_the_printed_command_records_sixteen_channels_each_the_one_it_should_be(
+    tmp_path: Path,
+) -> None:
+    demo = subprocess.Popen(
+        command("demo", "--port", "0", "--buffer-ms", "400"),
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        cwd=tmp_path,
+    )
+    assert demo.stderr is not None
+    try:
+        printed = []
+        for line in demo.stderr:
+            printed.append(line)
+            if "-o demo.wav" in line:
+                break
+        listen = shlex.split(printed[-1])
+        assert "listen" in listen, printed
+        listen[listen.index("--seconds") + 1] = "3"
+        # Standard error goes on being read only at the end: the demo's log lines are few.
+        heard = subprocess.run(
+            listen, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60
+        )
+        assert heard.returncode == 0, heard.stderr
+        demo.send_signal(signal.SIGINT)
+        rest = demo.communicate(timeout=30)[1]
+        assert demo.returncode == 0, rest
+        assert "Traceback" not in rest
+    finally:
+        if demo.poll() is None:
+            demo.kill()
+        demo.communicate()
+    reader = WavReader.open(tmp_path / "demo.wav")
+    assert (reader.channels, reader.sample_rate, reader.total) == (16, RATE, 3 * RATE)
+    samples = reader.read(3 * RATE).astype(np.int16)
+    reader.close()
+    assert "0 missing in 0 gaps, 0 with concealed" in heard.stderr, heard.stderr
+    loop = to_s16(synthesize(SURF, 0, LOOP_S * RATE, RATE))
+    start = position_in_loop(samples[:, SURF], loop)
+    for channel in range(16):
+        expected = to_s16(synthesize(channel, start, 3 * RATE, RATE))
+        np.testing.assert_array_equal(samples[:, channel], expected, f"channel {channel}")
