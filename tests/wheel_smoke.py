@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import socket
 import struct
+import subprocess
 import sys
 import sysconfig
 import time
@@ -31,6 +32,16 @@ def check_files() -> None:
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
         gil_enabled = getattr(sys, "_is_gil_enabled")()  # noqa: B009 - not in 3.11's types
         assert not gil_enabled, "importing relaycore turned the GIL on"
+
+
+def check_command() -> None:
+    """Without the extra `server` the command says what to install."""
+    done = subprocess.run(
+        [sys.executable, "-m", "roomserver"], text=True, capture_output=True, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    assert "pip install 'relaycore[server]'" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def check_kernels() -> None:
@@ -137,7 +148,7 @@ def check_relay() -> None:
 
 def main() -> None:
     """Run every check, saying which."""
-    checks = [check_files, check_kernels, check_ring, check_jitter_buffer]
+    checks = [check_files, check_command, check_kernels, check_ring, check_jitter_buffer]
     if sys.platform == "linux":
         checks.append(check_relay)
     for check in checks:
