@@ -228,6 +228,42 @@ def test_a_mix_change_lands_at_one_frame_boundary_with_a_ramp(relay: Relay, even
         np.testing.assert_allclose(frame.data, reference(frame, new), atol=1e-6)
 
 
+def test_a_change_for_a_listener_that_is_behind_lands_at_a_frame_boundary() -> None:
+    with Relay(threads=1, max_lag_ms=1500) as relay:
+        room = relay.open_room()
+        audio = noise(32, 2.0) // 32
+        source = Source(bind_source(relay, room, channels=32), audio)
+        source.start()
+        listener = bind_listener(relay, room, HEARD)
+        begin = listener.next_text("streamStarted")["timestamp"]
+        events = Events(relay)
+        figures = None
+        while figures is None or figures.frames_behind < 10:  # it does not read meanwhile
+            relay.inspect(room)
+            figures = events.wait(RoomReport).listeners[0]
+        relay.subscribe(
+            listener.connection,
+            Subscription(channels=[3], encoding="pcm_f32le"),
+            reply='{"type":"subscribed"}',
+        )
+        before: list[Frame] = []
+        while isinstance(message := listener.receive(), Frame):
+            before.append(message)
+        assert message == {"type": "subscribed"}
+        after = [listener.next_frame() for _ in range(20)]
+        source.stop()
+        assert {f.channels for f in before} == {32}
+        assert {f.channels for f in after} == {1}
+        frames = before + after
+        assert [f.sequence for f in frames] == list(range(len(frames)))
+        for frame in frames:
+            at = frame.timestamp - begin
+            expected = audio[:, at : at + frame.samples].T / np.float32(32768)
+            assert np.array_equal(
+                frame.data, expected if frame.channels == 32 else expected[:, 3:4]
+            )
+
+
 def test_a_switch_from_mix_to_channels_and_back_is_whole_frames(
     relay: Relay, events: Events
 ) -> None:

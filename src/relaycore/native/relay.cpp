@@ -106,9 +106,12 @@ struct Relay::Impl {
         case EventKind::stream_ended:
           delete static_cast<StreamEvent*>(event);
           break;
-        case EventKind::source_report:
-          delete static_cast<SourceReportEvent*>(event);
+        case EventKind::source_report: {
+          auto* report = static_cast<SourceReportEvent*>(event);
+          report->link->report_waits.store(false, std::memory_order_release);
+          delete report;
           break;
+        }
         case EventKind::room_report:
           delete static_cast<RoomReportEvent*>(event);
           break;

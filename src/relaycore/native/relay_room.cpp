@@ -188,8 +188,11 @@ void Room::report(int64_t now_ns) {
   next_report_ns_ += 1'000'000'000;
   if (next_report_ns_ <= now_ns) next_report_ns_ = now_ns + 1'000'000'000;
   const JitterBuffer& jitter = *session_->jitter;
-  const SourceLink& link = *session_->link;
+  SourceLink& link = *session_->link;
+  // A control plane that does not listen finds one report when it does, not a day's.
+  if (link.report_waits.exchange(true, std::memory_order_acq_rel)) return;
   auto* event = new SourceReportEvent(EventKind::source_report, id);
+  event->link = session_->link;
   event->connection = link.connection;
   event->stream = session_->info->stream;
   event->fill_ms = jitter.fill_ms();

@@ -7,6 +7,7 @@
 
 #include "relaycore/jitter_buffer.h"
 #include "relaycore/mpsc_queue.h"
+#include "relaycore/source_link.h"
 
 namespace relaycore {
 
@@ -75,6 +76,7 @@ struct StreamEvent final : Event {
 
 struct SourceReportEvent final : Event {
   using Event::Event;
+  Ref<SourceLink> link;  // which has no second report under way
   uint64_t connection = 0;
   uint16_t stream = 0;
   double fill_ms = 0, target_ms = 0, jitter_ms = 0, drift_ppm = 0;

@@ -45,6 +45,8 @@ class SourceLink final : public Shared {
   // relaxed: figures for the source's report.
   std::atomic<bool> has_capture_offset{false};
   std::atomic<int64_t> capture_offset_us{0};
+  // A report is on its way to the control plane. acq_rel keeps one report's end before the next.
+  std::atomic<bool> report_waits{false};
 
   static void destroy(SourceLink* link) noexcept { delete link; }
 
