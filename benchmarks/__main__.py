@@ -24,7 +24,7 @@ MEMORY_ROUNDS = 3
 app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 console = Console()
 if not console.is_terminal:
-    console = Console(width=110)  # in a file or a pipe, wide enough for every column
+    console = Console(width=120)  # in a file or a pipe, wide enough for every column
 
 Listeners = Annotated[int, typer.Option(min=1, max=18_000, help="Connections.")]
 Channels = Annotated[int, typer.Option(min=1, max=64, help="Channels of the stream.")]

@@ -399,6 +399,17 @@ def test_a_stamped_text_tells_when_it_was_written(relay: Relay) -> None:
     assert before <= peer.next_text()["sent"] <= relay.clock_us()
 
 
+def test_a_frame_does_not_wait_for_the_one_before_it_to_be_acknowledged(relay: Relay) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()),
+    ):
+        ours, _ = listener.accept()
+        with ours.dup() as watched:
+            relay.attach(ours)
+            assert watched.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+
+
 def test_binary_is_delivered_to_who_asks_for_it(relay: Relay, events: Events) -> None:
     peer = Peer.attach(relay, deliver_binary=True)
     peer.send(BINARY, b"\x00" * 100_000)

@@ -1,6 +1,8 @@
 // The control plane's side: every verb becomes a task for the thread it concerns.
 #include "relaycore/relay.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -209,6 +211,8 @@ Status Relay::attach(int fd, std::string_view response, bool deliver_binary,
     // From here the descriptor is the connection's, whatever becomes of it.
     auto connection = std::make_unique<Connection>(id, fd);
     connection->is_tcp = domain == AF_INET || domain == AF_INET6;
+    if (int on = 1; connection->is_tcp)  // a frame does not wait until the one before it is acknowledged
+      setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     connection->deliver_binary = deliver_binary;
     Ref<Text> first = response.empty() ? Ref<Text>{} : Text::raw(response);
     return impl_->call(id, [connection = std::move(connection),
