@@ -3,6 +3,7 @@
 
 cimport cython
 
+include "buffers.pxi"
 include "kernels.pxi"
 include "ring.pxi"
 include "jitter.pxi"

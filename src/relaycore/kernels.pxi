@@ -1,21 +1,8 @@
 # The sample kernels for NumPy arrays and other buffers.
-#
-# A caller's buffers are taken through the buffer protocol into a struct on the stack, checked,
-# and given to the kernel with the GIL released. The buffers stay taken meanwhile, so that no other
-# thread can resize or free them.
 
-from cpython.buffer cimport (
-    PyBUF_FORMAT,
-    PyBUF_STRIDES,
-    PyBUF_WRITABLE,
-    PyBuffer_IsContiguous,
-    PyBuffer_Release,
-    PyObject_CheckBuffer,
-    PyObject_GetBuffer,
-)
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.buffer cimport PyBUF_STRIDES, PyBuffer_Release, PyObject_GetBuffer
 from libc.math cimport sqrt
-from libc.stdint cimport int16_t, uintptr_t
+from libc.stdint cimport int16_t
 
 from .capi cimport PcmOps, PcmOpsList, force_pcm_ops, pcm_ops, pcm_ops_available
 
@@ -25,225 +12,6 @@ import numpy as np
 
 _FLOAT32 = np.dtype(np.float32)
 _INT16 = np.dtype(np.int16)
-
-cdef enum:
-    # More than the 64 of a room: the kernels are useful without one. It bounds what stands on
-    # the stack.
-    MAX_CHANNELS = 1024
-
-cdef struct Planes:
-    # Channel after channel, with the buffers that they come from.
-    void* at[MAX_CHANNELS]
-    unsigned channels
-    Py_ssize_t samples
-    Py_ssize_t item  # bytes of a sample: 4 for float32, 2 for int16
-    Py_buffer whole
-    Py_buffer* parts
-    Py_ssize_t taken  # how many of `parts`, or 1 for `whole`
-
-cdef struct Frames:
-    # Sample after sample with all channels, or any array seen as one run of samples.
-    void* at
-    Py_ssize_t samples
-    Py_ssize_t channels
-    Py_ssize_t item
-    Py_buffer whole
-
-
-cdef str type_name(Py_ssize_t item):
-    return "float32" if item == 4 else "int16"
-
-
-cdef str shape_of(Py_buffer* view):
-    return str(tuple([view.shape[i] for i in range(view.ndim)]))
-
-
-cdef Py_ssize_t item_of(Py_buffer* view, str name) except -1:
-    """Bytes of a sample, for the two types there are."""
-    cdef const char* code = view.format
-    if code != NULL:
-        if code[0] == b"@" or code[0] == b"=" or code[0] == b"<":
-            code += 1
-        if code[1] == 0:
-            if code[0] == b"f" and view.itemsize == 4:
-                return 4
-            if code[0] == b"h" and view.itemsize == 2:
-                return 2
-    got = "bytes" if view.format == NULL else f"buffer format {view.format.decode()!r}"
-    raise TypeError(f"{name}: expected float32 or int16 samples, got {got}")
-
-
-cdef int take(object source, Py_buffer* view, str name, bint writable) except -1:
-    """Take the buffer of `source`; the caller gives it back with PyBuffer_Release."""
-    if not PyObject_CheckBuffer(source):
-        raise TypeError(
-            f"{name}: expected an array or another buffer of float32 or int16 samples, "
-            f"got {type(source).__name__}"
-        )
-    try:
-        PyObject_GetBuffer(
-            source, view, PyBUF_FORMAT | PyBUF_STRIDES | (PyBUF_WRITABLE if writable else 0)
-        )
-    except (BufferError, ValueError) as error:
-        wanted = "a writable buffer" if writable else "a buffer with strides"
-        raise ValueError(f"{name}: expected {wanted}: {error}") from error
-    return 0
-
-
-cdef int check_aligned(const void* at, Py_ssize_t item, str name) except -1:
-    if <uintptr_t>at % <uintptr_t>item:
-        raise ValueError(f"{name}: samples of {type_name(item)} must be aligned to {item} bytes")
-    return 0
-
-
-cdef int take_matrix(object source, Planes* planes, str name, bint writable) except -1:
-    """Take planes that are the rows of one 2-D buffer."""
-    cdef Py_buffer* view = &planes.whole
-    cdef Py_ssize_t c
-    take(source, view, name, writable)
-    planes.taken = 1
-    planes.item = item_of(view, name)
-    if view.ndim != 2:
-        raise ValueError(f"{name}: expected shape (channels, samples), got {shape_of(view)}")
-    if view.shape[0] > MAX_CHANNELS:
-        raise ValueError(f"{name}: expected at most {MAX_CHANNELS} channels, got {view.shape[0]}")
-    planes.channels = <unsigned>view.shape[0]
-    planes.samples = view.shape[1]
-    if planes.channels == 0 or planes.samples == 0:
-        for c in range(<Py_ssize_t>planes.channels):
-            planes.at[c] = view.buf
-        return 0
-    if planes.samples > 1 and view.strides[1] != planes.item:
-        raise ValueError(
-            f"{name}: the samples of a channel must stand one after another, "
-            f"got {view.strides[1]} bytes from one to the next"
-        )
-    for c in range(<Py_ssize_t>planes.channels):
-        planes.at[c] = <char*>view.buf + c * view.strides[0]
-        check_aligned(planes.at[c], planes.item, name)
-    return 0
-
-
-cdef int take_each(object source, Planes* planes, str name, bint writable) except -1:
-    """Take planes that are a buffer each."""
-    cdef Py_buffer* view
-    cdef Py_ssize_t c, count, item
-    try:
-        items = tuple(source)
-    except TypeError:
-        raise TypeError(
-            f"{name}: expected a 2-D array or a sequence of 1-D arrays, "
-            f"got {type(source).__name__}"
-        ) from None
-    count = len(items)
-    if count > MAX_CHANNELS:
-        raise ValueError(f"{name}: expected at most {MAX_CHANNELS} channels, got {count}")
-    planes.parts = <Py_buffer*>PyMem_Malloc(max(count, 1) * sizeof(Py_buffer))
-    if planes.parts == NULL:
-        raise MemoryError
-    planes.item = 4
-    for c in range(count):
-        view = &planes.parts[c]
-        part = f"{name}[{c}]"
-        take(items[c], view, part, writable)
-        planes.taken = c + 1
-        item = item_of(view, part)
-        if view.ndim != 1 or not PyBuffer_IsContiguous(view, b"C"):
-            raise ValueError(
-                f"{part}: expected a contiguous 1-D array of samples, got shape {shape_of(view)}"
-            )
-        if c == 0:
-            planes.item = item
-            planes.samples = view.shape[0]
-        elif item != planes.item:
-            raise TypeError(f"{part}: expected {type_name(planes.item)} as in {name}[0], "
-                            f"got {type_name(item)}")
-        elif view.shape[0] != planes.samples:
-            raise ValueError(f"{part}: expected {planes.samples} samples as in {name}[0], "
-                             f"got {view.shape[0]}")
-        check_aligned(view.buf, item, part)
-        planes.at[c] = view.buf
-    planes.channels = <unsigned>count
-    return 0
-
-
-cdef int take_planes(object source, Planes* planes, str name, bint writable=False) except -1:
-    """Take planes of either form; the caller calls release_planes, whatever happens."""
-    if PyObject_CheckBuffer(source):
-        take_matrix(source, planes, name, writable)
-    else:
-        take_each(source, planes, name, writable)
-    return 0
-
-
-cdef void start_planes(Planes* planes) noexcept:
-    planes.taken = 0
-    planes.parts = NULL
-    planes.channels = 0
-    planes.samples = 0
-
-
-cdef void release_planes(Planes* planes) noexcept:
-    cdef Py_ssize_t c
-    if planes.parts != NULL:
-        for c in range(planes.taken):
-            PyBuffer_Release(&planes.parts[c])
-        PyMem_Free(planes.parts)
-    elif planes.taken:
-        PyBuffer_Release(&planes.whole)
-
-
-cdef int take_run(object source, Frames* frames, str name, bint writable) except -1:
-    """Take a C-contiguous buffer of any shape; on success the caller releases `whole`."""
-    take(source, &frames.whole, name, writable)
-    try:
-        frames.item = item_of(&frames.whole, name)
-        if not PyBuffer_IsContiguous(&frames.whole, b"C"):
-            raise ValueError(f"{name}: expected a C-contiguous array")
-    except BaseException:
-        PyBuffer_Release(&frames.whole)
-        raise
-    frames.at = frames.whole.buf
-    frames.samples = frames.whole.len // frames.item
-    frames.channels = 1
-    return 0
-
-
-cdef int take_frames(object source, Frames* frames, str name, bint writable=False) except -1:
-    """Take interleaved samples; on success the caller releases `whole`."""
-    take_run(source, frames, name, writable)
-    if frames.whole.ndim != 2:
-        shape = shape_of(&frames.whole)
-        PyBuffer_Release(&frames.whole)
-        raise ValueError(f"{name}: expected shape (samples, channels), got {shape}")
-    frames.samples = frames.whole.shape[0]
-    frames.channels = frames.whole.shape[1]
-    return 0
-
-
-cdef int check_apart(const void* a, Py_ssize_t a_bytes, const void* b, Py_ssize_t b_bytes) except -1:
-    """Kernels read while they write, so an output over its input would come out wrong."""
-    if <const char*>a < <const char*>b + b_bytes and <const char*>b < <const char*>a + a_bytes:
-        if a_bytes and b_bytes:
-            raise ValueError("out: overlaps the samples that are read")
-    return 0
-
-
-cdef int check_planes_apart(Planes* a, const void* b, Py_ssize_t b_bytes) except -1:
-    cdef Py_ssize_t c
-    for c in range(<Py_ssize_t>a.channels):
-        check_apart(a.at[c], a.samples * a.item, b, b_bytes)
-    return 0
-
-
-cdef int check_out_shape(
-    Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t want_rows, Py_ssize_t want_columns
-) except -1:
-    if rows != want_rows or columns != want_columns:
-        raise ValueError(
-            f"out: expected shape ({want_rows}, {want_columns}), got ({rows}, {columns})"
-        )
-    return 0
 
 
 cdef object output_type(object dtype, object default):
@@ -316,7 +84,7 @@ def interleave(planes, *, channels=None, dtype=None, out=None):
     cdef void* picked[MAX_CHANNELS]
     cdef unsigned c, count
     cdef const PcmOps* ops = &pcm_ops()
-    start_planes(&source)
+    no_planes(&source)
     try:
         take_planes(planes, &source, "planes")
         if channels is not None:
@@ -394,7 +162,7 @@ def deinterleave(frames, *, channels=None, dtype=None, out=None):
     cdef unsigned c, count, total
     cdef const PcmOps* ops = &pcm_ops()
     take_frames(frames, &source, "frames")
-    start_planes(&target)
+    no_planes(&target)
     try:
         if source.channels > MAX_CHANNELS:
             raise ValueError(
@@ -438,15 +206,17 @@ def deinterleave(frames, *, channels=None, dtype=None, out=None):
     return out
 
 
-cdef object gain_matrix(object gains, str name, unsigned channels):
-    """`gains` as a contiguous float32 matrix with a column for each channel."""
+cdef int take_gains(object gains, Py_buffer* view, str name, unsigned channels) except -1:
+    """Take `gains` as a float32 matrix with a column for each channel; the caller gives it back."""
     try:
-        matrix = np.ascontiguousarray(gains, dtype=_FLOAT32)
+        matrix = np.ascontiguousarray(gains, _FLOAT32)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name}: expected numbers of shape (outputs, channels): {error}") from None
-    if matrix.ndim != 2 or matrix.shape[1] != channels or matrix.shape[0] > MAX_CHANNELS:
+    PyObject_GetBuffer(matrix, view, PyBUF_STRIDES)
+    if view.ndim != 2 or view.shape[1] != <Py_ssize_t>channels or view.shape[0] > MAX_CHANNELS:
+        PyBuffer_Release(view)
         raise ValueError(f"{name}: expected shape (outputs, {channels}), got {matrix.shape}")
-    return matrix
+    return 0
 
 
 def mix(planes, gains, *, to_gains=None, out=None):
@@ -484,28 +254,34 @@ def mix(planes, gains, *, to_gains=None, out=None):
     """
     cdef Planes source
     cdef Planes target
-    cdef Py_buffer first
-    cdef Py_buffer last
-    cdef Py_ssize_t o
-    cdef unsigned outputs
+    cdef Py_buffer start
+    cdef Py_buffer end
+    cdef const float* start_at
+    cdef const float* end_at
+    cdef Py_ssize_t outputs, o
+    cdef int gains_taken = 0
     cdef bint ramp = to_gains is not None
     cdef const PcmOps* ops = &pcm_ops()
-    start_planes(&source)
-    start_planes(&target)
+    no_planes(&source)
+    no_planes(&target)
     try:
         take_planes(planes, &source, "planes")
         if source.item != 4:
             raise TypeError("planes: expected float32 samples, got int16; use to_float32 first")
-        matrix = gain_matrix(gains, "gains", source.channels)
-        outputs = <unsigned>matrix.shape[0]
+        take_gains(gains, &start, "gains", source.channels)
+        gains_taken = 1
+        outputs = start.shape[0]
+        start_at = <const float*>start.buf
+        end_at = start_at
         if ramp:
-            to_matrix = gain_matrix(to_gains, "to_gains", source.channels)
-            if to_matrix.shape != matrix.shape:
+            take_gains(to_gains, &end, "to_gains", source.channels)
+            gains_taken = 2
+            end_at = <const float*>end.buf
+            if end.shape[0] != outputs:
                 raise ValueError(
-                    f"to_gains: expected shape {matrix.shape} as of gains, got {to_matrix.shape}"
+                    f"to_gains: expected shape {shape_of(&start)} as of gains, "
+                    f"got {shape_of(&end)}"
                 )
-        else:
-            to_matrix = matrix
         if out is None:
             out = np.empty((outputs, source.samples), _FLOAT32)
         take_planes(out, &target, "out", True)
@@ -514,32 +290,37 @@ def mix(planes, gains, *, to_gains=None, out=None):
         check_out_shape(
             target.channels, target.samples if outputs else source.samples, outputs, source.samples
         )
-        for o in range(<Py_ssize_t>outputs):
+        for o in range(outputs):
             check_planes_apart(&source, target.at[o], target.samples * 4)
-        PyObject_GetBuffer(matrix, &first, PyBUF_STRIDES)
-        try:
-            PyObject_GetBuffer(to_matrix, &last, PyBUF_STRIDES)
-            try:
-                with nogil:
-                    if ramp:
-                        ops.mix_ramp(
-                            <const float* const*>source.at, source.channels, source.samples,
-                            <const float*>first.buf, <const float*>last.buf, outputs,
-                            <float* const*>target.at,
-                        )
-                    else:
-                        ops.mix(
-                            <const float* const*>source.at, source.channels, source.samples,
-                            <const float*>first.buf, outputs, <float* const*>target.at,
-                        )
-            finally:
-                PyBuffer_Release(&last)
-        finally:
-            PyBuffer_Release(&first)
+        with nogil:
+            if ramp:
+                ops.mix_ramp(
+                    <const float* const*>source.at, source.channels, source.samples,
+                    start_at, end_at, <unsigned>outputs, <float* const*>target.at,
+                )
+            else:
+                ops.mix(
+                    <const float* const*>source.at, source.channels, source.samples,
+                    start_at, <unsigned>outputs, <float* const*>target.at,
+                )
     finally:
+        if gains_taken == 2:
+            PyBuffer_Release(&end)
+        if gains_taken:
+            PyBuffer_Release(&start)
         release_planes(&target)
         release_planes(&source)
     return out
+
+
+cdef bint same_shape(Py_buffer* a, Py_buffer* b) noexcept:
+    cdef int i
+    if a.ndim != b.ndim:
+        return False
+    for i in range(a.ndim):
+        if a.shape[i] != b.shape[i]:
+            return False
+    return True
 
 
 cdef object convert(object samples, object out, Py_ssize_t wanted):
@@ -553,18 +334,21 @@ cdef object convert(object samples, object out, Py_ssize_t wanted):
             raise TypeError(
                 f"samples: expected {type_name(6 - wanted)}, got {type_name(source.item)}"
             )
-        shape = tuple([source.whole.shape[i] for i in range(source.whole.ndim)])
         if out is None:
-            out = np.empty(shape, _FLOAT32 if wanted == 4 else _INT16)
+            out = np.empty(
+                tuple([source.whole.shape[i] for i in range(source.whole.ndim)]),
+                _FLOAT32 if wanted == 4 else _INT16,
+            )
         take_run(out, &target, "out", True)
         try:
             if target.item != wanted:
                 raise TypeError(
                     f"out: expected {type_name(wanted)}, got {type_name(target.item)}"
                 )
-            if shape_of(&target.whole) != str(shape):
+            if not same_shape(&source.whole, &target.whole):
                 raise ValueError(
-                    f"out: expected shape {shape}, got {shape_of(&target.whole)}"
+                    f"out: expected shape {shape_of(&source.whole)}, "
+                    f"got {shape_of(&target.whole)}"
                 )
             check_aligned(source.at if wanted == 2 else target.at, 4,
                           "samples" if wanted == 2 else "out")
@@ -669,25 +453,29 @@ def levels(planes):
     other thread writes to these arrays at the same time.
     """
     cdef Planes source
-    cdef float peaks[MAX_CHANNELS]
-    cdef double squares[MAX_CHANNELS]
+    cdef Planes target
+    cdef double squares
     cdef unsigned c
     cdef const PcmOps* ops = &pcm_ops()
-    start_planes(&source)
+    no_planes(&source)
+    no_planes(&target)
     try:
         take_planes(planes, &source, "planes")
         if source.item != 4:
             raise TypeError("planes: expected float32 samples, got int16; use to_float32 first")
+        peak = np.empty(source.channels, _FLOAT32)
+        rms = np.empty(source.channels, _FLOAT32)
+        take_each((peak, rms), &target, "out", True)
         with nogil:
             for c in range(source.channels):
-                ops.levels(<const float*>source.at[c], source.samples, &peaks[c], &squares[c])
-        count = max(source.samples, 1)
-        return (
-            np.array([peaks[c] for c in range(source.channels)], _FLOAT32),
-            np.array([sqrt(squares[c] / count) for c in range(source.channels)], _FLOAT32),
-        )
+                ops.levels(
+                    <const float*>source.at[c], source.samples, <float*>target.at[0] + c, &squares
+                )
+                (<float*>target.at[1])[c] = <float>sqrt(squares / max(source.samples, 1))
     finally:
+        release_planes(&target)
         release_planes(&source)
+    return peak, rms
 
 
 def simd():

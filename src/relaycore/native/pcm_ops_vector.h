@@ -346,6 +346,13 @@ struct Kernels {
 
   // ---- mix ----
 
+  // Whether a gain is other than 0 of either sign. As integers, since the units for floats are busy.
+  RELAYCORE_INLINE bool is_set(const float* gain) {
+    uint32_t bits;
+    std::memcpy(&bits, gain, sizeof bits);
+    return (bits << 1) != 0;
+  }
+
   // `Vectors` vectors of `Outputs` outputs from sample i on. Gains of the outputs stand `channels`
   // apart; `to` and `step` (1 / samples of the ramp) matter only if `Ramp`.
   template <bool Ramp, unsigned Outputs, unsigned Vectors>
@@ -353,24 +360,30 @@ struct Kernels {
                                   const float* from, const float* to, float step,
                                   float* const* out) {
     F sums[Outputs][Vectors], along[Vectors];
+#pragma GCC unroll 8
     for (unsigned v = 0; v < Vectors; ++v) {
+#pragma GCC unroll 8
       for (unsigned o = 0; o < Outputs; ++o) sums[o][v] = V::set(0);
       if constexpr (Ramp) along[v] = V::mul(V::index(i + v * kFloats), V::set(step));
     }
     for (unsigned c = 0; c < channels; ++c) {
       bool heard[Outputs];
       bool any = false;
+#pragma GCC unroll 8
       for (unsigned o = 0; o < Outputs; ++o) {
-        heard[o] = from[o * channels + c] != 0 || (Ramp && to[o * channels + c] != 0);
+        heard[o] = is_set(from + o * channels + c) || (Ramp && is_set(to + o * channels + c));
         any |= heard[o];
       }
       if (!any) continue;
       F x[Vectors];
+#pragma GCC unroll 8
       for (unsigned v = 0; v < Vectors; ++v) x[v] = V::load_f(planes[c] + i + v * kFloats);
+#pragma GCC unroll 8
       for (unsigned o = 0; o < Outputs; ++o) {
         if (!heard[o]) continue;
         const float start = from[o * channels + c];
         F gain = V::set(start);
+#pragma GCC unroll 8
         for (unsigned v = 0; v < Vectors; ++v) {
           if constexpr (Ramp) {
             const F change = V::set(to[o * channels + c] - start);
@@ -380,7 +393,9 @@ struct Kernels {
         }
       }
     }
+#pragma GCC unroll 8
     for (unsigned o = 0; o < Outputs; ++o)
+#pragma GCC unroll 8
       for (unsigned v = 0; v < Vectors; ++v)
         V::store_f(out[o] + i + v * kFloats, sums[o][v]);
   }
@@ -388,20 +403,18 @@ struct Kernels {
   template <bool Ramp, unsigned Outputs>
   static void mix_outputs(const float* const* planes, unsigned channels, size_t n,
                           const float* from, const float* to, float* const* out) {
-    constexpr size_t kWide = 4;  // with two outputs, the sums fill half of 16 registers
+    constexpr unsigned kWide = 4;  // the sums of two outputs fill half of 16 registers
     const float step = Ramp ? 1.0f / static_cast<float>(n) : 0;
-    size_t i = 0;
-    for (; i + kWide * kFloats <= n; i += kWide * kFloats)
+    size_t done = each_block<kWide * kFloats>(n, [=](size_t i) {
       mix_block<Ramp, Outputs, kWide>(planes, channels, i, from, to, step, out);
-    if (n < kFloats) {
-      if constexpr (Ramp) scalar::mix_ramp(planes, channels, n, 0, n, from, to, Outputs, out);
-      else scalar::mix(planes, channels, 0, n, from, Outputs, out);
-      return;
+    });
+    if (done == 0) {
+      done = each_block<kFloats>(n, [=](size_t i) {
+        mix_block<Ramp, Outputs, 1>(planes, channels, i, from, to, step, out);
+      });
     }
-    for (; i < n; i += kFloats) {
-      if (i > n - kFloats) i = n - kFloats;
-      mix_block<Ramp, Outputs, 1>(planes, channels, i, from, to, step, out);
-    }
+    if constexpr (Ramp) scalar::mix_ramp(planes, channels, n, done, n, from, to, Outputs, out);
+    else scalar::mix(planes, channels, done, n, from, Outputs, out);
   }
 
   template <bool Ramp>
@@ -443,6 +456,11 @@ struct Kernels {
         peaks[v] = V::max(peaks[v], magnitude);
         sums[v] = V::add_squares(sums[v], magnitude);
       }
+    }
+    for (; i + kFloats <= n; i += kFloats) {
+      const F magnitude = V::magnitude(V::load_f(in + i));
+      peaks[0] = V::max(peaks[0], magnitude);
+      sums[0] = V::add_squares(sums[0], magnitude);
     }
     float parts[kSums * kFloats];
     *sum_squares = 0;
