@@ -95,18 +95,26 @@ class Broadcaster:
         self.display.channels(self._channel_names())
         try:
             async with retries_told_to(self.display.say):
-                connection = await self._connect()
+                connection = await unless(
+                    self._stopping,
+                    self._entry.connect("registerSource", "sourceRegistered", self._registration),
+                )
+                if connection is None:
+                    return
                 self._feed.start()
+                self.display.say(
+                    f"on air: {self._source.channels} channels, {self._source.sample_rate} Hz, "
+                    f"{self._encoding}"
+                )
                 while not await self._session(connection):
-                    reconnected = await unless(
+                    connection = await unless(
                         self._stopping,
                         self._entry.reconnect(
                             "registerSource", "sourceRegistered", self._registration
                         ),
                     )
-                    if reconnected is None:
+                    if connection is None:
                         return
-                    connection = reconnected
                     self.display.say("connected again")
                     self._feed.seek(self._clock.position(time.monotonic()))
         finally:
@@ -128,9 +136,6 @@ class Broadcaster:
         if self._options.channel_names is not None:
             fields["channelNames"] = self._options.channel_names
         return fields
-
-    async def _connect(self) -> RelayConnection:
-        return await self._entry.connect("registerSource", "sourceRegistered", self._registration)
 
     async def _session(self, connection: RelayConnection) -> bool:
         """Send over one connection; True at the end of the broadcast, False to connect again."""

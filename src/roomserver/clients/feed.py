@@ -100,6 +100,9 @@ class Feed:
     def close(self) -> None:
         """Stop reading. A read that is blocked in a pipe is left to end with the process."""
         self._closing = True
+        if self._loop is None:
+            self._source.close()
+            return
         self._drain()
         self._thread.join(timeout=0.5)
 

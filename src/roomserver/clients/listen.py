@@ -111,20 +111,21 @@ class Listener:
         """
         try:
             async with retries_told_to(self._display.say):
-                connection = await self._entry.connect(
-                    "registerListener", "listenerRegistered", self._registration
+                connection = await unless(
+                    self._stopping,
+                    self._entry.connect(
+                        "registerListener", "listenerRegistered", self._registration
+                    ),
                 )
-                while not await self._session(connection):
-                    reconnected = await unless(
+                while connection is not None and not await self._session(connection):
+                    connection = await unless(
                         self._stopping,
                         self._entry.reconnect(
                             "registerListener", "listenerRegistered", self._registration
                         ),
                     )
-                    if reconnected is None:
-                        return
-                    connection = reconnected
-                    self._display.say("connected again")
+                    if connection is not None:
+                        self._display.say("connected again")
         finally:
             if self._recorder is not None:
                 await asyncio.to_thread(self._recorder.close)
@@ -196,8 +197,8 @@ class Listener:
         self._begin(connection.registered)
         self._state = connection.registered["state"]
         self._listeners = connection.registered["listenerCount"]
-        if connection.registered["state"] != "active":
-            self._display.say("no source in the room yet; waiting for one")
+        if StreamFormat.of(connection.registered) is None:
+            self._display.say("no audio in the room yet; waiting for it")
         while True:
             message = await connection.receive()
             if isinstance(message, Frame):

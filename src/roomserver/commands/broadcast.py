@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Annotated
 
 import typer
@@ -173,7 +174,8 @@ def broadcast(
                 access = await renew()
             await _broadcast(RoomEntry(api, access, renew), source, options)
 
-    run(main())
+    with closing(source):
+        run(main())
 
 
 async def _broadcast(entry: RoomEntry, source: SampleSource, options: BroadcastOptions) -> None:

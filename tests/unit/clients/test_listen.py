@@ -161,7 +161,7 @@ async def test_it_waits_for_a_source_and_follows_one_that_returns_otherwise(
     expected = np.concatenate([audio(0), audio(0, stream=2)])
     np.testing.assert_array_equal(read(out), expected)
     np.testing.assert_array_equal(read(tmp_path / "out-2.wav"), audio(0, 1, 3))
-    for words in ("waiting for one", "the source is gone", "the source is back", "closed_by_owner"):
+    for words in ("waiting for it", "the source is gone", "the source is back", "closed_by_owner"):
         assert words in log.getvalue()
     assert "source: 1 channels, 16000 Hz" in log.getvalue()
 

@@ -1,0 +1,272 @@
+"""`roomserver broadcast` and `roomserver listen` as people use them: as commands."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from roomserver.clients.wav import WavReader, WavWriter
+from roomserver.clients.wire import Encoding
+from support.live import EMAIL, ROOM_PASSWORD
+from support.server import PASSWORD, ServerProcess, command, environment
+
+RATE = 48000
+SECRETS = {"ROOMSERVER_ACCOUNT_PASSWORD": PASSWORD, "ROOMSERVER_PASSWORD": ROOM_PASSWORD}
+
+
+class Command:
+    """A running command whose standard error the test waits on."""
+
+    def __init__(
+        self,
+        url: str,
+        *arguments: str,
+        stdin: int = subprocess.DEVNULL,
+        stdout: int = subprocess.PIPE,
+        env: dict[str, str] | None = None,
+    ) -> None:
+        variables = {"ROOMSERVER_URL": url, **(SECRETS if env is None else env)}
+        self.process = subprocess.Popen(
+            command(*arguments),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            env=environment(**variables),
+        )
+        self.said = ""
+        self._changed = threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """Waits until standard error matches."""
+
+        def found() -> re.Match[str] | None:
+            return re.search(pattern, self.said)
+
+        with self._changed:
+            self._changed.wait_for(lambda: found() or not self._reader.is_alive(), 30)
+        match = found()
+        assert match is not None, f"no {pattern!r} in:\n{self.said}"
+        return match
+
+    def interrupt(self) -> int:
+        """Ctrl-C; the exit code."""
+        self.process.send_signal(signal.SIGINT)
+        return self.end()
+
+    def end(self) -> int:
+        """Waits for the end; the exit code."""
+        code = self.process.wait(30)
+        self._reader.join(5)
+        assert "Traceback" not in self.said, self.said
+        assert "ResourceWarning" not in self.said, self.said
+        return code
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self._reader.join(5)
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        while data := os.read(self.process.stderr.fileno(), 65536):
+            with self._changed:
+                self.said += data.decode()
+                self._changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
+
+
+Run = Callable[..., Command]
+
+
+@pytest.fixture
+def run(studio: ServerProcess) -> Iterator[Run]:
+    """Starts a command against the server; all are gone at the end of the test."""
+    running: list[Command] = []
+
+    def start(*arguments: str, **options: object) -> Command:
+        running.append(Command(studio.url, *arguments, **options))  # type: ignore[arg-type]
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.close()
+
+
+def tone(count: int, channels: int = 2) -> NDArray[np.int16]:
+    return (np.arange(count * channels).reshape(count, channels) * 7 % 29983).astype(np.int16)
+
+
+def write(path: Path, samples: NDArray[np.int16]) -> Path:
+    writer = WavWriter(path, samples.shape[1], RATE, Encoding.S16LE)
+    writer.write(samples)
+    writer.close()
+    return path
+
+
+def read(path: Path) -> NDArray[np.int16]:
+    reader = WavReader.open(path)
+    samples = reader.read(10**9).astype(np.int16)
+    reader.close()
+    return samples
+
+
+def contains(heard: NDArray[np.int16], sent: NDArray[np.int16]) -> bool:
+    """Whether what was heard is a stretch of what was sent, repeated."""
+    starts = np.flatnonzero((sent == heard[0]).all(axis=1))
+    count = np.arange(heard.shape[0])
+    return any(np.array_equal(sent.take(at + count, 0, mode="wrap"), heard) for at in starts)
+
+
+def test_a_loop_is_heard_until_ctrl_c(run: Run, tmp_path: Path) -> None:
+    sent = tone(RATE)
+    source = write(tmp_path / "in.wav", sent)
+    broadcast = run(
+        "broadcast", str(source), "--loop", "--email", EMAIL, "--create", "--name", "Hall",
+        "--buffer-ms", "300", "--channel-names", "left,right",
+    )  # fmt: skip
+    code = broadcast.wait_for(r"room (\w{6}) \(Hall\)")[1]
+    out = tmp_path / "out.wav"
+    listen = run("listen", "--room", code, "-o", str(out), "--once")
+    listen.wait_for("recording")
+    assert broadcast.interrupt() == 0
+    assert "played to the end" in broadcast.said
+    assert listen.end() == 0
+    assert "0 missing in 0 gaps" in listen.said
+    heard = read(out)
+    assert heard.shape[0] >= 960
+    assert contains(heard[:-960], sent)
+
+
+def test_an_own_room_and_exact_seconds_of_it(run: Run, tmp_path: Path) -> None:
+    sent = tone(3 * RATE)
+    source = str(write(tmp_path / "in.wav", sent))
+    first = run("broadcast", source, "--email", EMAIL, "--create", "--buffer-ms", "300")
+    code = first.wait_for(r"room (\w{6})")[1]
+    first.wait_for("on air")
+    assert first.interrupt() == 0
+    again = run("broadcast", source, "--email", EMAIL, "--room", code, "--buffer-ms", "300")
+    out = tmp_path / "out.wav"
+    listen = run("listen", "--room", code, "--channels", "1", "--seconds", "0.5", "-o", str(out))
+    assert listen.end() == 0
+    assert again.interrupt() == 0
+    heard = read(out)
+    assert heard.shape == (RATE // 2, 1)
+    assert contains(heard, sent[:, 1:])
+
+
+def test_raw_pcm_from_a_pipe_to_a_pipe(run: Run) -> None:
+    sent = tone(RATE // 2)
+    broadcast = run(
+        "broadcast", "-", "--format", "s16le", "--channels", "2", "--rate", str(RATE),
+        "--email", EMAIL, "--create", "--buffer-ms", "300", stdin=subprocess.PIPE,
+    )  # fmt: skip
+    code = broadcast.wait_for(r"room (\w{6})")[1]
+    listen = run("listen", "--room", code, "--once", "-o", "-")
+    listen.wait_for("waiting for it|source:")
+    assert broadcast.process.stdin is not None
+    broadcast.process.stdin.write(sent.tobytes())
+    broadcast.process.stdin.close()
+    assert listen.process.stdout is not None
+    reader = WavReader(listen.process.stdout, "pipe")  # type: ignore[arg-type]
+    assert reader.total is None
+    heard = reader.read(10**7).astype(np.int16)
+    assert broadcast.end() == 0
+    assert listen.end() == 0
+    assert contains(heard[: sent.shape[0] - 9600], sent)
+
+
+def test_a_listener_that_is_interrupted_leaves_a_whole_file(run: Run, tmp_path: Path) -> None:
+    sent = tone(RATE)
+    source = str(write(tmp_path / "in.wav", sent))
+    broadcast = run("broadcast", source, "--loop", "--email", EMAIL, "--create")
+    code = broadcast.wait_for(r"room (\w{6})")[1]
+    out = tmp_path / "out.wav"
+    listen = run("listen", "--room", code, "--encoding", "pcm_f32le", "-o", str(out))
+    listen.wait_for("recording")
+    assert listen.interrupt() == 0
+    reader = WavReader.open(out)
+    assert reader.total == reader.skip(10**9)
+    assert reader.total
+    assert reader.encoding is Encoding.F32LE
+    reader.close()
+    assert broadcast.interrupt() == 0
+
+
+def test_meters_on_a_terminal(run: Run, tmp_path: Path, studio: ServerProcess) -> None:
+    sent = tone(RATE)
+    source = str(write(tmp_path / "in.wav", sent))
+    broadcast = run(
+        "broadcast", source, "--loop", "--email", EMAIL, "--create", "--channel-names", "kick"
+    )
+    code = broadcast.wait_for(r"room (\w{6})")[1]
+    parent, child = pty.openpty()
+    listen = subprocess.Popen(
+        command("listen", "--room", code, "--seconds", "1.5"),
+        stdin=subprocess.DEVNULL,
+        stderr=child,
+        env=environment(ROOMSERVER_URL=studio.url, TERM="xterm", COLUMNS="100", **SECRETS),
+    )
+    os.close(child)
+    shown = b""
+    try:
+        while data := os.read(parent, 65536):
+            shown += data
+    except OSError:  # how a terminal ends on Linux
+        pass
+    os.close(parent)
+    assert listen.wait(10) == 0
+    text = shown.decode()
+    for part in ("kick", "█", "delay", "missing"):
+        assert part in text
+    assert broadcast.interrupt() == 0
+
+
+def test_a_wrong_password_is_one_line(run: Run, tmp_path: Path) -> None:
+    source = str(write(tmp_path / "in.wav", tone(100)))
+    wrong = {"ROOMSERVER_ACCOUNT_PASSWORD": "wrong", "ROOMSERVER_PASSWORD": "x"}
+    broadcast = run("broadcast", source, "--email", EMAIL, "--create", env=wrong)
+    assert broadcast.end() == 1
+    assert re.fullmatch(r"error: [^\n]+\n", broadcast.said), broadcast.said
+    listen = run("listen", "--room", "ABCDEF", env=wrong)
+    assert listen.end() == 1
+    assert re.fullmatch(r"error: [^\n]+\n", listen.said), listen.said
+
+
+def test_a_server_that_goes_away_is_looked_for_again(run: Run, tmp_path: Path) -> None:
+    with ServerProcess.start(tmp_path / "data") as server:
+        server.add_user()
+        source = str(write(tmp_path / "in.wav", tone(RATE)))
+        url = ("--url", server.url)
+        broadcast = run("broadcast", source, "--loop", "--email", EMAIL, "--create", *url)
+        code = broadcast.wait_for(r"room (\w{6})")[1]
+        listen = run("listen", "--room", code, *url)
+        listen.wait_for("source:")
+        server.stop()
+        for client in (broadcast, listen):
+            client.wait_for("shutting down; connecting again")
+            client.wait_for(r"cannot connect .*; next try in \d")
+        assert broadcast.interrupt() == 0
+        assert listen.interrupt() == 0
+
+
+def test_no_server_is_one_line(run: Run) -> None:
+    listen = run("listen", "--room", "ABCDEF", "--url", "http://127.0.0.1:1")
+    assert listen.end() == 1
+    assert re.fullmatch(r"error: http://127\.0\.0\.1:1/?: cannot connect[^\n]+\n", listen.said)
