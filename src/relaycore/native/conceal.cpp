@@ -7,107 +7,86 @@
 namespace relaycore {
 namespace {
 
-constexpr std::size_t kOrder = 16;
-constexpr std::size_t kLanes = 8;  // partial sums, so that the compiler may use vectors
+// So many samples, spread evenly, stand for the last twelfth of the history when it is looked for
+// further back.
+constexpr std::size_t kPoints = 16;
+constexpr std::size_t kAtOnce = 4;
+constexpr std::size_t kTemplateShare = 12;
+// The shift is let go over this share of the history.
+constexpr std::size_t kShiftShare = 24;
+constexpr std::size_t kLeastHistory = kTemplateShare * kPoints;
 
-// Two sums over the same range: sum(a*b) and sum(a*a + b*b).
-void correlate(const float* a, const float* b, std::size_t n, double& cross, double& energy) {
-  std::array<float, kLanes> ab{};
-  std::array<float, kLanes> aa_bb{};
-  std::size_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    for (std::size_t k = 0; k < kLanes; ++k) {
-      ab[k] += a[i + k] * b[i + k];
-      aa_bb[k] += a[i + k] * a[i + k] + b[i + k] * b[i + k];
+// How far back, from `nearest` to `farthest` samples, the history was most like at its end.
+std::size_t best_lag(const float* history, std::size_t n, std::size_t nearest,
+                     std::size_t farthest, std::size_t stride) {
+  std::array<float, kMaxSoundHistory> distance;
+  const std::size_t lags = farthest - nearest + 1;
+  std::fill_n(distance.begin(), lags, 0.0f);
+  for (std::size_t p = 0; p < kPoints; p += kAtOnce) {
+    std::array<float, kAtOnce> wanted;
+    std::array<const float*, kAtOnce> found;
+    for (std::size_t k = 0; k < kAtOnce; ++k) {
+      const std::size_t at = n - 1 - (p + k) * stride;
+      wanted[k] = history[at];
+      // distance[i] belongs to the lag `farthest - i`, so that both run through memory upwards.
+      found[k] = history + (at - farthest);
+    }
+    for (std::size_t i = 0; i < lags; ++i) {
+      float sum = 0;
+      for (std::size_t k = 0; k < kAtOnce; ++k) {
+        const float difference = wanted[k] - found[k][i];
+        sum += difference * difference;
+      }
+      distance[i] += sum;
     }
   }
-  for (; i < n; ++i) {
-    ab[0] += a[i] * b[i];
-    aa_bb[0] += a[i] * a[i] + b[i] * b[i];
-  }
-  cross = 0;
-  energy = 0;
-  for (std::size_t k = 0; k < kLanes; ++k) {
-    cross += ab[k];
-    energy += aa_bb[k];
-  }
-}
-
-// Burg's method: x[t] ~ sum(coefficients[k] * x[t - 1 - k]). Reflection coefficients stay inside
-// (-1, 1), so the model never grows. Returns the order that was reached.
-std::size_t burg(const float* x, std::size_t n, std::array<double, kOrder>& coefficients) {
-  std::array<float, kExtrapolateHistory> forward;
-  std::array<float, kExtrapolateHistory> backward;
-  std::copy_n(x, n, forward.begin());
-  std::copy_n(x, n, backward.begin());
-  const std::size_t order = std::min(kOrder, n / 3);
-  double floor = 0;
-  for (std::size_t m = 0; m < order; ++m) {
-    // At this stage forward[m + 1 ..] goes with backward[m .. n - 2].
-    const std::size_t count = n - m - 1;
-    float* f = forward.data() + m + 1;
-    float* b = backward.data() + m;
-    double cross;
-    double energy;
-    correlate(f, b, count, cross, energy);
-    if (m == 0) floor = 1e-10 * energy;
-    if (!(energy > floor)) return m;  // predicted perfectly, or silence
-    const double reflection = std::clamp(2 * cross / energy, -0.99999, 0.99999);
-    const auto r = static_cast<float>(reflection);
-    for (std::size_t i = 0; i < count; ++i) {
-      const float f_i = f[i];
-      f[i] = f_i - r * b[i];
-      b[i] = b[i] - r * f_i;
-    }
-    std::array<double, kOrder> previous = coefficients;
-    coefficients[m] = reflection;
-    for (std::size_t k = 0; k < m; ++k) {
-      coefficients[k] = previous[k] - reflection * previous[m - 1 - k];
-    }
-  }
-  return order;
+  const auto least = std::min_element(distance.begin(),
+                                      distance.begin() + static_cast<std::ptrdiff_t>(lags));
+  return farthest - static_cast<std::size_t>(least - distance.begin());
 }
 
 }  // namespace
 
 void extrapolate(const float* history, std::size_t n, float* out, std::size_t count) noexcept {
-  if (n > kExtrapolateHistory) {
-    history += n - kExtrapolateHistory;
-    n = kExtrapolateHistory;
+  if (n > kMaxSoundHistory) {
+    history += n - kMaxSoundHistory;
+    n = kMaxSoundHistory;
   }
   float peak = 0;
-  bool finite = true;
+  int sane = 1;
   for (std::size_t i = 0; i < n; ++i) {
-    finite = finite && std::isfinite(history[i]);
-    peak = std::max(peak, std::abs(history[i]));
+    const float size = std::abs(history[i]);
+    // Squares of larger values would overflow; no audio has them. NaN is not smaller either.
+    sane &= static_cast<int>(size < 1e15f);
+    peak = size > peak ? size : peak;
   }
-  // Squares of larger values would overflow; such a signal is noise of the caller's anyway.
-  if (!finite || peak > 1e15f) {
+  if (sane == 0) {
     std::fill_n(out, count, 0.0f);
     return;
   }
-  std::array<double, kOrder> coefficients{};
-  const std::size_t order = n < 3 || peak < 1e-15f ? 0 : burg(history, n, coefficients);
-  if (order == 0) {
-    std::fill_n(out, count, history[n - 1]);
+  const float last = history[n - 1];
+  if (n < kLeastHistory) {
+    std::fill_n(out, count, last);
     return;
   }
-  std::array<float, kOrder> weights{};
-  for (std::size_t k = 0; k < order; ++k) weights[k] = static_cast<float>(coefficients[k]);
-  // Newest first, twice the order long, so that the newest kOrder are always contiguous.
-  std::array<float, 2 * kOrder> recent{};
-  std::size_t newest = kOrder;
-  for (std::size_t k = 0; k < order; ++k) recent[newest + k] = history[n - 1 - k];
-  for (std::size_t i = 0; i < count; ++i) {
-    std::array<float, 4> sum{};
-    for (std::size_t k = 0; k < kOrder; ++k) sum[k % 4] += weights[k] * recent[newest + k];
-    const float next = std::clamp((sum[0] + sum[1]) + (sum[2] + sum[3]), -peak, peak);
-    if (newest == 0) {
-      std::copy_n(recent.begin(), kOrder, recent.begin() + kOrder);
-      newest = kOrder;
-    }
-    recent[--newest] = next;
-    out[i] = next;
+
+  const std::size_t stride = n / (kTemplateShare * kPoints);
+  // One more than the points span: the sample before the piece is what it adjoins.
+  const std::size_t farthest = n - 1 - kPoints * stride;
+  // No nearer than the piece is long, if there is enough history: else it would be repeated.
+  const std::size_t nearest = std::min(count, farthest / 2);
+  const std::size_t lag = best_lag(history, n, nearest, farthest, stride);
+
+  const float* piece = history + (n - lag);
+  for (std::size_t i = 0, j = 0; i < count; ++i) {
+    out[i] = piece[j];
+    if (++j == lag) j = 0;
+  }
+  const float shift = last - history[n - 1 - lag];
+  const std::size_t eased = std::min(count, n / kShiftShare);
+  RaisedCosine falling(0, eased);
+  for (std::size_t i = 0; i < eased; ++i) {
+    out[i] = std::clamp(out[i] + falling.next() * shift, -peak, peak);
   }
 }
 

@@ -6,8 +6,6 @@
 #include <limits>
 #include <new>
 
-#include "relaycore/conceal.h"
-
 namespace relaycore {
 namespace {
 
@@ -16,14 +14,16 @@ constexpr std::int64_t kBehindMs = 1000;
 constexpr std::int64_t kRoomMs = 100;
 constexpr std::int64_t kSilenceMs = 200;
 constexpr std::int64_t kFadeMs = 10;
+constexpr std::int64_t kSoundHistoryMs = 32;
 constexpr std::int64_t kStrayMs = 200;
 constexpr std::int64_t kStrayToleranceMs = 500;
 constexpr double kMaxFixedTargetMs = 1000;
 constexpr std::int64_t kMaxTargetMs = 1150;
 // An adaptive target has this much beyond what the packets showed, for the tick's own lateness.
 constexpr std::int64_t kMarginMs = 5;
-// Before packets have shown how late they come, they are taken to come this late.
-constexpr std::int64_t kAssumedLatenessMs = 60;
+// Before packets have shown how late they come, they are taken to come this late. It also lets a
+// source that began with short packets go over to long ones (4,096 samples at 48 kHz).
+constexpr std::int64_t kAssumedLatenessMs = 100;
 constexpr std::int64_t kAssumeNs = 10'000'000'000;
 // A target comes down slowly, well within what the clock can follow.
 constexpr double kEasing = 500e-6;
@@ -53,7 +53,8 @@ JitterBuffer::JitterBuffer(const JitterConfig& config) noexcept
       fade_(static_cast<unsigned>(samples_in(kFadeMs))),
       max_frame_((config.sample_rate * config.frame_ms + 999) / 1000),
       frame_ns_(config.frame_ms * kNsPerMs),
-      capacity_(std::bit_ceil(static_cast<std::size_t>(ahead_) + kExtrapolateHistory)),
+      sound_history_(static_cast<std::size_t>(samples_in(kSoundHistoryMs))),
+      capacity_(std::bit_ceil(static_cast<std::size_t>(ahead_) + sound_history_)),
       timestamp_(config.origin),
       arrivals_(config.sample_rate) {
   retarget(0);
@@ -166,8 +167,9 @@ void JitterBuffer::settle(std::uint64_t source_timestamp, std::int64_t arrival_n
   }
   const std::int64_t begin = wrapping_difference(source_timestamp, head_source_);
   const bool beyond = begin >= ahead_;
-  if (!beyond && begin + n > 0) {
+  if (!beyond && begin >= 0) {
     stray_ = false;
+    astray_ = false;
     return;
   }
   const bool outside = beyond || begin + n <= -history_;
@@ -186,8 +188,10 @@ void JitterBuffer::settle(std::uint64_t source_timestamp, std::int64_t arrival_n
     stray_ = true;
     stray_timestamp_ = source_timestamp;
     stray_ns_ = arrival_ns;
-  } else if (!live_ && since >= kStrayMs * kNsPerMs) {
-    anchor(source_timestamp, arrival_ns);
+    astray_ = false;
+  } else if (since >= kStrayMs * kNsPerMs) {
+    astray_ = true;
+    if (!live_) anchor(source_timestamp, arrival_ns);
   }
 }
 
@@ -202,13 +206,15 @@ void JitterBuffer::anchor(std::uint64_t source_timestamp, std::int64_t arrival_n
   arrivals_.anchor(source_timestamp, arrival_ns);
   anchored_ = true;
   stray_ = false;
+  astray_ = false;
 }
 
 // ---- states ----
 
-bool JitterBuffer::held() const noexcept {
+// Whether there is anything to play, `beyond` samples from the head on.
+bool JitterBuffer::held(std::size_t beyond) const noexcept {
   for (unsigned c = 0; c < config_.channels; ++c) {
-    if (wrapping_difference(channels_[c].end, head_) > 0) return true;
+    if (wrapping_difference(channels_[c].end, head_ + beyond) > 0) return true;
   }
   return false;
 }
@@ -276,6 +282,8 @@ void JitterBuffer::stop() noexcept {
   stop_source_ = head_source_;
   stop_ns_ = deadline_ns_;
   for (unsigned c = 0; c < config_.channels; ++c) {
+    // As after a long gap: whoever spoke is faded in when it speaks again.
+    if (channels_[c].spoke) channels_[c].missing = silence_;
     channels_[c].active = false;
     channels_[c].arranged = false;
     channels_[c].fade_left = 0;
@@ -336,9 +344,15 @@ JitterBuffer::Tick JitterBuffer::tick(std::int64_t now_ns, float* const* planes,
   info.discontinuity = discontinuity_;
   info.deadline_ns = deadline_ns_;
   discontinuity_ = false;
+  const bool last = astray_ && !finishing_ && !held(n);
   bool active = false;
   for (unsigned c = 0; c < config_.channels; ++c) {
-    if (render(channels_[c], planes[c], n)) info.concealed_mask |= std::uint64_t{1} << c;
+    bool altered = render(channels_[c], planes[c], n);
+    if (last && channels_[c].active) {
+      fade_out(planes[c], n);
+      altered = true;
+    }
+    if (altered) info.concealed_mask |= std::uint64_t{1} << c;
     active = active || channels_[c].active;
   }
   const double period = static_cast<double>(frame_ns_) * (1.0 - speed());
@@ -347,7 +361,7 @@ JitterBuffer::Tick JitterBuffer::tick(std::int64_t now_ns, float* const* planes,
   deadline_ns_ = later_by(deadline_ns_, std::llround(period));
   if (finishing_ && !held()) {
     end();
-  } else if (!active) {
+  } else if (!active || last) {
     stop();
   }
   return Tick::frame;

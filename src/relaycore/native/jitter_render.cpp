@@ -4,9 +4,7 @@
 // so that a gap can go on from there.
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstring>
-#include <numbers>
 
 #include "relaycore/conceal.h"
 #include "relaycore/jitter_buffer.h"
@@ -15,31 +13,6 @@ namespace relaycore {
 namespace {
 
 constexpr std::size_t kMaxFade = 960;  // 10 ms at 96 kHz
-
-// Raised cosine from (nearly) 1 to (nearly) 0 over `length` samples, from sample `at` on. A falling
-// one and a rising one over the same samples add up to 1.
-class Fade {
- public:
-  Fade(std::size_t at, std::size_t length) noexcept {
-    const double step = std::numbers::pi / static_cast<double>(length + 1);
-    twice_ = 2 * std::cos(step);
-    now_ = std::cos(step * static_cast<double>(at + 1));
-    before_ = std::cos(step * static_cast<double>(at));
-  }
-
-  float next() noexcept {
-    const auto weight = static_cast<float>(0.5 + 0.5 * now_);
-    const double after = twice_ * now_ - before_;
-    before_ = now_;
-    now_ = after;
-    return weight;
-  }
-
- private:
-  double twice_;
-  double now_;
-  double before_;
-};
 
 }  // namespace
 
@@ -59,6 +32,13 @@ bool JitterBuffer::render(Channel& channel, float* out, unsigned n) noexcept {
     i += run;
   }
   return altered;
+}
+
+// The last frame before buffering, when there is no gap for its sound to fade in.
+void JitterBuffer::fade_out(float* out, unsigned n) noexcept {
+  const unsigned length = std::min(n, fade_);
+  RaisedCosine falling(0, length);
+  for (unsigned i = n - length; i < n; ++i) out[i] *= falling.next();
 }
 
 bool JitterBuffer::render_data(Channel& channel, std::uint64_t position, float* out,
@@ -87,7 +67,7 @@ bool JitterBuffer::render_data(Channel& channel, std::uint64_t position, float* 
 
   const unsigned done = fade - channel.fade_left;
   const unsigned count = std::min(n, channel.fade_left);
-  Fade falling(done, fade);
+  RaisedCosine falling(done, fade);
   for (unsigned i = 0; i < count; ++i) {
     const float weight = falling.next();
     out[i] += weight * (channel.continuation[done + i] - out[i]);
@@ -129,7 +109,7 @@ bool JitterBuffer::render_gap(Channel& channel, std::uint64_t position, float* o
     continue_sound(channel, position, channel.fade_out);
   }
   if (age < channel.fade_out) {
-    Fade falling(age, channel.fade_out);
+    RaisedCosine falling(age, channel.fade_out);
     const unsigned count = std::min(n, channel.fade_out - age);
     for (unsigned i = 0; i < count; ++i) out[i] = falling.next() * channel.continuation[age + i];
   }
@@ -153,14 +133,14 @@ void JitterBuffer::fade_in_before(Channel& channel, std::uint64_t position, unsi
   const unsigned quiet = rest - channel.fade_in;  // samples before the rise
   if (quiet >= n) return;
 
-  std::array<float, kExtrapolateHistory> reversed;
+  std::array<float, kMaxSoundHistory> reversed;
   std::array<float, kMaxFade> sound;
-  const std::size_t there = channel.present.run(end, affordable(kExtrapolateHistory, rest));
+  const std::size_t there = channel.present.run(end, affordable(rest));
   recall(channel, end, reversed.data(), there);
   std::reverse(reversed.begin(), reversed.begin() + static_cast<std::ptrdiff_t>(there));
   const unsigned nearest = rest - std::min(rest, n);  // distance of out[n - 1] from the end
   extrapolate(reversed.data(), there, sound.data(), channel.fade_in);
-  Fade falling(nearest, channel.fade_in);
+  RaisedCosine falling(nearest, channel.fade_in);
   for (unsigned distance = nearest; distance < channel.fade_in; ++distance) {
     const unsigned i = rest - 1 - distance;
     out[i] += falling.next() * sound[distance];
@@ -170,19 +150,19 @@ void JitterBuffer::fade_in_before(Channel& channel, std::uint64_t position, unsi
 // Fills `continuation` with how what was heard before `position` would go on.
 void JitterBuffer::continue_sound(Channel& channel, std::uint64_t position, unsigned n) noexcept {
   const auto heard = static_cast<std::size_t>(
-      std::min<std::uint64_t>(position - channel.spoke_at, kExtrapolateHistory));
-  const std::size_t used = std::min(heard, affordable(kExtrapolateHistory, n));
-  std::array<float, kExtrapolateHistory> history;
+      std::min<std::uint64_t>(position - channel.spoke_at, sound_history_));
+  const std::size_t used = std::min(heard, affordable(n));
+  std::array<float, kMaxSoundHistory> history;
   recall(channel, position - used, history.data(), used);
   extrapolate(history.data(), used, channel.continuation, n);
 }
 
 // How much history a joint over n samples is worth: a few samples are bridged just as well by
-// holding the last one, and a source of nothing but gaps must not cost a model for each.
-std::size_t JitterBuffer::affordable(std::size_t history, unsigned n) noexcept {
+// holding the last one, and a source of nothing but gaps must not cost a search for each.
+std::size_t JitterBuffer::affordable(unsigned n) noexcept {
   if (n < 8 || predictions_left_ == 0) return 1;
   --predictions_left_;
-  return history;
+  return sound_history_;
 }
 
 void JitterBuffer::recall(const Channel& channel, std::uint64_t position, float* out,

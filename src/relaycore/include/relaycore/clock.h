@@ -32,8 +32,8 @@ inline std::int64_t later_by(std::int64_t time_ns, std::int64_t ns) noexcept {
 }
 
 // Delay-locked loop: from how far the fill is above its target, how much faster to play. A
-// critically damped second-order loop of 50 s time constant: a clock that is off by 200 ppm moves
-// the fill by less than 4 ms until its drift is learned; afterwards not at all.
+// critically damped second-order loop of 33 s time constant: a clock that is off by 200 ppm moves
+// the fill by less than 3 ms until its drift is learned; afterwards not at all.
 class ClockLoop {
  public:
   static constexpr double kMaxSpeed = 1000e-6;
@@ -51,7 +51,7 @@ class ClockLoop {
   double drift() const noexcept { return drift_; }
 
  private:
-  static constexpr double kFrequency = 0.02;  // rad/s
+  static constexpr double kFrequency = 0.03;  // rad/s
   static constexpr double kProportional = 2 * kFrequency;
   static constexpr double kIntegral = kFrequency * kFrequency;
   static constexpr double kSmallError = 5e-3;

@@ -18,10 +18,11 @@
 // `discontinuity`; its timestamp goes on by as much as the source's clock did, if that is forward
 // and not beyond the time that really passed (plus the window), else it adjoins the last frame.
 //
-// Re-anchoring. Packets that find nothing to do inside the window agree on another position when
-// they move on together with time. Have all packets done so for 200 ms, the next one becomes the
-// new position, once what was held has been played out and faded (buffering). In buffering with
-// nothing held, a packet outside the window does so at once.
+// Re-anchoring. A packet that is not wholly inside the window ahead (late, partly late, or outside)
+// says that the position is another one. Have all packets for 200 ms said so, and agreed with each
+// other by moving on together with time, then what is held is played out and faded, and after it
+// (buffering) the next such packet becomes the new position. In buffering with nothing held, a
+// packet outside the window does so at once.
 //
 // Every sample pushed counts as exactly one of
 //   received   placed
@@ -37,7 +38,8 @@
 // Concealment. A gap is filled by what came before, going on and fading (10 ms), and, when the
 // samples behind the gap are there already, by what comes after, fading in before them. Samples
 // that came are played bit-exact, except up to 5 ms of them that follow a gap whose end was not
-// known when it was played: they are faded in. `concealed_mask` tells both.
+// known when it was played (they are faded in), and the last 10 ms before re-anchoring (they are
+// faded out). `concealed_mask` tells all of this.
 #pragma once
 
 #include <cstddef>
@@ -155,7 +157,7 @@ class JitterBuffer {
   // Positions of the timeline, and states (jitter_buffer.cpp).
   void anchor(std::uint64_t source_timestamp, std::int64_t arrival_ns) noexcept;
   void settle(std::uint64_t source_timestamp, std::int64_t arrival_ns, std::int64_t n) noexcept;
-  bool held() const noexcept;
+  bool held(std::size_t beyond = 0) const noexcept;
   bool earliest(std::uint64_t& position) const noexcept;
   bool ready(std::int64_t now_ns, std::uint64_t from) const noexcept;
   void begin(std::int64_t now_ns, std::uint64_t from) noexcept;
@@ -179,8 +181,9 @@ class JitterBuffer {
   bool render_gap(Channel& channel, std::uint64_t position, float* out, unsigned n) noexcept;
   void fade_in_before(Channel& channel, std::uint64_t position, unsigned rest, bool begins,
                       float* out, unsigned n) noexcept;
+  void fade_out(float* out, unsigned n) noexcept;
   void continue_sound(Channel& channel, std::uint64_t position, unsigned n) noexcept;
-  std::size_t affordable(std::size_t history, unsigned n) noexcept;
+  std::size_t affordable(unsigned n) noexcept;
   void recall(const Channel& channel, std::uint64_t position, float* out,
               std::size_t n) const noexcept;
   void remember(Channel& channel, std::uint64_t position, const float* in, std::size_t n) noexcept;
@@ -194,6 +197,7 @@ class JitterBuffer {
   unsigned max_frame_ = 0;
   unsigned predictions_left_ = 0;  // in this frame and channel
   std::int64_t frame_ns_ = 0;
+  std::size_t sound_history_ = 0;  // 32 ms
   std::size_t capacity_ = 0;
 
   std::unique_ptr<Channel[]> channels_;
@@ -213,6 +217,7 @@ class JitterBuffer {
   std::uint64_t stray_timestamp_ = 0;  // first of the packets that agree on another position
   std::int64_t stray_ns_ = 0;
   bool stray_ = false;
+  bool astray_ = false;  // they have agreed for 200 ms
 
   bool anchored_ = false;
   bool live_ = false;
