@@ -67,7 +67,7 @@ def play(
     buffer: JitterBuffer, packets: Iterable[Sent], *, until_ns: int | None = None
 ) -> list[Frame]:
     """Push every packet when it comes and pop every frame when it is due."""
-    frames = []
+    frames: list[Frame] = []
     now = START_NS
     pop_at = max(now, buffer.next_deadline_ns)
 
@@ -92,7 +92,7 @@ def play(
 def finish(buffer: JitterBuffer) -> list[Frame]:
     """Play out what is held."""
     buffer.finish()
-    frames = []
+    frames: list[Frame] = []
     for _ in range(10_000):
         if buffer.ended:
             return frames

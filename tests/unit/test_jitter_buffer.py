@@ -706,7 +706,7 @@ def test_misuse_of_pop_raises() -> None:
         with pytest.raises(ValueError, match="out: expected"):
             buffer.pop(0, np.zeros(shape, np.float32))
     with pytest.raises(ValueError, match="out: expected"):
-        buffer.pop(0, np.zeros((2, 160), np.int16))  # type: ignore[arg-type]
+        buffer.pop(0, np.zeros((2, 160), np.int16))
     frozen = np.zeros((2, 160), np.float32)
     frozen.flags.writeable = False
     with pytest.raises(ValueError, match="out"):
