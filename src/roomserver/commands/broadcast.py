@@ -147,6 +147,7 @@ def broadcast(
         fail(str(error), code=1)
     names = tuple(channel_names.split(",")) if channel_names else None
     if names is not None and len(names) > source.channels:
+        source.close()
         fail(f"--channel-names: {len(names)} names for {source.channels} channels")
     options = BroadcastOptions(
         encoding=encoding,
