@@ -69,6 +69,9 @@ class Server:
                 access_s=settings.access_token_s,
                 room_s=settings.room_token_s,
             )
+            certificate = None
+            if settings.tls_cert is not None and settings.tls_key is not None:
+                certificate = Certificate(settings.tls_cert, settings.tls_key)
             account_store = await self._open_accounts()
             stack.push_async_callback(account_store.close)
             room_store = MemoryRoomStore()
@@ -129,8 +132,7 @@ class Server:
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
             assert runner.server is not None
-            if settings.tls_cert is not None and settings.tls_key is not None:
-                certificate = Certificate(settings.tls_cert, settings.tls_key)
+            if certificate is not None:
                 self._bridge = TlsBridge(certificate, runner.server)
                 stack.push_async_callback(self._bridge.close, settings.shutdown_s * TLS_SHARE)
 

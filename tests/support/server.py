@@ -53,6 +53,7 @@ class ServerProcess:
     other_output: list[str] = field(default_factory=list)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _reader: threading.Thread | None = None
+    _stopping: bool = False
 
     @classmethod
     def start(
@@ -131,12 +132,13 @@ class ServerProcess:
 
     def signal(self, number: signal.Signals) -> None:
         """Sends a signal to the server."""
+        self._stopping |= number is signal.SIGTERM
         self.process.send_signal(number)
 
     def stop(self) -> int:
-        """SIGTERM, then waits for the end; returns the exit code."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+        """SIGTERM, unless it was sent already, then waits for the end; returns the exit code."""
+        if self.process.poll() is None and not self._stopping:
+            self.signal(signal.SIGTERM)
         try:
             code = self.process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:

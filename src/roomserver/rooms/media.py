@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
-from relaycore import Relay, Subscription
+from relaycore import Relay, RelayClosedError, Subscription
 from relaycore.events import (
     CloseReason,
     ConnectionClosed,
@@ -47,7 +49,7 @@ class Media:
     """Implements `MediaVerbs` over a relay of its own, and feeds a `MediaEvents`."""
 
     def __init__(self, settings: Settings) -> None:
-        self._relay = Relay(
+        self._running: Relay | None = Relay(
             threads=settings.threads,
             realtime=settings.realtime,
             max_lag_ms=settings.max_lag_ms,
@@ -74,11 +76,21 @@ class Media:
 
         The loop goes on meanwhile: what leaves over TLS passes through it.
         """
-        await asyncio.to_thread(self._relay.close, timeout=timeout_s)
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(1, thread_name_prefix="relay-close") as thread:
+            await loop.run_in_executor(thread, lambda: self._relay.close(timeout=timeout_s))
         if self._loop is not None:
             self._loop.remove_reader(self._relay.fileno())
-            self._take_events()  # how the last connections ended
+            self._take_events(math.inf)  # how the last connections ended
             self._loop = None
+        # Its descriptors go with it, and not when whoever still knows us is collected.
+        self._running = None
+
+    @property
+    def _relay(self) -> Relay:
+        if self._running is None:
+            raise RelayClosedError("the relay is closed")
+        return self._running
 
     def attach(self, descriptor: int, response: bytes) -> int:
         return self._relay.attach(descriptor, response)
@@ -149,11 +161,11 @@ class Media:
     def clock_us(self) -> int:
         return self._relay.clock_us()
 
-    def _take_events(self) -> None:
+    def _take_events(self, slice_s: float = SLICE_S) -> None:
         loop = self._loop
         if loop is None:
-            return
-        until = loop.time() + SLICE_S
+            return  # stopped since this was ordered
+        until = loop.time() + slice_s
         # The poll that finds nothing also acknowledges the texts of the one before.
         while events := self._relay.poll(BATCH):
             for event in events:

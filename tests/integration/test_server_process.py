@@ -1,0 +1,267 @@
+"""The server as a process: how it starts, how it ends, and what it leaves behind: nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import aiohttp
+import bcrypt
+import pytest
+from typer.testing import CliRunner, Result
+
+from roomserver.app import Server
+from roomserver.cli import app
+from roomserver.config import ConfigError, Settings, load_settings
+from roomserver.store.accounts import AccountFile
+from support.api_client import Api, noise
+from support.server import PASSWORD, ServerProcess, command, environment
+
+RATE = 48000
+
+
+def run(*arguments: str, text: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+    """A command that ends by itself."""
+    return subprocess.run(
+        command(*arguments),
+        input=text,
+        text=True,
+        capture_output=True,
+        env=environment(**env),
+        timeout=30,
+        check=False,
+    )
+
+
+async def test_sigterm_says_1001_to_everyone_and_ends_in_time(tmp_path: Path) -> None:
+    with ServerProcess.start(tmp_path, "--shutdown-s", "5") as server:
+        server.add_user()
+        async with aiohttp.ClientSession() as session:
+            api = Api(server.url, session)
+            room = await api.create_room((await api.login())["accessToken"])
+            async with (
+                api.source(room) as source,
+                api.listener(room) as listener,
+                api.listener(room) as stalled,
+                api.socket() as unregistered,
+            ):
+                playing = asyncio.create_task(source.play(noise(2, RATE * 30), rate=RATE))
+                await listener.frames(5)
+                transport = stalled.ws._response.connection.transport  # type: ignore[union-attr]
+                assert isinstance(transport, asyncio.Transport)
+                transport.pause_reading()
+                asked = time.monotonic()
+                server.signal(signal.SIGTERM)
+                assert (await listener.closed()).code == 1001
+                assert (await unregistered.closed()).code == 1001
+                playing.cancel()
+                assert (await source.closed()).code == 1001
+                code = await asyncio.to_thread(server.process.wait, 10)
+                assert code == 0
+                assert time.monotonic() - asked < 5
+                transport.abort()
+
+
+async def test_a_second_server_in_the_same_place_says_why_it_cannot_start(tmp_path: Path) -> None:
+    with ServerProcess.start(tmp_path) as server:
+        port = server.url.rsplit(":", 1)[1]
+        result = run("serve", "--port", port, "--data-dir", str(tmp_path / "other"))
+        assert result.returncode == 2
+        assert f"error: cannot listen on 127.0.0.1:{port}" in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        ({"data_dir": "{tmp}/file"}, "data directory"),
+        ({"data_dir": "{tmp}/bad"}, "accounts in"),
+        ({"tls_cert": "nowhere", "tls_key": "nowhere"}, "certificate nowhere"),
+        ({"unix_socket": "{tmp}/no/where.sock"}, "cannot listen on"),
+    ],
+)
+async def test_a_start_that_cannot_be_says_why(
+    tmp_path: Path, wish: dict[str, str], message: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "accounts.db").write_bytes(b"no database" * 1000)
+    wish = {key: value.format(tmp=tmp_path) for key, value in wish.items()}
+    settings = load_settings(None, **{"port": "0", "data_dir": str(tmp_path / "data")} | wish)
+    with pytest.raises(ConfigError, match=message):
+        await Server(settings).start()
+
+
+async def test_accounts_are_added_while_the_server_runs(tmp_path: Path) -> None:
+    add = ("user", "add", "Ann@Example.org", "--password-stdin", "--data-dir", str(tmp_path))
+    with ServerProcess.start(tmp_path) as server:
+        hint = server.wait_for_event("no_accounts")
+        assert "roomserver user add" in hint["hint"]
+        async with aiohttp.ClientSession() as session:
+            api = Api(server.url, session)
+            body = {"email": "ann@example.org", "password": PASSWORD}
+            assert (await api.call("POST", "/auth/broadcaster", json=body)).status == 401
+            result = await asyncio.to_thread(run, *add, text=PASSWORD + "\n")
+            assert result.returncode == 0, result.stderr
+            assert PASSWORD not in result.stderr + result.stdout
+            await api.login("ann@example.org")
+
+
+@pytest.mark.parametrize(
+    ("email", "text", "message", "code"),
+    [
+        ("b@c", "", "empty", 2),
+        ("b@c", "x" * 73, "72 bytes", 2),
+        ("nobody", "secret", "not an e-mail address", 2),
+        ("Ann@example.org", "secret", "already", 1),
+    ],
+)
+def test_an_account_that_cannot_be_is_refused(
+    tmp_path: Path, email: str, text: str, message: str, code: int
+) -> None:
+    def add(email: str, text: str) -> Result:
+        arguments = ["user", "add", email, "--password-stdin", "--data-dir", str(tmp_path)]
+        env = {"ROOMSERVER_BCRYPT_ROUNDS": "4", "PORT": None}
+        return CliRunner().invoke(app, arguments, input=text + "\n", env=env)
+
+    assert add("ann@example.org", "secret").exit_code == 0
+    result = add(email, text)
+    assert result.exit_code == code
+    assert message in result.output
+    assert "secret" not in result.output
+
+
+async def test_a_server_that_has_accounts_says_nothing_about_it(tmp_path: Path) -> None:
+    with AccountFile(tmp_path) as accounts:
+        accounts.add_account("a@b", b"hash", "user")
+    with ServerProcess.start(tmp_path) as server:
+        assert "no_accounts" not in {event["event"] for event in server.events}
+
+
+async def test_a_unix_socket_serves_proxies(tmp_path: Path) -> None:
+    path = tmp_path / "roomserver.sock"
+    options = ("--unix-socket", str(path), "--log-level", "debug")
+    with ServerProcess.start(tmp_path / "data", *options) as server:
+        server.add_user()
+        assert server.url == f"http+unix://{path}"
+        async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) as session:
+            api = Api("http://localhost", session)
+            room = await api.create_room((await api.login())["accessToken"])
+            token = await api.join(room.code)
+            async with api.source(room) as source:
+                headers = {"X-Forwarded-For": "6.6.6.6, 203.0.113.7"}
+                async with api.socket(headers=headers) as listener:
+                    await listener.say("registerListener", roomId=room.id, roomToken=token)
+                    playing = asyncio.create_task(source.play(noise(2, RATE * 5), rate=RATE))
+                    await listener.frames(10)
+                    playing.cancel()
+        joined = server.wait_for_event("room_joined", where=lambda e: e["role"] == "listener")
+        assert joined["address"] == "203.0.113.7"
+    assert not path.exists()
+
+
+async def test_port_and_file_are_honoured(tmp_path: Path) -> None:
+    config = tmp_path / "roomserver.toml"
+    config.write_text('grace_s = 2.5\nlog_level = "debug"\n')
+    with ServerProcess.start(
+        tmp_path / "data", "--config", str(config), env={"PORT": "1", "ROOMSERVER_GRACE_S": "3"}
+    ) as server:
+        assert server.url.startswith("http://0.0.0.0:")
+
+
+def resources() -> tuple[set[str], int, int]:
+    """Descriptors other than those of the test's own machinery, and how many threads there are."""
+    gc.collect()
+    descriptors = set()
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # the descriptor of the listing itself
+            descriptors.add(f"{link.name} {link.readlink()}")
+    threads = len(list(Path("/proc/self/task").iterdir()))
+    return descriptors, threads, threading.active_count()
+
+
+async def test_starting_and_stopping_in_one_process_leaves_nothing(tmp_path: Path) -> None:
+    settings = Settings(port=0, data_dir=tmp_path, bcrypt_rounds=4)
+
+    async def once() -> None:
+        server = Server(settings)
+        await server.start()
+        async with aiohttp.ClientSession() as session:
+            api = Api(server.urls[0], session)
+            token = (await api.login())["accessToken"]
+            room = await api.create_room(token)
+            async with api.listener(room) as listener, api.source(room) as source:
+                await source.play(noise(2, RATE // 5), rate=RATE)
+                await asyncio.gather(server.stop(), listener.closed(), source.closed())
+
+    with AccountFile(tmp_path) as accounts:
+        hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4))
+        accounts.add_account("engineer@example.org", hashed, "user")
+    await once()
+    before = resources()
+    tasks = len(asyncio.all_tasks())
+    for _ in range(3):
+        await once()
+    await asyncio.sleep(0)
+    assert len(asyncio.all_tasks()) == tasks
+    after = resources()
+    assert len(after[0]) == len(before[0]), after[0] ^ before[0]
+    assert after[1:] == before[1:]
+
+
+async def test_a_start_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
+    blocker = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
+    port = blocker.sockets[0].getsockname()[1]
+    before = resources()
+    for _ in range(3):
+        server = Server(Settings(port=port, data_dir=tmp_path))
+        with pytest.raises(ConfigError, match="cannot listen"):
+            await server.start()
+        await server.stop()
+    after = resources()
+    assert after[1:] == before[1:]
+    assert len(after[0]) == len(before[0]), after[0] ^ before[0]
+    blocker.close()
+
+
+async def test_connections_that_come_and_go_leave_nothing(tmp_path: Path) -> None:
+    with ServerProcess.start(tmp_path) as server:
+        server.add_user()
+
+        def descriptors() -> int:
+            return len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
+
+        connector = aiohttp.TCPConnector(force_close=True)  # none is kept for later
+        async with aiohttp.ClientSession(connector=connector) as session:
+            api = Api(server.url, session)
+            room = await api.create_room((await api.login())["accessToken"])
+            token = await api.join(room.code)
+
+            async def once(*, politely: bool) -> None:
+                async with api.socket() as socket:
+                    await socket.say("registerListener", roomId=room.id, roomToken=token)
+                    await socket.until("listenerRegistered")
+                    if not politely:
+                        connection = socket.ws._response.connection
+                        assert connection is not None
+                        assert connection.transport is not None
+                        connection.transport.abort()
+
+            await once(politely=True)
+            before = descriptors()
+            for _ in range(10):
+                await asyncio.gather(*(once(politely=n % 2 == 0) for n in range(20)))
+            health = await api.call("GET", "/health")
+            for _ in range(100):
+                if health.body["connections"] == 0 and descriptors() <= before:
+                    break
+                await asyncio.sleep(0.05)
+                health = await api.call("GET", "/health")
+            assert health.body["connections"] == 0
+            assert descriptors() <= before
