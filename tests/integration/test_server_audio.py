@@ -111,7 +111,7 @@ async def test_every_format_passes_bit_exact(
     wish = {"channels": channels, "sampleRate": rate, "frameMs": frame_ms, "encoding": encoding}
     async with (
         api.listener(room, encoding=encoding) as listener,
-        api.source(room, **wish, bufferMs=200) as source,
+        api.source(room, **wish) as source,
     ):
         heard = asyncio.create_task(hear(listener))
         await source.play(sent, rate=rate, packet=packet, timestamp=12345)
@@ -132,7 +132,7 @@ async def test_single_channel_packets_of_all_lengths_meet_on_one_timeline(
     sent = noise(3, RATE // 2)
     async with (
         api.listener(room) as listener,
-        api.source(room, channels=3, bufferMs=200) as source,
+        api.source(room, channels=3) as source,
     ):
         heard = asyncio.create_task(hear(listener))
         loop = asyncio.get_running_loop()
