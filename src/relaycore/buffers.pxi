@@ -1,6 +1,6 @@
-# Callers' samples, taken through the buffer protocol into a struct on the stack and checked, so that
-# a kernel can run on them without the GIL. They stay taken meanwhile: no other thread can resize or
-# free them.
+# Callers' samples, taken through the buffer protocol into a struct on the stack and checked, so
+# that a kernel can run on them without the GIL. They stay taken meanwhile: no other thread can
+# resize or free them.
 
 from cpython.buffer cimport (
     PyBUF_FORMAT,

@@ -4,7 +4,7 @@
 // 128-bit lanes, since that is how instruction sets without cheap shuffles across lanes see them:
 // pack and zip work within each lane. V provides
 //   load, store            whole vectors (F or I by name), any address
-//   pack(a, b)             int32 to saturated int16; a fills the lower half of each lane, b the upper
+//   pack(a, b)             int32 to saturated int16, each lane's lower half from a, upper from b
 //   pack_in_order(a, b)    the same, a before b as a whole
 //   zip_lo/hi16, 32        elements of the lower / upper half of each lane alternately from a and b
 //   widen_lo/hi(i)         four int16 of each lane to floats, over 32768
@@ -346,7 +346,7 @@ struct Kernels {
 
   // ---- mix ----
 
-  // Whether a gain is other than 0 of either sign. As integers, since the units for floats are busy.
+  // Whether a gain is other than 0. As an integer, since the units for floats are busy.
   RELAYCORE_INLINE bool is_set(const float* gain) {
     uint32_t bits;
     std::memcpy(&bits, gain, sizeof bits);
