@@ -41,6 +41,13 @@ void signal(int event_fd) noexcept {
 
 bool later(int64_t a, int64_t b) noexcept { return a > b; }
 
+// A send leaves little of ours in the caches, so that touching the next connection would cost half
+// a dozen misses: they are fetched while this one's send runs.
+void prefetch(const Connection& connection) noexcept {
+  const char* bytes = reinterpret_cast<const char*>(&connection);
+  for (size_t at = 0; at < sizeof connection; at += 64) __builtin_prefetch(bytes + at, 1);
+}
+
 }  // namespace
 
 int64_t monotonic_ns() noexcept {
@@ -265,6 +272,7 @@ void RelayThread::run_passes() {
       --view.visits_due;
       if (view.pass_position >= view.listeners.size()) view.pass_position = 0;
       Connection& connection = *view.listeners[view.pass_position++];
+      if (view.pass_position < view.listeners.size()) prefetch(*view.listeners[view.pass_position]);
       if (!send_due(connection)) {
         if (++idle & 31) continue;
       }
