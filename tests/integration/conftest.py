@@ -25,8 +25,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """A server as it is without options, for audio that must not be hurried."""
-    with ServerProcess.start(tmp_path_factory.mktemp("studio")) as process:
+    """A server for audio that must be whole: it waits for a test that got no time to run."""
+    directory = tmp_path_factory.mktemp("studio")
+    with ServerProcess.start(directory, "--max-lag-ms", "5000") as process:
         process.add_user()
         yield process
 

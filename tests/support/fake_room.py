@@ -76,6 +76,7 @@ class FakeRoom:
         self.token = "token-1"
         self.tokens_given = 0
         self.registrations: list[dict[str, Any]] = []
+        self.registered_at: list[float] = []
         self.texts: list[dict[str, Any]] = []
         self.packets: list[Packet] = []
         self.source_scripts: list[Script] = [take_all]
@@ -155,6 +156,7 @@ class FakeRoom:
         await websocket.send_json({"type": "config", "protocol": 1, "serverTime": now_us()})
         registration = await websocket.receive_json()
         self.registrations.append(registration)
+        self.registered_at.append(time.monotonic())
         await self._arrived()
         if registration["roomToken"] != self.token:
             await close_with_error(websocket, 4401, "token_expired", "the token has expired")

@@ -252,7 +252,10 @@ class RelayConnection:
         if received.type is aiohttp.WSMsgType.BINARY:
             return parse_server_message(received.data)
         if received.type is aiohttp.WSMsgType.TEXT:
-            message = json.loads(received.data)
+            try:
+                message = json.loads(received.data)
+            except ValueError as error:
+                raise WireError("a text message that is not JSON") from error
             if not isinstance(message, dict) or not isinstance(message.get("type"), str):
                 raise WireError("a text message without a type")
             if message["type"] == "error":

@@ -252,7 +252,7 @@ async def test_it_measures_its_delay_and_tells_the_server(
     room.listener_scripts = [stream]
     await Listener(listener_entry, ListenOptions(), display).run()
     stats = next(text for text in room.texts if text["type"] == "stats")
-    assert delay_ms - 1 < stats["latencyMs"] < delay_ms + 300
+    assert delay_ms - 1 < stats["latencyMs"] < delay_ms + 2000
     assert stats["bufferMs"] == 0
     assert stats["lost"] == 0
     assert stats["jitterMs"] >= 0
