@@ -121,7 +121,7 @@ void RelayThread::receive(Connection& connection) {
     ssize_t got = ::recv(connection.fd, read_buffer_.get(), kReadBytes, MSG_DONTWAIT);
     if (got > 0) {
       connection.last_received_ns = connection.last_progress_ns = now_ns;
-      connection.closed_event.bytes_received += static_cast<size_t>(got);
+      connection.bytes_received += static_cast<size_t>(got);
       counters.bytes_received.add(static_cast<size_t>(got));
       // A short read has emptied the socket; what comes now makes a new edge. The end of the
       // stream makes none of its own once it has been told.

@@ -60,7 +60,7 @@ void RelayThread::go_live(Connection& connection) noexcept {
   uint64_t missed = view.blocks.head() - connection.cursor;
   connection.cursor = view.blocks.head();
   connection.catching_up = false;
-  connection.closed_event.frames_dropped += missed;
+  connection.frames_dropped += missed;
   counters.frames_dropped.add(missed);
   view.counters->frames_dropped.add_shared(missed);
 }
@@ -253,8 +253,7 @@ bool RelayThread::send_due(Connection& connection) {
 
 // Takes over what went out: everything whole, and the rest of what went out half.
 void RelayThread::commit(Connection& connection, SendPlan& plan, size_t sent) {
-  ClosedEvent& totals = connection.closed_event;
-  totals.bytes_sent += sent;
+  connection.bytes_sent += sent;
   counters.bytes_sent.add(sent);
   if (sent) connection.last_progress_ns = now_ns;
   uint64_t frames = 0;
@@ -319,7 +318,7 @@ void RelayThread::commit(Connection& connection, SendPlan& plan, size_t sent) {
     if (taken < size) break;
   }
   if (frames) {
-    totals.frames_sent += frames;
+    connection.frames_sent += frames;
     counters.frames_sent.add(frames);
     connection.view->counters->frames_sent.add_shared(frames);
     connection.view->counters->bytes_sent.add_shared(sent);
