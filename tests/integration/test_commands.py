@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from roomserver.clients.wav import WavReader, WavWriter
 from roomserver.clients.wire import Encoding
+from support.certificates import write_certificate
 from support.live import EMAIL, ROOM_PASSWORD
 from support.server import PASSWORD, ServerProcess, command, environment
 
@@ -270,3 +271,24 @@ def test_no_server_is_one_line(run: Run) -> None:
     listen = run("listen", "--room", "ABCDEF", "--url", "http://127.0.0.1:1")
     assert listen.end() == 1
     assert re.fullmatch(r"error: http://127\.0\.0\.1:1/?: cannot connect[^\n]+\n", listen.said)
+
+
+def test_over_tls_with_a_certificate_of_our_own(run: Run, tmp_path: Path) -> None:
+    chain, key = write_certificate(tmp_path, "hall")
+    sent = tone(RATE)
+    source = str(write(tmp_path / "in.wav", sent))
+    tls = ("--tls-cert", str(chain), "--tls-key", str(key))
+    with ServerProcess.start(tmp_path / "data", *tls) as server:
+        server.add_user()
+        url = ("--url", server.url)
+        trust = (*url, "--ca-file", str(chain))
+        broadcast = run("broadcast", source, "--loop", "--email", EMAIL, "--create", *trust)
+        code = broadcast.wait_for(r"room (\w{6})")[1]
+        out = tmp_path / "out.wav"
+        listen = run("listen", "--room", code, "--seconds", "0.3", "-o", str(out), *trust)
+        assert listen.end() == 0
+        doubter = run("listen", "--room", code, *url)
+        assert doubter.end() == 1
+        assert "the certificate is not trusted" in doubter.said
+        assert broadcast.interrupt() == 0
+    assert contains(read(out), sent)

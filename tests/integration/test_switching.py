@@ -60,6 +60,10 @@ async def change(capture: Capture, message: dict[str, Any], answer: str, *, behi
     await capture.wait_text(answer, answers + 1)
     at = capture.index(answer, nth=answers)
     await capture.wait_frames(5, after=at)
+    first = capture.messages[at + 1]
+    if behind and isinstance(first, Frame):
+        # Held up as was intended: it was due about when we said the message, at the latest.
+        assert capture.arrived_us[at + 1] - first.time_us > BEHIND_S / 4 * 1e6
     return at
 
 

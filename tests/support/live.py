@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ class Capture:
 
     connection: RelayConnection
     messages: list[Message | Frame | Levels] = field(default_factory=list)
+    arrived_us: list[int] = field(default_factory=list)  # Unix time of each message
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     @property
@@ -67,6 +69,7 @@ class Capture:
             message = await self.connection.receive()
             async with self._changed:
                 self.messages.append(message)
+                self.arrived_us.append(time.time_ns() // 1000)
                 self._changed.notify_all()
 
     async def wait_frames(self, count: int, *, after: int = 0) -> None:
