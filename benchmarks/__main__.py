@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import machine, report, scenarios
+from benchmarks import documents, machine, report, scenarios
 from benchmarks.child import ChildError
 from benchmarks.load import LoadError
 from benchmarks.subjects import SUBJECTS
@@ -83,6 +83,13 @@ def memory(
     """Memory per connection: resident, and the kernel's TCP buffers."""
     workload = workload_of(listeners, channels, sample_rate, encoding, frame_ms)
     keep([run_memory(workload, subjects, rounds=rounds, quick=quick)], json, output)
+
+
+@app.command()
+def docs(result: Annotated[Path, typer.Argument(exists=True, dir_okay=False)]) -> None:
+    """Put a kept result into docs/benchmarks.md and README.md."""
+    for path in documents.update(result):
+        console.print(f"changed: {path}")
 
 
 def workload_of(

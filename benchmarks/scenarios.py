@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -40,23 +40,52 @@ class CpuSample:
         used = self.measured.server_cpu_s + self.cpu.softirq_threads
         return used * 1e6 / self.measured.frames if self.measured.frames else float("nan")
 
+    @property
+    def both_us_per_frame(self) -> float:
+        """With the load client's: on loopback the kernel's work may be booked on either end."""
+        frames = self.measured.frames
+        client = self.measured.client_cpu_s * 1e6 / frames if frames else 0.0
+        return self.cpu_us_per_frame + client
+
+    @property
+    def others(self) -> float:
+        """Cores used by all but the subject and the load client."""
+        used = self.measured.server_cpu_s + self.measured.client_cpu_s
+        return max(0.0, self.cpu.machine - used) / self.measured.seconds
+
     def as_json(self) -> dict[str, Any]:
         """As it is kept."""
         return asdict(self) | {"cpu_us_per_frame": self.cpu_us_per_frame}
 
 
 @dataclass(frozen=True, slots=True)
-class Ratio:
-    """Of a subject to the floor, over the rounds: each round gives one."""
+class Spread:
+    """Median, least and greatest of what the rounds gave."""
 
     median: float
     low: float
     high: float
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Ratio | None:
-        """None when there is nothing to compare."""
-        return cls(statistics.median(values), min(values), max(values)) if values else None
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Of at least one value."""
+        return cls(*(round(v, 4) for v in (statistics.median(values), min(values), max(values))))
+
+
+@dataclass(frozen=True, slots=True)
+class CpuRow:
+    """One subject: medians over the rounds; µs per delivered frame, ms of delay, cores used."""
+
+    subject: str
+    us_per_frame: float
+    ratio: Spread | None
+    both_us_per_frame: float
+    delivered: float
+    p50_ms: float
+    p99_ms: float
+    p999_ms: float
+    client: float
+    others: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,22 +100,53 @@ class CpuResult:
         """The samples of one subject, in the order of the rounds."""
         return [s for s in self.samples if s.subject == subject]
 
-    def ratio(self, subject: str, base: str = "floor") -> Ratio | None:
-        """CPU per frame of `subject` over that of `base`, paired by round."""
+    def ratio(self, subject: str, base: str = "floor") -> Spread | None:
+        """CPU per frame of `subject` over that of `base`, paired by round; None without pairs."""
         bases = {s.round: s.cpu_us_per_frame for s in self.of(base)}
-        return Ratio.of(
-            [s.cpu_us_per_frame / bases[s.round] for s in self.of(subject) if bases.get(s.round)]
-        )
+        ratios = [
+            s.cpu_us_per_frame / bases[s.round] for s in self.of(subject) if bases.get(s.round)
+        ]
+        return Spread.of(ratios) if ratios else None
+
+    def delivered(self, sample: CpuSample) -> float:
+        """Share of the frames due that came."""
+        measured = sample.measured
+        due = measured.connections * self.workload.frames_per_s * measured.seconds
+        return measured.frames / due if due else 0.0
+
+    def rows(self) -> list[CpuRow]:
+        """The summary: one row a subject."""
+
+        def row(subject: str) -> CpuRow:
+            samples = self.of(subject)
+
+            def median(of: Callable[[CpuSample], float]) -> float:
+                return round(statistics.median(of(s) for s in samples), 4)
+
+            return CpuRow(
+                subject,
+                median(lambda s: s.cpu_us_per_frame),
+                self.ratio(subject),
+                median(lambda s: s.both_us_per_frame),
+                median(self.delivered),
+                median(lambda s: s.measured.delay_ms.p50),
+                median(lambda s: s.measured.delay_ms.p99),
+                median(lambda s: s.measured.delay_ms.p999),
+                median(lambda s: s.measured.client_load),
+                median(lambda s: s.others),
+            )
+
+        return [row(subject) for subject in dict.fromkeys(s.subject for s in self.samples)]
 
     def as_json(self) -> dict[str, Any]:
         """Summary and raw results."""
-        subjects = list(dict.fromkeys(s.subject for s in self.samples))
-        ratios = {s: self.ratio(s) for s in subjects if s != "floor"}
         return {
             "scenario": "cpu",
             "workload": asdict(self.workload) | {"message_bytes": self.workload.message_bytes},
+            "title": str(self.workload),
+            "rounds": max((s.round for s in self.samples), default=-1) + 1,
             "seconds": self.seconds,
-            "ratio_to_floor": {name: asdict(r) for name, r in ratios.items() if r},
+            "summary": [asdict(row) for row in self.rows()],
             "samples": [s.as_json() for s in self.samples],
         }
 
@@ -142,6 +202,15 @@ class MemorySample:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryRow:
+    """One subject: bytes that one connection more costs."""
+
+    subject: str
+    resident: Spread
+    tcp_buffers: Spread
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryResult:
     """Memory as listeners come: the slope between `base` and all of them is what one costs."""
 
@@ -158,24 +227,25 @@ class MemoryResult:
         count = self.workload.listeners
         return [(s[count] - s[self.base]) / (count - self.base) for s in steps.values()]
 
-    def subjects(self) -> list[str]:
-        """In the order measured."""
-        return list(dict.fromkeys(s.subject for s in self.samples))
+    def rows(self) -> list[MemoryRow]:
+        """The summary: one row a subject."""
+
+        def row(subject: str) -> MemoryRow:
+            resident = self.per_connection(subject, "resident")
+            kernel = self.per_connection(subject, "tcp_buffers")
+            return MemoryRow(subject, Spread.of(resident), Spread.of(kernel))
+
+        return [row(subject) for subject in dict.fromkeys(s.subject for s in self.samples)]
 
     def as_json(self) -> dict[str, Any]:
         """Summary and raw results."""
-        summary: Mapping[str, Mapping[str, float]] = {
-            name: {
-                what: statistics.median(self.per_connection(name, what))
-                for what in ("resident", "tcp_buffers")
-            }
-            for name in self.subjects()
-        }
         return {
             "scenario": "memory",
             "workload": asdict(self.workload) | {"message_bytes": self.workload.message_bytes},
+            "title": str(self.workload),
+            "rounds": max((s.round for s in self.samples), default=-1) + 1,
             "base": self.base,
-            "bytes_per_connection": summary,
+            "summary": [asdict(row) for row in self.rows()],
             "samples": [asdict(s) for s in self.samples],
         }
 

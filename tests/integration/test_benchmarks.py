@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import scenarios
+from benchmarks import documents, report, scenarios
 from benchmarks.child import ROOT
 from benchmarks.workload import Workload
 
@@ -60,3 +60,20 @@ def test_the_command_prints_a_table_and_keeps_raw_results(tmp_path: Path) -> Non
     (result,) = whole["results"]
     assert result["scenario"] == "cpu"
     assert result["samples"][0]["measured"]["frames"] > 0
+
+
+def test_kept_results_replace_those_in_the_documents_and_nothing_else(tmp_path: Path) -> None:
+    cpu = scenarios.cpu(SMALL, ["floor"], rounds=1, seconds=0.5, progress=quiet)
+    kept = report.save([cpu.as_json()], tmp_path / "result.json")
+    (tmp_path / "docs").mkdir()
+    pages = [tmp_path / "README.md", tmp_path / "docs" / "benchmarks.md"]
+    for page in pages:
+        page.write_text("above\n<!-- measured:begin (x) -->\nold\n<!-- measured:end -->\nbelow\n")
+    assert sorted(documents.update(kept, tmp_path)) == pages
+    for page in pages:
+        text = page.read_text()
+        assert text.startswith("above\n<!-- measured:begin (x) -->\n")
+        assert text.endswith("\n<!-- measured:end -->\nbelow\n")
+        assert "old" not in text
+    assert str(SMALL) in pages[1].read_text()
+    assert documents.update(kept, tmp_path) == []

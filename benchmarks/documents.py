@@ -1,0 +1,149 @@
+"""Puts kept results into the documentation: `python -m benchmarks docs RESULT`.
+
+The text between `<!-- measured:begin … -->` and `<!-- measured:end -->` is replaced; everything
+else in those files is written by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.child import ROOT
+
+MEASURED: Final = re.compile(
+    r"(<!-- measured:begin[^>]*-->\n).*?(<!-- measured:end -->)", re.DOTALL
+)
+NAMES: Final = {
+    "floor": "a plain C `send()` loop",
+    "relay": "`relaycore.Relay` in a Python program",
+    "server": "the whole `roomserver`",
+}
+
+
+def update(result: Path, root: Path = ROOT) -> list[Path]:
+    """Rewrites the blocks from a result file; returns the documents changed.
+
+    Raises ValueError for a document without the marks, or a file that is no result.
+    """
+    whole = json.loads(result.read_text())
+    if not isinstance(whole, dict) or "results" not in whole:
+        raise ValueError(f"{result} holds no results")
+    changed = []
+    blocks = {"docs/benchmarks.md": full(whole, result.name), "README.md": short(whole)}
+    for name, block in blocks.items():
+        path = root / name
+        text = path.read_text()
+        mark = MEASURED.search(text)
+        if mark is None:
+            raise ValueError(f"{path} has no place for results")
+        fresh = text[: mark.end(1)] + block + text[mark.start(2) :]
+        if fresh != text:
+            path.write_text(fresh)
+            changed.append(path)
+    return changed
+
+
+def full(whole: Mapping[str, Any], name: str) -> str:
+    """All tables, with what they were measured on."""
+    machine, versions = whole["machine"], whole["versions"]
+    head = (
+        f"Commit `{whole['commit']}`, {whole['when'][:10]}; {machine['cpu']}, {machine['cores']} "
+        f"cores, {machine['memory_gib']} GiB; {machine['system']}; Python {versions['python']}. "
+        f"Raw: [`benchmarks/results/{name}`](../benchmarks/results/{name}).\n"
+    )
+    parts = [head]
+    for result in whole["results"]:
+        title, rows = result["title"], result["summary"]
+        if result["scenario"] == "cpu":
+            parts.append(
+                f"**CPU per delivered frame.** {title}; medians of {result['rounds']} rounds of "
+                f"{result['seconds']:g} s.\n\n{_cpu(rows)}"
+            )
+        else:
+            parts.append(
+                f"**Memory per connection.** {title}; slope from {result['base']} connections, "
+                f"median of {result['rounds']} rounds.\n\n{_memory(rows)}"
+            )
+    return "\n".join(parts)
+
+
+def short(whole: Mapping[str, Any]) -> str:
+    """A few lines for the front page."""
+    lines = []
+    for result in whole["results"]:
+        rows = {row["subject"]: row for row in result["summary"]}
+        if result["scenario"] == "cpu" and "server" in rows:
+            row, floor = rows["server"], rows.get("floor")
+            ratio = f", {row['ratio']['median']:.2f} × a plain C `send()` loop" if floor else ""
+            lines.append(
+                f"- {result['title']}: **{row['us_per_frame']:.1f} µs of CPU per delivered frame** "
+                f"for the whole server{ratio}; tick to receipt {row['p50_ms']:.1f} ms (median), "
+                f"{row['p99_ms']:.1f} ms (99 %)."
+            )
+        elif result["scenario"] == "memory" and {"relay", "server"} <= rows.keys():
+            relay = rows["relay"]["resident"]["median"] / 1000
+            server = rows["server"]["resident"]["median"] / 1000
+            lines.append(
+                f"- Memory per listener: **{server:.1f} kB** in the whole server, of which "
+                f"{relay:.1f} kB in the relay."
+            )
+    machine = whole["machine"]
+    return (
+        f"Measured on {machine['cores']} cores shared with the load client "
+        f"([how, and what it does not say](docs/benchmarks.md)):\n\n" + "\n".join(lines) + "\n"
+    )
+
+
+def _cpu(rows: Sequence[Mapping[str, Any]]) -> str:
+    def ratio(row: Mapping[str, Any]) -> str:
+        r = row["ratio"]
+        return f"{r['median']:.3f} ({r['low']:.2f}–{r['high']:.2f})" if r else "–"
+
+    columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "subject": _name,
+        "µs / frame": lambda r: f"{r['us_per_frame']:.2f}",
+        "× floor": ratio,
+        "both ends, µs": lambda r: f"{r['both_us_per_frame']:.2f}",
+        "delivered": lambda r: f"{r['delivered']:.1%}",
+        "p50 / p99 / p99.9 ms": lambda r: (
+            f"{r['p50_ms']:.1f} / {r['p99_ms']:.1f} / {r['p999_ms']:.1f}"
+        ),
+        "load client, cores": lambda r: f"{r['client']:.2f}",
+        "others, cores": lambda r: f"{r['others']:.2f}",
+    }
+    return _markdown(columns, rows)
+
+
+def _memory(rows: Sequence[Mapping[str, Any]]) -> str:
+    def kb(what: str) -> Callable[[Mapping[str, Any]], str]:
+        def text(row: Mapping[str, Any]) -> str:
+            spread = row[what]
+            low, high = spread["low"] / 1000, spread["high"] / 1000
+            return f"{spread['median'] / 1000:.2f} ({low:.2f}–{high:.2f})"
+
+        return text
+
+    columns = {
+        "subject": _name,
+        "resident, kB": kb("resident"),
+        "TCP buffers of both ends, kB": kb("tcp_buffers"),
+    }
+    return _markdown(columns, rows)
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    subject = str(row["subject"])
+    return NAMES.get(subject, subject)
+
+
+def _markdown(
+    columns: Mapping[str, Callable[[Mapping[str, Any]], str]], rows: Sequence[Mapping[str, Any]]
+) -> str:
+    lines = ["| " + " | ".join(columns) + " |"]
+    lines.append("|" + "|".join("---" if i == 0 else "---:" for i in range(len(columns))) + "|")
+    lines += ["| " + " | ".join(text(row) for text in columns.values()) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
