@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import resource
 import signal
 import sqlite3
@@ -34,6 +35,8 @@ from roomserver.rooms.registry import Rooms
 from roomserver.store.accounts import FileAccountStore
 from roomserver.store.memory import MemoryRoomStore
 
+# A connection that sends no whole request for so long is closed.
+IDLE_HTTP_S = 75.0
 # Of the time to shut down in: what requests under way, and what TLS still has to send, may take.
 HTTP_SHARE = 0.2
 TLS_SHARE = 0.2
@@ -115,6 +118,7 @@ class Server:
                 app,
                 access_log=None,
                 handle_signals=False,
+                keepalive_timeout=IDLE_HTTP_S,
                 shutdown_timeout=settings.shutdown_s * HTTP_SHARE,
             )
             failures = MemoryStorage()
@@ -207,7 +211,8 @@ class Server:
                 addresses = runner.addresses
         except OSError as error:
             where = str(unix) if unix is not None else f"{settings.host}:{settings.port}"
-            raise ConfigError(f"cannot listen on {where}: {error.strerror or error}") from None
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            raise ConfigError(f"cannot listen on {where}: {reason}") from None
         scheme = "https" if self._bridge is not None else "http"
         self.urls = [_url(scheme, address) for address in addresses]
         if unix is not None:

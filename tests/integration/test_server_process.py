@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 import bcrypt
@@ -66,6 +67,27 @@ async def test_sigterm_says_1001_to_everyone_and_ends_in_time(tmp_path: Path) ->
                 assert code == 0
                 assert time.monotonic() - asked < 5
                 transport.abort()
+
+
+async def test_a_request_that_never_ends_does_not_hold_the_shutdown_up(tmp_path: Path) -> None:
+    with ServerProcess.start(tmp_path, "--shutdown-s", "3") as server:
+        address = urlsplit(server.url)
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        writer.write(
+            b"POST /auth/broadcaster HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 1000\r\n\r\n{"
+        )
+        await writer.drain()
+        idle_reader, idle_writer = await asyncio.open_connection(address.hostname, address.port)
+        asked = time.monotonic()
+        server.signal(signal.SIGTERM)
+        assert await asyncio.to_thread(server.process.wait, 10) == 0
+        assert time.monotonic() - asked < 3
+        writer.close()
+        idle_writer.close()
+        assert not await idle_reader.read()
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
 
 
 async def test_a_second_server_in_the_same_place_says_why_it_cannot_start(tmp_path: Path) -> None:
@@ -213,6 +235,25 @@ async def test_starting_and_stopping_in_one_process_leaves_nothing(tmp_path: Pat
     after = resources()
     assert len(after[0]) == len(before[0]), after[0] ^ before[0]
     assert after[1:] == before[1:]
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("roomserver.edge.requests.BODY_TIMEOUT_S", 0.1)
+    server = Server(Settings(port=0, data_dir=tmp_path, bcrypt_rounds=4))
+    await server.start()
+    address = urlsplit(server.urls[0])
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    writer.write(
+        b"POST /auth/room/join HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Content-Length: 10\r\n\r\n{"
+    )
+    answer = await reader.readuntil(b"}")
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b'"code":"request_timeout"' in answer
+    writer.close()
+    await server.stop()
 
 
 async def test_a_start_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:

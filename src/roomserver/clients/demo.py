@@ -69,7 +69,7 @@ async def run_demo(
 
     Raises:
         ClientError: The broadcast failed.
-        OSError: The port cannot be listened on.
+        ConfigError: The port cannot be listened on.
     """
     with tempfile.TemporaryDirectory(prefix="roomserver-demo-") as directory:
         # Not from the environment: a demonstration is the same everywhere.

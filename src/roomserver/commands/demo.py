@@ -10,6 +10,7 @@ from rich.text import Text
 from roomserver.clients.wire import MAX_CHANNELS
 from roomserver.commands.client_options import run
 from roomserver.commands.console import fail, stderr
+from roomserver.config import ConfigError
 
 
 def demo(
@@ -42,8 +43,8 @@ def demo(
                 lambda title: Display(stderr, title),
             )
         )
-    except OSError as error:
-        fail(f"port {port} on {host}: {error.strerror or error}", code=1)
+    except ConfigError as error:
+        fail(str(error), code=1)
 
 
 def register(app: typer.Typer) -> None:

@@ -77,7 +77,13 @@ async def websocket(request: web.Request) -> web.StreamResponse:
             "bytes before the answer to the upgrade",
             headers={"Connection": "close"},
         )
-    descriptor = os.dup(transport.get_extra_info("socket").fileno())
+    try:
+        descriptor = os.dup(transport.get_extra_info("socket").fileno())
+    except OSError as error:
+        log.warning("handover_failed", reason=error.strerror)
+        raise Problem.later(
+            503, ProblemCode.BUSY, "the server has no room for more connections", after_s=10.0
+        ) from None
     # Closes aiohttp's descriptor without a FIN: the connection lives on in the copy.
     transport.abort()
     try:

@@ -31,6 +31,7 @@ class ProblemCode(StrEnum):
     NOT_FOUND = "not_found"
     ORIGIN_NOT_ALLOWED = "origin_not_allowed"
     RATE_LIMITED = "rate_limited"
+    REQUEST_TIMEOUT = "request_timeout"
     ROOM_CLOSED = "room_closed"
     ROOM_NOT_FOUND = "room_not_found"
     SHUTTING_DOWN = "shutting_down"

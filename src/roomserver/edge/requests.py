@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TypeVar
 
 import msgspec
@@ -11,18 +12,29 @@ from roomserver.auth.passwords import InvalidPasswordError, password_bytes
 from roomserver.auth.tokens import TokenError
 from roomserver.edge.problems import Problem, ProblemCode
 from roomserver.edge.services import SERVICES
-from roomserver.store.records import Account
+from roomserver.store.records import Account, AuditEvent
+
+BODY_TIMEOUT_S = 30.0
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 
 async def read_body(request: web.Request, kind: type[T]) -> T:
-    """The JSON body. Raises Problem (400, 413, 415)."""
+    """The JSON body. Raises Problem (400, 408, 413, 415)."""
     if request.content_type != "application/json":
         raise Problem(
             415, ProblemCode.UNSUPPORTED_MEDIA_TYPE, "the body has to be application/json"
         )
-    body = await request.read()
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            body = await request.read()
+    except TimeoutError:
+        raise Problem(
+            408,
+            ProblemCode.REQUEST_TIMEOUT,
+            f"the body took longer than {BODY_TIMEOUT_S:g} s",
+            headers={"Connection": "close"},
+        ) from None
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
@@ -44,9 +56,13 @@ async def authenticate(request: web.Request) -> Account:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise _unauthorized(ProblemCode.UNAUTHORIZED, "an access token is needed")
+    services = request.app[SERVICES]
     try:
-        return await request.app[SERVICES].accounts.authenticate(token.strip())
+        return await services.accounts.authenticate(token.strip())
     except TokenError as error:
+        services.rooms.audit(
+            AuditEvent.INVALID_TOKEN, address=services.addresses.of(request), path=request.path
+        )
         code = ProblemCode.TOKEN_EXPIRED if error.expired else ProblemCode.TOKEN_INVALID
         raise _unauthorized(code, str(error)) from None
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from roomserver.auth.passwords import RoomPasswords
@@ -47,7 +48,7 @@ class Rooms:
     def __len__(self) -> int:
         return len(self._by_id)
 
-    def __iter__(self) -> Iterable[Room]:
+    def __iter__(self) -> Iterator[Room]:
         return iter(self._by_id.values())
 
     async def restore(self) -> None:
@@ -68,25 +69,25 @@ class Rooms:
         """A new room, kept when this returns. Raises PoolFullError."""
         room_id = str(uuid.uuid4())
         password_hash = await self._passwords.make(room_id, password)
-        while True:
-            code = self._make_code()
-            record = RoomRecord(
-                id=room_id,
-                code=code,
-                name=name or f"Room {code}",
-                password_hash=password_hash,
-                created_by=owner,
-                created_at=self._media.clock_us() / 1e6,
-                public=public,
-                metadata=metadata or {},
-                max_listeners=self._max_listeners,
+        try:
+            record = await self._keep(
+                RoomRecord(
+                    id=room_id,
+                    code="",
+                    name=name or "",
+                    password_hash=password_hash,
+                    created_by=owner,
+                    created_at=self._media.clock_us() / 1e6,
+                    public=public,
+                    metadata=metadata or {},
+                    max_listeners=self._max_listeners,
+                )
             )
-            try:
-                await self._store.create_room(record)
-            except CodeTakenError:
-                continue  # one in a billion, save for those at rest
-            break
-        room = self._open(record)
+            room = self._open(record)
+        except BaseException:
+            self._passwords.forget(room_id)
+            raise
+        code = record.code
         self.audit(AuditEvent.ROOM_CREATED, address=address, user=owner, room=room_id, code=code)
         return room
 
@@ -133,6 +134,17 @@ class Rooms:
         """Adds a line to the audit log."""
         at = self._media.clock_us() / 1e6
         self._store.audit(AuditRecord(event, at, address, user, room, details))
+
+    async def _keep(self, record: RoomRecord) -> RoomRecord:
+        """Finds a code, and a name if it has none, and gives the room to the store."""
+        while True:
+            code = self._make_code()
+            candidate = replace(record, code=code, name=record.name or f"Room {code}")
+            try:
+                await self._store.create_room(candidate)
+            except CodeTakenError:
+                continue  # one in a billion, save for those at rest
+            return candidate
 
     def _open(self, record: RoomRecord) -> Room:
         room = Room(
