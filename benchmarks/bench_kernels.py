@@ -9,13 +9,16 @@ others.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 import relaycore
-from benchmarks.conftest import Compare
+
+if TYPE_CHECKING:
+    from benchmarks.conftest import Compare
 
 SAMPLES = 960  # 20 ms at 48 kHz
 CHANNELS = (1, 2, 3, 8, 16, 17, 64)

@@ -531,7 +531,9 @@ def force_simd(name, /):
     guard._before = simd()
     if name is None:
         force_pcm_ops(NULL)
-    elif not force_pcm_ops(name.encode()):
+    elif name in simd_available():
+        force_pcm_ops(name.encode())
+    else:
         known = ", ".join(simd_available())
         raise ValueError(f"name: expected one of {known}, got {name!r}")
     return guard

@@ -23,6 +23,7 @@ from numpy.typing import DTypeLike, NDArray
 import relaycore
 
 VARIANTS = relaycore.simd_available()
+kernels: Any = relaycore  # for calls with types that mypy would refuse
 FLOATS = NDArray[np.float32]
 INTS = NDArray[np.int16]
 
@@ -387,6 +388,8 @@ def test_a_forced_instruction_set_lasts_without_a_context() -> None:
 def test_an_instruction_set_that_is_not_there_is_refused() -> None:
     with pytest.raises(ValueError, match=r"expected one of .*scalar, got 'mmx'"):
         relaycore.force_simd("mmx")
+    with pytest.raises(ValueError, match="got 3"):
+        kernels.force_simd(3)
     assert relaycore.simd() == VARIANTS[0]
 
 
@@ -452,7 +455,6 @@ def test_the_gil_is_free_while_a_kernel_runs() -> None:
 
 # --- misuse ----------------------------------------------------------------------------------
 
-kernels: Any = relaycore  # called with types that mypy would refuse
 PLANES = np.zeros((3, 8), np.float32)
 FRAMES = np.zeros((8, 3), np.float32)
 SHORTS = np.zeros((3, 8), np.int16)
