@@ -6,7 +6,8 @@
 // start at any byte, because it is written into and read from messages. Sizes are in samples per
 // channel (n) and may be anything from 0; so may the number of channels. Output never overlaps
 // input, and no function touches a byte outside what it is given. None allocates, locks or keeps
-// a pointer; all may be called from any thread.
+// a pointer; all may be called from any thread. Fastest are planes aligned to 64 bytes whose
+// distance is no multiple of 4096 bytes (those share few cache lines: up to twice the time).
 //
 // Numbers: 16-bit full scale is 2^15 both ways. To 16 bits: times 32768, round half to even (in
 // the default rounding mode), saturate, no dither, NaN becomes 0. From 16 bits: divide by 32768,
