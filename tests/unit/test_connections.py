@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
-from roomserver.protocol.codes import Role, RoomCloseReason
+from roomserver.protocol.codes import Role, RoomCloseReason, RoomState
 from roomserver.protocol.server import SourceStatus
-from roomserver.store.records import LeaveReason
+from roomserver.store.records import LeaveReason, RoomRecord
 from support.control_plane import ControlPlane
 from support.fake_media import START_S
 
@@ -304,6 +305,42 @@ async def test_a_room_is_closed_when_the_grace_period_is_over(plane: ControlPlan
     assert plane.timers.pending == 0
 
 
+async def test_a_permanent_room_waits_again_when_the_grace_period_is_over(
+    plane: ControlPlane,
+) -> None:
+    room = await plane.room()
+    room.record = replace(room.record, permanent=True)
+    plane.hang_up(plane.add_source(room))
+    assert room.state == "suspended"
+    plane.timers.advance(300)
+    assert room.state == "waiting"
+    plane.timers.advance(1_000_000)
+    plane.add_source(room)
+    assert room.state == "active"
+
+
+async def test_restored_rooms_wait_for_their_source_and_keep_their_deadline(
+    plane: ControlPlane,
+) -> None:
+    active = RoomRecord("a", "AAAAAA", "", b"", "owner", START_S, False, {}, RoomState.ACTIVE)
+    suspended = replace(
+        active, id="b", code="BBBBBB", state=RoomState.SUSPENDED, suspended_until=START_S + 100
+    )
+    waiting = replace(active, id="c", code="CCCCCC", state=RoomState.WAITING)
+    for record in (active, suspended, waiting):
+        await plane.store.create_room(record)
+    await plane.rooms.restore()
+    assert len(plane.rooms) == 3
+    states = [room.state.value for room in plane.rooms]
+    assert states == ["suspended", "suspended", "waiting"]
+    plane.timers.advance(100)
+    assert plane.rooms.find("bbbbbb") is None
+    plane.timers.advance(199)
+    assert plane.rooms.find("AAAAAA") is not None
+    plane.timers.advance(1)
+    assert [room.id for room in plane.rooms] == ["c"]
+
+
 async def test_a_waiting_room_has_no_deadline(plane: ControlPlane) -> None:
     room = await plane.room()
     plane.timers.advance(1_000_000)
@@ -463,14 +500,7 @@ async def test_connections_that_did_not_register_are_counted_by_address(
 
 async def test_a_full_room_says_so(plane: ControlPlane) -> None:
     room = await plane.room()
-    room.record = type(room.record)(
-        **{
-            field: getattr(room.record, field)
-            for field in room.record.__dataclass_fields__
-            if field != "max_listeners"
-        },
-        max_listeners=1,
-    )
+    room.record = replace(room.record, max_listeners=1)
     plane.add_listener(room)
     second = plane.add_listener(room)
     assert plane.media.last(second)["code"] == "room_full"
