@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -265,6 +266,14 @@ def test_a_server_that_goes_away_is_looked_for_again(run: Run, tmp_path: Path) -
             client.wait_for(r"cannot connect .*; next try in \d")
         assert broadcast.interrupt() == 0
         assert listen.interrupt() == 0
+
+
+def test_a_demo_whose_port_is_taken_is_one_line(run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        demo = run("demo", "--port", str(port))
+        assert demo.end() == 1
+    assert re.fullmatch(rf"error: [^\n]*127\.0\.0\.1:{port}[^\n]*\n", demo.said), demo.said
 
 
 def test_no_server_is_one_line(run: Run) -> None:
