@@ -54,7 +54,7 @@ wheel: $(STAMPS)/dev ## build sdist and wheel, repair, install in a clean enviro
 build: $(STAMPS)/dev $(STAMPS)/native ## environment for development, extension built in place
 
 clean: ## remove the environment and everything built
-	rm -rf $(VENV) build dist wheelhouse .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) build dist wheelhouse .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
 	rm -f src/relaycore/_core.cpp src/relaycore/_core.*.so
 	rm -rf src/*.egg-info
 
