@@ -13,8 +13,8 @@ std::unique_ptr<JitterPort> JitterPort::create(const JitterConfig& config) noexc
   port->rings_.reset(new (std::nothrow) ChannelRing[config.channels]);
   if (port->rings_ == nullptr) return nullptr;
   for (unsigned c = 0; c < config.channels; ++c) {
-    // More than the buffer's window, so that the window and not the ring is what drops.
-    if (!port->rings_[c].init(std::size_t{config.sample_rate} * 3 / 2)) return nullptr;
+    // As much as the buffer's window: what is pushed without a pop has as much room as there.
+    if (!port->rings_[c].init(std::size_t{config.sample_rate} * 5 / 4)) return nullptr;
   }
   port->publish();
   return port;
