@@ -58,7 +58,7 @@ class RelayThread {
 
   // ---- this thread only, from here on ----
 
-  // Commands.
+  // Commands (relay_commands.cpp).
   void attach(std::unique_ptr<Connection> connection, Ref<Text> response);
   void bind_listener(uint64_t connection, uint64_t room, Ref<RoomCounters> counters,
                      const Subscription& subscription, Ref<Text> reply, uint16_t known_stream,
@@ -121,6 +121,7 @@ class RelayThread {
   void use_realtime_scheduling() noexcept;
   void arm_timer();
   void handle_events(int timeout_ms);
+  bool watch(Connection& connection) noexcept;
   void run_tasks();
   void run_ticks();
   void run_passes();

@@ -1,0 +1,330 @@
+"""Connections of a relay: messages, ends, figures, life and misuse."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import socket
+import struct
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from relaycore import Relay, RelayClosedError, Subscription
+from relaycore.events import (
+    BinaryReceived,
+    CloseReason,
+    ConnectionClosed,
+    RoomReport,
+    TextReceived,
+)
+from support.peer import BINARY, CLOSE, PING, PONG, TEXT, Closed, Events, Peer, mask
+from support.relay_room import (
+    ALL,
+    ANNOUNCE,
+    RATE,
+    Source,
+    bind_listener,
+    bind_source,
+    noise,
+)
+
+# ---- texts ----
+
+
+def test_texts_go_both_ways_in_order(relay: Relay, events: Events) -> None:
+    peer = Peer.attach(relay, response=b"")
+    for i in range(100):
+        peer.send_json(type="count", i=i)
+    for i in range(100):
+        text = events.wait(TextReceived)
+        assert text.data == f'{{"type": "count", "i": {i}}}'
+        relay.send(peer.connection, f'{{"type":"echo","i":{i}}}')
+    assert [peer.next_text()["i"] for _ in range(100)] == list(range(100))
+
+
+def test_a_stamped_text_tells_when_it_was_written(relay: Relay) -> None:
+    peer = Peer.attach(relay)
+    before = relay.clock_us()
+    relay.send(peer.connection, '{"type":"pong","sent":', stamp=True)
+    assert before <= peer.next_text()["sent"] <= relay.clock_us()
+
+
+def test_a_frame_does_not_wait_for_the_one_before_it_to_be_acknowledged(relay: Relay) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()),
+    ):
+        ours, _ = listener.accept()
+        with ours.dup() as watched:
+            relay.attach(ours)
+            assert watched.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+
+
+def test_binary_is_delivered_to_who_asks_for_it(relay: Relay, events: Events) -> None:
+    peer = Peer.attach(relay, deliver_binary=True)
+    peer.send(BINARY, b"\x00" * 100_000)
+    assert len(events.wait(BinaryReceived).data) == 100_000
+    relay.send(peer.connection, b"\x07bytes")
+    assert peer.receive() == b"\x07bytes"
+
+
+def test_a_connection_with_sixteen_unprocessed_texts_is_not_read_from(
+    relay: Relay, events: Events
+) -> None:
+    peer = Peer.attach(relay)
+    for i in range(40):
+        peer.send_json(i=i)
+    seen: list[Any] = []
+    while len(seen) < 16:
+        seen += relay.poll(limit=1)  # each poll counts the one before as processed
+    while len(seen) < 40:
+        seen += relay.poll()
+    assert len(seen) == 40
+
+
+# ---- ends ----
+
+
+def test_a_close_handshake_begun_by_the_peer_is_answered(relay: Relay, events: Events) -> None:
+    peer = Peer.attach(relay)
+    peer.send(CLOSE, struct.pack(">H", 3001) + b"bye")
+    assert peer.wait_closed().code == 3001
+    closed = events.wait(ConnectionClosed)
+    assert (closed.reason, closed.code, closed.detail) == (CloseReason.PEER_CLOSED, 3001, "bye")
+    assert peer.sock.recv(1) == b""
+
+
+def test_a_connection_is_closed_by_its_owner_after_a_last_text(
+    relay: Relay, events: Events
+) -> None:
+    peer = Peer.attach(relay)
+    relay.close_connection(peer.connection, 4403, "kicked", text='{"type":"error"}')
+    assert peer.next_text() == {"type": "error"}
+    assert peer.receive() == Closed(4403, "kicked")
+    closed = events.wait(ConnectionClosed)
+    assert (closed.reason, closed.code) == (CloseReason.CLOSED, 4403)
+
+
+def test_closing_a_room_ends_its_listeners_and_its_source(relay: Relay, events: Events) -> None:
+    room = relay.open_room()
+    listeners = [bind_listener(relay, room) for _ in range(5)]
+    source = bind_source(relay, room)
+    relay.close_room(room, text='{"type":"roomClosed"}')
+    for peer in [*listeners, source]:
+        assert peer.next_text() == {"type": "roomClosed"}
+        assert peer.wait_closed().code == 4410
+    for _ in range(6):
+        assert events.wait(ConnectionClosed).reason == CloseReason.ROOM_CLOSED
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "reason"),
+    [
+        (mask(BINARY, b"early"), 4400, CloseReason.PROTOCOL_ERROR),
+        (mask(TEXT, b"\xff"), 1007, CloseReason.PROTOCOL_ERROR),
+        (mask(TEXT, b"x" * 70_000), 1009, CloseReason.TOO_BIG),
+        (b"\x81\x01x", 1002, CloseReason.PROTOCOL_ERROR),
+        (b"\xf1\x80\x00\x00\x00\x00", 1002, CloseReason.PROTOCOL_ERROR),
+    ],
+    ids=["binary before registration", "bad UTF-8", "too big", "unmasked", "reserved bits"],
+)
+def test_bad_input_is_refused_with_its_code(
+    relay: Relay, events: Events, what: bytes, code: int, reason: CloseReason
+) -> None:
+    peer = Peer.attach(relay)
+    peer.sock.sendall(what)
+    assert peer.wait_closed().code == code
+    assert peer.sock.recv(1) == b"", "the connection is shut"
+    peer.close()
+    closed = events.wait(ConnectionClosed)
+    assert (closed.reason, closed.code) == (reason, code)
+
+
+def test_binary_from_a_listener_and_malformed_packets_are_refused(relay: Relay) -> None:
+    room = relay.open_room()
+    listener = bind_listener(relay, room)
+    listener.send(BINARY, b"x")
+    assert listener.wait_closed().code == 1003
+    source = bind_source(relay, room)
+    source.send(BINARY, b"not a packet")
+    assert source.wait_closed().code == 4400
+
+
+def test_who_does_not_register_in_time_is_closed() -> None:
+    with Relay(threads=1, register_timeout_s=0.1) as relay:
+        peer = Peer.attach(relay)
+        assert peer.wait_closed().code == 4408
+        assert Events(relay).wait(ConnectionClosed).reason == CloseReason.NOT_REGISTERED
+
+
+def test_a_silent_source_is_pinged_and_then_closed() -> None:
+    with Relay(threads=1, source_timeout_s=2.0, silence_timeout_s=0.2) as relay:
+        events = Events(relay)
+        peer = bind_source(relay, relay.open_room())
+        peer.answer_pings = False
+        assert peer.read_frame()[0] == PING
+        assert peer.wait_closed().code == 4408
+        assert events.wait(ConnectionClosed).reason == CloseReason.SOURCE_SILENT
+
+
+def test_a_source_that_floods_is_closed() -> None:
+    with Relay(threads=1, max_packets_per_s=50) as relay:
+        peer = bind_source(relay, relay.open_room())
+        with contextlib.suppress(OSError):
+            for i in range(60):
+                peer.send_packet(np.zeros((2, 1), np.int16), i)
+        assert peer.wait_closed().code == 4429
+
+
+def test_pings_of_the_peer_are_answered_in_place(relay: Relay) -> None:
+    peer = Peer.attach(relay)
+    peer.send(PING, b"abc")
+    assert peer.read_frame() == (PONG, b"abc")
+
+
+# ---- figures ----
+
+
+def test_inspect_and_counters_tell_what_was_sent(relay: Relay, events: Events) -> None:
+    room = relay.open_room()
+    source = Source(bind_source(relay, room), noise(2, 2.0))
+    source.start()
+    peers = [bind_listener(relay, room) for _ in range(4)]
+    for peer in peers:
+        for _ in range(10):
+            peer.next_frame()
+    relay.inspect(room)
+    listeners: list[Any] = []
+    while len(listeners) < 4:
+        listeners += events.wait(RoomReport).listeners
+    assert {row.connection for row in listeners} == {p.connection for p in peers}
+    assert all(row.frames_sent >= 10 for row in listeners)
+    counters = relay.counters()
+    assert counters.rooms[room].listeners == 4
+    assert counters.rooms[room].frames_sent >= 40
+    assert sum(t.listeners for t in counters.threads) == 4
+    source.stop()
+
+
+# ---- life and misuse ----
+
+
+def count(folder: str) -> int:
+    return len(list(Path(folder).iterdir()))
+
+
+def test_starting_and_stopping_leaves_nothing_behind() -> None:
+    def everything() -> tuple[int, int]:
+        gc.collect()
+        return count("/proc/self/fd"), count("/proc/self/task")
+
+    def once() -> None:
+        with Relay(threads=2) as relay:
+            room = relay.open_room()
+            source = bind_source(relay, room)
+            listener = bind_listener(relay, room)
+            source.send_packet(np.zeros((2, 4800), np.int16), 0)
+            source.send_packet(np.zeros((2, 4800), np.int16), 4800)
+            listener.next_frame()
+            closing = threading.Thread(target=relay.close)
+            closing.start()
+            assert listener.wait_closed().code == 1001
+            assert source.wait_closed().code == 1001
+            closing.join()
+            listener.close()
+            source.close()
+
+    once()
+    before = everything()
+    for _ in range(10):
+        once()
+    assert everything() == before
+
+
+def test_closing_says_goodbye_and_the_last_events_can_be_polled(
+    relay: Relay, events: Events
+) -> None:
+    peer = Peer.attach(relay)
+    relay.send(peer.connection, "{}")
+    assert peer.next_text() == {}
+    closing = threading.Thread(target=relay.close)
+    closing.start()
+    assert peer.wait_closed().code == 1001
+    closing.join()
+    assert events.wait(ConnectionClosed).reason == CloseReason.SHUTDOWN
+    with pytest.raises(RelayClosedError):
+        relay.open_room()
+    with pytest.raises(RelayClosedError):
+        relay.send(peer.connection, "x")
+    relay.close()
+
+
+def test_a_relay_that_is_forgotten_ends_by_itself() -> None:
+    before = count("/proc/self/task")
+    relay = Relay(threads=2)
+    assert count("/proc/self/task") == before + 2
+    del relay
+    gc.collect()
+    assert count("/proc/self/task") == before
+
+
+def test_misuse_raises_and_harms_nobody(relay: Relay, tmp_path: Path) -> None:
+    room = relay.open_room()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        relay.attach(9999)
+    with (tmp_path / "file").open("w") as file, pytest.raises(OSError, match="non-socket"):
+        relay.attach(file.fileno())
+    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with left, right, pytest.raises(ValueError, match="invalid argument"):
+        relay.attach(left)
+    with socket.socket() as unconnected, pytest.raises(OSError, match="not connected"):
+        relay.attach(unconnected)
+    with pytest.raises(ValueError, match="channels must be from 1 to 64"):
+        relay.bind_source(
+            1,
+            room,
+            stream=1,
+            channels=65,
+            sample_rate=RATE,
+            encoding="pcm_s16le",
+            announce=ANNOUNCE,
+        )
+    with pytest.raises(ValueError, match="faders"):
+        Subscription(faders=[5.0])
+    with pytest.raises(ValueError, match="channels"):
+        Subscription(channels=[64])
+    with pytest.raises(TypeError):
+        relay.bind_listener(1, room, None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="1005"):
+        relay.close_connection(1, 1005)
+    for gone in (0, 1, 77 << 8, 2**63, 255):
+        relay.send(gone, "nobody")
+        relay.bind_listener(gone, room, ALL)
+        relay.close_connection(gone, 1000)
+        relay.close_room(gone)
+        relay.unbind_source(gone)
+        relay.send_room(gone, "nobody")
+        relay.inspect(gone)
+    peer = bind_listener(relay, room)
+    relay.send(peer.connection, '{"type":"alive"}')
+    assert peer.next_text() == {"type": "alive"}
+
+
+def test_any_thread_may_send(relay: Relay) -> None:
+    peer = Peer.attach(relay)
+
+    def talk() -> None:
+        for _ in range(200):
+            relay.send(peer.connection, '{"type":"x"}')
+
+    threads = [threading.Thread(target=talk) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(800):
+        assert peer.next_text() == {"type": "x"}
+    for thread in threads:
+        thread.join()
