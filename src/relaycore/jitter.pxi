@@ -62,6 +62,12 @@ cdef class Frame:
         )
 
 
+cdef int check_alone(Popped result) except -1:
+    if result == Popped.busy:
+        raise RuntimeError("pop() while another thread pops: one thread at a time")
+    return 0
+
+
 @cython.final
 cdef class JitterBuffer:
     """Packets of C channels on one timeline; played frame by frame at the source's pace.
@@ -102,7 +108,6 @@ cdef class JitterBuffer:
 
     cdef unique_ptr[JitterPort] port
     cdef unsigned channel_count
-    cdef object spare
 
     def __cinit__(self, Py_ssize_t channels, Py_ssize_t sample_rate, *, Py_ssize_t frame_ms=20,
                   target_ms=None, uint64_t origin=0):
@@ -269,10 +274,13 @@ cdef class JitterBuffer:
             raise ValueError(f"now_ns: expected a time within 2**62 ns, got {now}")
         into = out
         if into is None:
-            # Kept until a frame was written to it: most calls of a polling caller give none.
-            into, self.spare = self.spare, None
-            if into is None:
-                into = np.empty((self.channel_count, port.max_frame_samples()), _FLOAT32)
+            if now < port.stats().next_deadline_ns:
+                # Nothing can be due, so no array is made: most calls of a polling caller end here.
+                with nogil:
+                    result = port.pop(now, NULL, info)
+                check_alone(result)
+                return None
+            into = np.empty((self.channel_count, port.max_frame_samples()), _FLOAT32)
         take_run(into, &target, "out", True)
         try:
             width = target.whole.shape[1] if target.whole.ndim == 2 else 0
@@ -291,11 +299,8 @@ cdef class JitterBuffer:
                 result = port.pop(now, planes, info)
         finally:
             PyBuffer_Release(&target.whole)
+        check_alone(result)
         if result != Popped.frame:
-            if out is None:
-                self.spare = into
-            if result == Popped.busy:
-                raise RuntimeError("pop() while another thread pops: one thread at a time")
             return None
         cdef Frame frame = Frame.__new__(Frame)
         frame.index = info.index

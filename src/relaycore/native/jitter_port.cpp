@@ -71,7 +71,8 @@ JitterPort::Popped JitterPort::pop(std::int64_t now_ns, float* const* planes,
     });
   }
   if (finishing) buffer_->finish();
-  const bool played = buffer_->tick(now_ns, planes, info) == JitterBuffer::Tick::frame;
+  const bool played =
+      planes != nullptr && buffer_->tick(now_ns, planes, info) == JitterBuffer::Tick::frame;
   publish();
   popping_.leave();
   return played ? Popped::frame : Popped::none;

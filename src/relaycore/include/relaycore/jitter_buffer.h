@@ -82,8 +82,8 @@ struct FrameInfo {
 
 class JitterBuffer {
  public:
-  // nullptr: a value out of its range, or no memory. Takes and touches all memory, 130 KiB to
-  // 530 KiB a channel by rate: not for the audio thread.
+  // nullptr: a value out of its range, or no memory. Takes and touches all memory, 70 KiB to
+  // 560 KiB a channel by rate: not for the audio thread.
   static std::unique_ptr<JitterBuffer> create(const JitterConfig& config) noexcept;
 
   ~JitterBuffer();

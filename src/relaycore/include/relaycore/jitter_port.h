@@ -49,7 +49,7 @@ class JitterPort {
 
   // ---- popping thread ----
 
-  // Takes in what was pushed; then, if one is due, plays a frame.
+  // Takes in what was pushed; then, if one is due and there are planes for it, plays a frame.
   Popped pop(std::int64_t now_ns, float* const* planes, FrameInfo& info) noexcept;
 
   // ---- any thread ----
