@@ -78,7 +78,7 @@ def save(results: Sequence[dict[str, Any]], path: Path | None = None) -> Path:
     if path is None:
         RESULTS.mkdir(parents=True, exist_ok=True)
         parts = [whole["when"][:10], whole["commit"], *(r["scenario"] for r in results)]
-        stem = "-".join(re.sub(r"[^\w+.]", "", str(part)) for part in parts)
+        stem = "-".join(re.sub(r"[^\w+.-]", "", str(part)) for part in parts)
         path = RESULTS / f"{stem}.json"
         number = 2
         while path.exists():
