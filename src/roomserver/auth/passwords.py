@@ -21,7 +21,8 @@ from typing import TypeVar
 import bcrypt
 
 MAX_PASSWORD_BYTES = 72  # bcrypt reads no more
-LOWER_PRIORITY = 10
+LOWER_PRIORITY = 10  # added to the nice value
+LOWEST_PRIORITY = 19
 
 
 class InvalidPasswordError(ValueError):
@@ -91,9 +92,11 @@ class PasswordPool:
 
 
 def _lower_priority() -> None:
-    # Linux keeps a priority per thread. Where this is not allowed or not known, bcrypt runs as is.
+    # Linux keeps a priority per thread, here that of the thread that made this one. Where this is
+    # not allowed or not known, bcrypt runs as is.
     with contextlib.suppress(OSError, AttributeError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWER_PRIORITY)
+        nice = os.getpriority(os.PRIO_PROCESS, 0) + LOWER_PRIORITY
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(nice, LOWEST_PRIORITY))
 
 
 _process_key = secrets.token_bytes(32)
