@@ -127,7 +127,11 @@ cdef class Subscription:
 
 
 cdef bytes _utf8(object text):
-    """Text as UTF-8; None is nothing."""
+    """Text as UTF-8; None is nothing.
+
+    Keep the result in a variable before a call of the core gets it: as a string_view it is only
+    borrowed, and Cython drops a temporary before the call.
+    """
     if text is None:
         return b""
     if not isinstance(text, str):
@@ -318,7 +322,8 @@ cdef class Relay:
 
     def close_room(self, room, *, text=None, code=4410):
         """Ends a room: its listeners and its source get `text` and are closed with `code`."""
-        _check(self.core().close_room(room, _utf8(text), _close_code(code)))
+        cdef bytes last = _utf8(text)
+        _check(self.core().close_room(room, last, _close_code(code)))
 
     def bind_source(self, connection, room, *, stream, channels, sample_rate, encoding, announce,
                     frame_ms=20, buffer_ms=None, reply=None):
@@ -334,6 +339,7 @@ cdef class Relay:
         """
         cdef capi.SourceBinding binding
         cdef bytes announcement = _utf8(announce)
+        cdef bytes answer = _utf8(reply)
         if not 1 <= stream <= 65535:
             raise ValueError(f"stream must be from 1 to 65535, not {stream!r}")
         if not 1 <= channels <= _MAX_CHANNELS:
@@ -353,7 +359,7 @@ cdef class Relay:
         binding.frame_ms = frame_ms
         binding.buffer_ms = 0.0 if buffer_ms is None else max(float(buffer_ms), 1.0)
         binding.announce = announcement
-        _check(self.core().bind_source(binding, _utf8(reply)))
+        _check(self.core().bind_source(binding, answer))
 
     def unbind_source(self, connection):
         """The source says goodbye: what is buffered is played out, then StreamEnded comes."""
@@ -373,13 +379,15 @@ cdef class Relay:
         if not 0 <= burst_ms <= 2000:
             raise ValueError(f"burst_ms must be from 0 to 2000, not {burst_ms!r}")
         cdef uint64_t start = 0 if from_timestamp is None else max(from_timestamp, 1)
-        _check(self.core().bind_listener(connection, room, subscription.wish, _utf8(reply),
+        cdef bytes answer = _utf8(reply)
+        _check(self.core().bind_listener(connection, room, subscription.wish, answer,
                                          known_stream, burst_ms, start))
 
     def subscribe(self, connection, Subscription subscription not None, *, reply=None):
         """Changes what a listener hears, at one frame boundary: `reply` stands right before the
         first frame that reflects it. From mix to mix the gains move over that frame."""
-        _check(self.core().subscribe(connection, subscription.wish, _utf8(reply)))
+        cdef bytes answer = _utf8(reply)
+        _check(self.core().subscribe(connection, subscription.wish, answer))
 
     def send(self, connection, text, *, stamp=False):
         """Sends a message: str as text, bytes as binary.
@@ -399,14 +407,16 @@ cdef class Relay:
 
     def send_room(self, room, text):
         """Sends a text to every listener of a room, behind the frames that are out already."""
-        _check(self.core().send_room(room, _utf8(text)))
+        cdef bytes data = _utf8(text)
+        _check(self.core().send_room(room, data))
 
     def close_connection(self, connection, code, detail="", *, text=None):
         """Closes a connection: `text`, then a close frame with `code` and `detail` (123 bytes)."""
         cdef bytes reason = _utf8(detail)
+        cdef bytes last = _utf8(text)
         if len(reason) > 123:
             raise ValueError("close_connection: detail is over 123 bytes")
-        _check(self.core().close_connection(connection, _close_code(code), reason, _utf8(text)))
+        _check(self.core().close_connection(connection, _close_code(code), reason, last))
 
     def inspect(self, room):
         """Asks for a RoomReport of every relay thread that has listeners of the room."""
