@@ -15,6 +15,8 @@ from relaycore import Frame, JitterBuffer
 from support.jitter_model import JitterModel, ModelFrame, Packet
 
 NS_PER_S = 1_000_000_000
+MS = 1_000_000
+MAX_U64 = 2**64 - 1
 START_NS = 5 * NS_PER_S
 
 
@@ -35,6 +37,12 @@ def signal(timestamp: int, n: int, channel: int = 0) -> NDArray[np.float32]:
     mixed ^= mixed >> np.uint64(29)
     mixed *= np.uint64(0xBF58476D1CE4E5B9)
     return ((mixed >> np.uint64(40)).astype(np.float32) / np.float32(2**23)) - np.float32(1)
+
+
+def moved(packet: Sent, by: int) -> Sent:
+    """The packet with another timestamp, modulo 2**64."""
+    timestamp = (packet.timestamp + by) % 2**64
+    return Sent(packet.arrival_ns, packet.channel, timestamp, packet.samples)
 
 
 def steady(
@@ -87,6 +95,11 @@ def play(
         last = packet.arrival_ns
     pop_until(last if until_ns is None else until_ns)
     return frames
+
+
+def heard(frames: list[Frame], channel: int = 0) -> NDArray[np.float32]:
+    """All samples of one channel, one frame after another."""
+    return np.concatenate([frame.samples[channel] for frame in frames])
 
 
 def finish(buffer: JitterBuffer) -> list[Frame]:
