@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from benchmarks.child import ROOT
 MEASURED: Final = re.compile(
     r"(<!-- measured:begin[^>]*-->\n).*?(<!-- measured:end -->)", re.DOTALL
 )
+BUSY_CORES: Final = 0.3  # the source, and what a system does anyway, stay well below
 NAMES: Final = {
     "floor": "a plain C `send()` loop",
     "relay": "`relaycore.Relay` in a Python program",
@@ -61,7 +62,7 @@ def full(whole: Mapping[str, Any], name: str) -> str:
         if result["scenario"] == "cpu":
             parts.append(
                 f"**CPU per delivered frame.** {title}; medians of {result['rounds']} rounds of "
-                f"{result['seconds']:g} s.\n\n{_cpu(rows)}"
+                f"{result['seconds']:g} s.\n\n{_cpu(rows)}{_busy(rows)}"
             )
         else:
             parts.append(
@@ -79,10 +80,11 @@ def short(whole: Mapping[str, Any]) -> str:
         if result["scenario"] == "cpu" and "server" in rows:
             row, floor = rows["server"], rows.get("floor")
             ratio = f", {row['ratio']['median']:.2f} × a plain C `send()` loop" if floor else ""
+            busy = " on a machine busy with other work" if _busy(rows.values()) else ""
             lines.append(
                 f"- {result['title']}: **{row['us_per_frame']:.1f} µs of CPU per delivered frame** "
                 f"for the whole server{ratio}; tick to receipt {row['p50_ms']:.1f} ms (median), "
-                f"{row['p99_ms']:.1f} ms (99 %)."
+                f"{row['p99_ms']:.1f} ms (99 %){busy}."
             )
         elif result["scenario"] == "memory" and {"relay", "server"} <= rows.keys():
             relay = rows["relay"]["resident"]["median"] / 1000
@@ -95,6 +97,17 @@ def short(whole: Mapping[str, Any]) -> str:
     return (
         f"Measured on {machine['cores']} cores shared with the load client "
         f"([how, and what it does not say](docs/benchmarks.md)):\n\n" + "\n".join(lines) + "\n"
+    )
+
+
+def _busy(rows: Iterable[Mapping[str, Any]]) -> str:
+    """A remark when other programs had a good part of a core, empty otherwise."""
+    others = max(row["others"] for row in rows)
+    if others < BUSY_CORES:
+        return ""
+    return (
+        f"\nOther programs used up to {others:.1f} cores meanwhile: all subjects met that alike, "
+        "but delays are longer than they would be alone, and ratios less sharp.\n"
     )
 
 
