@@ -41,8 +41,7 @@ inline int64_t clock_ns(clockid_t clock) {
 }
 inline int64_t monotonic_ns() { return clock_ns(CLOCK_MONOTONIC); }
 
-// CPU time clock of another process, all its threads, to the nanosecond: what
-// clock_getcpuclockid() computes, which the C library offers for the same thing.
+// The CPU time of another process, all its threads, as a clock with nanoseconds.
 inline clockid_t cpu_clock_of(pid_t pid) {
   clockid_t clock{};
   if (clock_getcpuclockid(pid, &clock) != 0) die("no such process to measure");
