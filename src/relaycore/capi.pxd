@@ -131,7 +131,6 @@ cdef extern from "relaycore/status.h" namespace "relaycore" nogil:
         out_of_memory
         system_error
         closed
-        busy
         unavailable
 
 cdef extern from "relaycore/packet.h" namespace "relaycore" nogil:

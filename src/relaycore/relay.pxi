@@ -38,8 +38,6 @@ cdef int _check(capi.Status status) except -1:
         raise OSError(errno, os.strerror(errno))
     if status == capi.Status.closed:
         raise RelayClosedError("the relay is closed")
-    if status == capi.Status.busy:
-        raise RuntimeError("Relay.poll: another thread is polling")
     if status == capi.Status.unavailable:
         raise RelayUnavailableError("Relay needs Linux (epoll); rings, jitter buffer and kernels work here")
     raise ValueError("invalid argument")
@@ -229,6 +227,7 @@ cdef class Relay:
 
     cdef unique_ptr[capi.Relay] relay
     cdef vector[capi.Event*] polled
+    cdef capi.Role polling
 
     def __init__(self, *, threads=None, realtime=True, max_lag_ms=500, evict_after_s=15.0,
                  register_timeout_s=10.0, max_text_bytes=65536, max_binary_bytes=2 << 20,
@@ -292,8 +291,13 @@ cdef class Relay:
         cdef size_t most = limit
         if most == 0:
             raise ValueError("limit must be at least 1")
-        _check(self.core().poll(most, self.polled))
-        return [_event(event) for event in self.polled]
+        if not self.polling.enter():
+            raise RuntimeError("Relay.poll: another thread is polling")
+        try:
+            _check(self.core().poll(most, self.polled))
+            return [_event(event) for event in self.polled]
+        finally:
+            self.polling.leave()
 
     def attach(self, sock, response=b"", *, deliver_binary=False):
         """Takes a connected stream socket over and returns the connection's id.
@@ -332,7 +336,7 @@ cdef class Relay:
         stream: the session's number in this room, 1 to 65,535; on the wire in every frame.
         channels: 1 to 64. sample_rate: 8000 to 96000 Hz, the usual ones. frame_ms: 5 to 60.
         encoding: of its packets.
-        buffer_ms: target of the jitter buffer, 0 to 2000; None: adaptive.
+        buffer_ms: target of the jitter buffer, 0 to 1000; None: adaptive.
         announce: what every listener is told before the stream's first frame: a JSON object cut
             where a number belongs. The relay appends the first timestamp and the closing brace.
         reply: sent to the source as it becomes one.
@@ -349,7 +353,7 @@ cdef class Relay:
         if frame_ms not in _FRAME_MS:
             raise ValueError(f"frame_ms must be one of {_FRAME_MS}, not {frame_ms!r}")
         if buffer_ms is not None:
-            _number(buffer_ms, "buffer_ms", 0.0, 2000.0)
+            _number(buffer_ms, "buffer_ms", 0.0, 1000.0)
         binding.connection = connection
         binding.room = room
         binding.stream = stream

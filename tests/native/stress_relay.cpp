@@ -47,6 +47,7 @@ class Worker {
 
   ~Worker() {
     for (Client& client : clients_) ::close(client.fd);
+    for (int copy : copies_) ::close(copy);
   }
 
   void run(Clock::time_point end) {
@@ -80,6 +81,7 @@ class Worker {
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0) return;
     set_nonblocking(ends[1]);
+    if (pick(8) == 0) copies_.push_back(dup(ends[0]));  // the relay is not the only one to hold it
     Client client;
     client.fd = ends[1];
     client.reads = pick(8) != 0;
@@ -162,28 +164,37 @@ class Worker {
         }
         continue;
       }
-      constexpr uint32_t kSamples = 48;
-      uint8_t message[8 + kHeaderBytes + 8 * kSamples * 2] = {};
-      size_t payload = sizeof message - 8;
-      message[0] = 0x82;
-      message[1] = 0x80 | 126;
-      message[2] = static_cast<uint8_t>(payload >> 8);
-      message[3] = static_cast<uint8_t>(payload);
-      PacketHeader header{1, 1, 0, 0, 0, 8, 0, kSamples, client.timestamp, 1};
-      write_packet_header(message + 8, header);
-      ssize_t sent = ::send(client.fd, message, sizeof message, MSG_NOSIGNAL);
-      if (sent == static_cast<ssize_t>(sizeof message)) {
-        client.timestamp += kSamples;
-      } else if (sent > 0) {
-        ::shutdown(client.fd, SHUT_RDWR);  // a packet that is cut in half
+      // Now and then far ahead of its room, so that the rings fill and reading pauses.
+      unsigned bursts = pick(30) == 0 ? 400 : 1;
+      while (bursts-- && feed(client)) {
       }
     }
+  }
+
+  bool feed(Client& client) {
+    constexpr uint32_t kSamples = 48;
+    uint8_t message[8 + kHeaderBytes + 8 * kSamples * 2] = {};
+    size_t payload = sizeof message - 8;
+    message[0] = 0x82;
+    message[1] = 0x80 | 126;
+    message[2] = static_cast<uint8_t>(payload >> 8);
+    message[3] = static_cast<uint8_t>(payload);
+    PacketHeader header{1, 1, 0, 0, 0, 8, 0, kSamples, client.timestamp, 1};
+    write_packet_header(message + 8, header);
+    ssize_t sent = ::send(client.fd, message, sizeof message, MSG_NOSIGNAL);
+    if (sent == static_cast<ssize_t>(sizeof message)) {
+      client.timestamp += kSamples;
+      return true;
+    }
+    if (sent > 0) ::shutdown(client.fd, SHUT_RDWR);  // a packet that is cut in half
+    return false;
   }
 
   void drain() {
     char buffer[65536];
     for (size_t i = 0; i < clients_.size();) {
       ssize_t n = clients_[i].reads ? ::recv(clients_[i].fd, buffer, sizeof buffer, 0) : -1;
+      if (n > 10) answer_ping(clients_[i], reinterpret_cast<uint8_t*>(buffer) + n - 10);
       if (n == 0) {
         ::close(clients_[i].fd);
         clients_.erase(clients_.begin() + static_cast<long>(i));
@@ -194,10 +205,19 @@ class Worker {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
 
+  // A ping stands at the end of what is sent together.
+  void answer_ping(Client& client, const uint8_t* tail) {
+    if (tail[0] != 0x89 || tail[1] != 8) return;
+    uint8_t pong[14] = {0x8a, 0x88};
+    std::memcpy(pong + 6, tail + 2, 8);
+    [[maybe_unused]] ssize_t n = ::send(client.fd, pong, sizeof pong, MSG_NOSIGNAL);
+  }
+
   Relay& relay_;
   std::mt19937 random_;
   std::atomic<uint64_t>& attached_;
   std::vector<Client> clients_;
+  std::vector<int> copies_;
   std::vector<uint64_t> rooms_;
   uint64_t streams_ = 0;
 };

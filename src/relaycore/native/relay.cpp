@@ -25,16 +25,25 @@ int64_t unix_ns() noexcept {
   return t.tv_sec * 1'000'000'000 + t.tv_nsec;
 }
 
+// Owns the descriptor, through its connection, until it has come to its thread.
+struct AttachTask final : Task {
+  void run(RelayThread& thread) override {
+    thread.attach(std::move(connection), std::move(response));
+  }
+  std::unique_ptr<Connection> connection;
+  Ref<Text> response;
+};
+
 }  // namespace
 
 struct Relay::Impl {
   RelayShared shared;
   std::atomic<uint64_t> next_serial{1};
   std::atomic<bool> closed{false};
-  std::atomic<bool> polling{false};
   std::vector<Event*> polled;  // given out by the last poll()
 
-  std::mutex mutex;  // control plane only: rooms, and closing
+  std::mutex mutex;  // control plane only: for the rooms, never held for long
+  std::mutex closing;
   std::unordered_map<uint64_t, Ref<RoomCounters>> rooms;
 
   ~Impl() {
@@ -156,7 +165,6 @@ Status Relay::start(const RelayConfig& config, std::unique_ptr<Relay>& relay) no
 int Relay::event_fd() const noexcept { return impl_->shared.event_fd; }
 
 Status Relay::poll(size_t limit, std::vector<Event*>& events) noexcept {
-  if (impl_->polling.exchange(true, std::memory_order_acquire)) return Status::busy;
   RelayShared& shared = impl_->shared;
   impl_->release_polled();
   uint64_t value;
@@ -190,7 +198,6 @@ Status Relay::poll(size_t limit, std::vector<Event*>& events) noexcept {
     uint64_t one = 1;
     [[maybe_unused]] ssize_t written = ::write(shared.event_fd, &one, sizeof one);
   }
-  impl_->polling.store(false, std::memory_order_release);
   return status;
 }
 
@@ -208,17 +215,21 @@ Status Relay::attach(int fd, std::string_view response, bool deliver_binary,
   if (getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &size) < 0) return Status::system_error;
   try {
     id = impl_->make_id(impl_->least_loaded(&ThreadCounters::connections));
-    // From here the descriptor is the connection's, whatever becomes of it.
-    auto connection = std::make_unique<Connection>(id, fd);
-    connection->is_tcp = domain == AF_INET || domain == AF_INET6;
-    if (int on = 1; connection->is_tcp)  // a frame does not wait until the one before it is acknowledged
+    auto task = std::make_unique<AttachTask>();
+    task->connection = std::make_unique<Connection>(id, -1);
+    if (!response.empty()) task->response = Text::raw(response);
+    Connection& connection = *task->connection;
+    connection.is_tcp = domain == AF_INET || domain == AF_INET6;
+    connection.deliver_binary = deliver_binary;
+    if (int on = 1; connection.is_tcp)  // a frame does not wait until the one before is acknowledged
       setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    connection->deliver_binary = deliver_binary;
-    Ref<Text> first = response.empty() ? Ref<Text>{} : Text::raw(response);
-    return impl_->call(id, [connection = std::move(connection),
-                            first = std::move(first)](RelayThread& t) mutable {
-      t.attach(std::move(connection), std::move(first));
-    });
+    if (impl_->closed.load(std::memory_order_acquire)) return Status::closed;
+    // Nothing can fail any more: from here the descriptor is the connection's.
+    connection.fd = fd;
+    RelayThread& thread = *impl_->owner(id);
+    thread.counters.connections.add_shared(1);
+    thread.post(task.release());
+    return Status::ok;
   } catch (const std::bad_alloc&) {
     return Status::out_of_memory;
   }
@@ -409,7 +420,7 @@ std::vector<RoomFigures> Relay::room_figures() const {
 }
 
 void Relay::close(std::string_view text, int64_t timeout_ns) noexcept {
-  std::lock_guard lock(impl_->mutex);
+  std::lock_guard lock(impl_->closing);
   if (impl_->closed.exchange(true, std::memory_order_acq_rel)) return;
   int64_t deadline = monotonic_ns() + timeout_ns;
   Ref<Text> last = impl_->text_or_nothing(text);

@@ -35,7 +35,6 @@ void RelayThread::attach(std::unique_ptr<Connection> owned, Ref<Text> response) 
   connections_.emplace(connection.id, &connection);
   connection.slot = static_cast<uint32_t>(connection_list_.size());
   connection_list_.push_back(&connection);
-  counters.connections.add(1);
   connection.last_progress_ns = connection.last_received_ns = now_ns;
   connection.deadline_ns = now_ns + shared.config.register_timeout_ns;
   if (connections_.size() == 1) next_sweep_ns_ = now_ns;
@@ -112,7 +111,6 @@ void RelayThread::bind_source(uint64_t id, SourceSession session, Ref<Text> repl
 void RelayThread::unbind_source(uint64_t id) {
   Connection* connection = find(id);
   if (!connection || connection->role != PeerRole::source) return;
-  Ref<SourceLink> link = connection->source->link;
   detach_from_room(*connection);
   connection->deadline_ns = now_ns + shared.config.register_timeout_ns;
 }
@@ -200,10 +198,11 @@ void RelayThread::report_room(uint64_t room) {
 
 void RelayThread::resume_reading(uint64_t id) {
   Connection* connection = find(id);
-  if (connection && connection->read_paused) {
-    connection->read_paused = false;
-    receive(*connection);
-  }
+  if (!connection || !connection->read_paused) return;
+  // Held back for its texts, it goes on when they are processed.
+  if (connection->texts_pending.load(std::memory_order_relaxed) >= kMaxTextsPending) return;
+  connection->read_paused = false;
+  receive(*connection);
 }
 
 // ---- queueing and closing ----
@@ -211,13 +210,13 @@ void RelayThread::resume_reading(uint64_t id) {
 void RelayThread::enqueue(Connection& connection, Ref<Text> text, Delivery change,
                           uint64_t not_before, bool is_close) {
   auto entry = std::make_unique<OutboxEntry>();
-  if (text) connection.outbox_bytes += text->size();
+  connection.outbox_bytes += outbox_cost(text);
   entry->text = std::move(text);
   entry->change = change;
   entry->is_close = is_close;
-  // Behind what waits already, so in its order also where frames are concerned.
   entry->not_before = not_before;
   if (OutboxEntry* tail = connection.outbox_tail) {
+    // Behind what waits already, so in its order also where frames are concerned.
     entry->not_before = std::max(not_before, tail->not_before);
     connection.outbox_tail = entry.get();
     tail->next = std::move(entry);
@@ -242,7 +241,15 @@ void RelayThread::begin_close(Connection& connection, CloseReason reason, uint16
   connection.closed_event.code = code;
   connection.closed_event.detail = detail;
   connection.deadline_ns = now_ns + kCloseTimeout;
-  enqueue(connection, Text::close(code, detail.substr(0, 123)), {}, not_before, true);
+  enqueue(connection, Text::close(code, detail), {}, not_before, true);
+  // Its room need not wait for the goodbye; what it still sends is read and dropped.
+  if (connection.role == PeerRole::source) detach_from_room(connection);
+  if (connection.read_paused) {
+    connection.read_paused = false;
+    call([id = connection.id](RelayThread& t) {
+      if (Connection* c = t.find(id)) t.receive(*c);
+    });
+  }
 }
 
 void RelayThread::detach_from_room(Connection& connection) {
@@ -258,6 +265,7 @@ void RelayThread::detach_from_room(Connection& connection) {
     connection.delivery = {};
     connection.ramp_from = nullptr;
     connection.ping_outstanding = connection.lagging = false;
+    connection.owes_frame = connection.owes_levels = false;
     view.remove(connection);
     counters.listeners.add(~uint64_t{0});
     if (view.listeners.empty()) deserted_views_.push_back(view.room);
@@ -285,7 +293,9 @@ void RelayThread::destroy(Connection& connection, bool reset) {
     linger now{1, 0};
     setsockopt(connection.fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
   }
-  ::close(connection.fd);  // leaves epoll too: nobody else has the descriptor
+  unwatch(connection);
+  if (!reset) ::shutdown(connection.fd, SHUT_RDWR);  // the peer hears of it whoever has a copy
+  ::close(connection.fd);
   connection.fd = -1;
   detach_from_room(connection);
   leave_ready(connection);
@@ -298,7 +308,7 @@ void RelayThread::destroy(Connection& connection, bool reset) {
   last->slot = connection.slot;
   connection_list_.pop_back();
   connections_.erase(connection.id);
-  counters.connections.set(connections_.size());
+  counters.connections.add_shared(~uint64_t{0});
   ended_.push_back(&connection);
 }
 

@@ -25,24 +25,16 @@ struct ReceiveHandler {
 
   bool on_binary(const uint8_t* data, size_t n) {
     if (connection.closing != Closing::open) return true;
-    if (connection.deliver_binary) return deliver(EventKind::binary, data, n);
-    switch (connection.role) {
-      case PeerRole::source:
-        return thread.on_packet(connection, data, n);
-      case PeerRole::listener:
-        refuse(1003, "a listener sends no binary messages");
-        return true;
-      case PeerRole::unregistered:
-        refuse(4400, "binary before registration");
-        return true;
-    }
-    return true;
+    if (connection.role == PeerRole::source) return thread.on_packet(connection, data, n);
+    // From others it is refused at its header (RelayThread::limits_of); what was under way when a
+    // source said goodbye is dropped.
+    return !connection.deliver_binary || deliver(EventKind::binary, data, n);
   }
 
   bool on_ping(const uint8_t* data, size_t n) {
     if (connection.closing == Closing::open)
       thread.enqueue(connection, Text::message(WsOpcode::pong, view(data, n)));
-    return true;
+    return !connection.doomed;
   }
 
   bool on_pong(const uint8_t* data, size_t n) {
@@ -79,10 +71,6 @@ struct ReceiveHandler {
     return {reinterpret_cast<const char*>(data), n};
   }
 
-  void refuse(uint16_t code, const char* why) {
-    thread.begin_close(connection, CloseReason::protocol_error, code, why);
-  }
-
   bool deliver(EventKind kind, const uint8_t* data, size_t n) {
     if (connection.closing != Closing::open) return true;
     auto* event = new MessageEvent(kind, connection.id);
@@ -93,8 +81,9 @@ struct ReceiveHandler {
     bool pause = pending >= kMaxTextsPending;
     if (pause) {
       connection.read_paused = true;
-      // What is not read can't answer a ping.
-      connection.ping_outstanding = false;
+      // What is not read can't answer a ping. One that is awaited already, by a listener that gets
+      // nothing until then, stands behind the texts.
+      if (!connection.lagging) connection.ping_outstanding = false;
     }
     thread.shared.post_event(event);
     return !pause;
@@ -102,20 +91,17 @@ struct ReceiveHandler {
 };
 
 void RelayThread::receive(Connection& connection) {
-  if (connection.fd < 0) return;
-  if (connection.read_paused) {
-    if (connection.peer_gone) destroy(connection);
-    return;
-  }
+  if (connection.fd < 0 || connection.doomed || connection.read_paused) return;
   now_ns = monotonic_ns();
   if (connection.source && connection.source->pending.message) {
     PendingPacket& pending = connection.source->pending;
     if (!push_packet(connection, pending.packet, pending.offset, pending.arrival_ns)) return;
     pending.message.reset();
   }
-  if (connection.backlog.size) {
-    Backlog backlog = std::exchange(connection.backlog, {});
-    consume(connection, backlog.data.get(), backlog.size);
+  if (Backlog& backlog = connection.backlog; backlog.data) {
+    backlog.offset += consume(connection, backlog.data.get() + backlog.offset,
+                              backlog.size - backlog.offset);
+    if (backlog.offset == backlog.size) backlog = {};
   }
   for (int i = 0; i < kReadsPerTurn && connection.readable && !connection.read_paused; ++i) {
     ssize_t got = ::recv(connection.fd, read_buffer_.get(), kReadBytes, MSG_DONTWAIT);
@@ -127,10 +113,18 @@ void RelayThread::receive(Connection& connection) {
       // stream makes none of its own once it has been told.
       if (static_cast<size_t>(got) < kReadBytes && !connection.read_to_end)
         connection.readable = false;
-      consume(connection, read_buffer_.get(), static_cast<size_t>(got));
+      size_t taken = consume(connection, read_buffer_.get(), static_cast<size_t>(got));
+      if (size_t rest = static_cast<size_t>(got) - taken) {
+        Backlog& backlog = connection.backlog;
+        backlog.data = std::make_unique_for_overwrite<uint8_t[]>(rest);
+        backlog.size = static_cast<uint32_t>(rest);
+        std::memcpy(backlog.data.get(), read_buffer_.get() + taken, rest);
+      }
     } else if (got == 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) {
       if (connection.closing == Closing::open && got < 0)
         connection.closed_event.detail = std::strerror(errno);
+      // It may still read our answer to its close.
+      if (got == 0 && connection.closing == Closing::replied) send_due(connection);
       destroy(connection);
       return;
     } else if (errno != EINTR) {
@@ -145,10 +139,24 @@ void RelayThread::receive(Connection& connection) {
   }
 }
 
-void RelayThread::consume(Connection& connection, uint8_t* data, size_t n) {
+// What a connection may send, so that nobody makes the server hold what it would refuse in the end.
+WsLimits RelayThread::limits_of(const Connection& connection) const noexcept {
+  const RelayConfig& config = shared.config;
+  WsLimits limits{config.max_text_bytes, config.max_binary_bytes};
+  if (connection.role == PeerRole::source) {
+    const SourceFormat& format = connection.source->link->format;
+    size_t second = size_t{format.sample_rate} * format.channels * sample_bytes(format.encoding);
+    limits.max_binary = kHeaderBytes + std::min(config.max_binary_bytes, second);
+  } else if (!connection.deliver_binary && connection.closing == Closing::open) {
+    limits.refuse_binary = connection.role == PeerRole::listener ? 1003 : 4400;
+  }
+  return limits;
+}
+
+// Returns how much of it was taken; less than all when reading is paused.
+size_t RelayThread::consume(Connection& connection, uint8_t* data, size_t n) {
   ReceiveHandler handler{*this, connection};
-  WsLimits limits{shared.config.max_text_bytes, kHeaderBytes + shared.config.max_binary_bytes};
-  WsParser::Result result = connection.parser.feed(data, n, limits, handler);
+  WsParser::Result result = connection.parser.feed(data, n, limits_of(connection), handler);
   if (result.error_code && connection.closing == Closing::open) {
     CloseReason reason =
         result.error_code == 1009 ? CloseReason::too_big : CloseReason::protocol_error;
@@ -157,12 +165,7 @@ void RelayThread::consume(Connection& connection, uint8_t* data, size_t n) {
     connection.deaf = true;
     connection.deadline_ns = now_ns + kSecond;
   }
-  if (result.consumed < n) {
-    size_t rest = n - result.consumed;
-    connection.backlog.data = std::make_unique_for_overwrite<uint8_t[]>(rest);
-    connection.backlog.size = static_cast<uint32_t>(rest);
-    std::memcpy(connection.backlog.data.get(), data + result.consumed, rest);
-  }
+  return result.consumed;
 }
 
 // ---- source packets ----

@@ -48,9 +48,13 @@ void Room::finish_stream(const SourceLink* link, bool drained) {
 void Room::end_stream() {
   if (!session_) return;
   session_->link->cut.store(true, std::memory_order_relaxed);
+  // Its source may be waiting for space in rings that nobody drains any more.
+  uint64_t source = session_->link->connection;
+  thread_.shared.threads[thread_of(source)]->call(
+      [source](RelayThread& t) { t.resume_reading(source); });
   timeline_end_ = std::max(timeline_end_, origin_ + session_->jitter->end_timestamp());
   tell_pause();
-  post_stream_event(static_cast<int>(EventKind::stream_ended), drained_);
+  post_stream_event(EventKind::stream_ended, drained_);
   session_.reset();
 }
 
@@ -93,7 +97,7 @@ int64_t Room::tick(int64_t now_ns) {
         session_->info->announce = Text::completed(session_->announce, origin_);
       if (!was_live_) {
         was_live_ = true;
-        post_stream_event(static_cast<int>(EventKind::stream_live));
+        post_stream_event(EventKind::stream_live);
       }
       block->stream = session_->info;
       block->number = blocks_.head();
@@ -113,7 +117,7 @@ int64_t Room::tick(int64_t now_ns) {
     if (!live && was_live_ && !jitter.ended()) {
       was_live_ = false;
       tell_pause();
-      post_stream_event(static_cast<int>(EventKind::stream_buffering));
+      post_stream_event(EventKind::stream_buffering);
     }
     if (jitter.ended()) {
       end_stream();
@@ -130,7 +134,7 @@ Block* Room::spare_block() {
   unsigned samples = session_->jitter->max_frame_samples();
   if (spare_ && spare_->fits(channels, samples)) return spare_.get();
   spare_ = {};
-  if (blocks_.head() - blocks_.oldest() >= session_->info->retained_blocks()) {
+  if (blocks_.is_full_for(*session_->info)) {
     spare_ = blocks_.take_oldest();
     if (!spare_->unique() || !spare_->fits(channels, samples)) spare_ = {};
   }
@@ -159,12 +163,27 @@ void Room::publish(Ref<Block> block) {
 
 void Room::subscribe(unsigned thread) {
   subscribers_ |= uint64_t{1} << thread;
+  if (thread == thread_.index) {
+    if (RoomView* view = thread_.find_view(id)) view->accept_past(blocks_);
+    return;
+  }
   std::vector<Ref<Block>> past;
   for (uint64_t n = blocks_.oldest(); n != blocks_.head(); ++n) past.push_back(blocks_[n]);
   thread_.shared.threads[thread]->call(
       [room = id, head = blocks_.head(), past = std::move(past)](RelayThread& t) mutable {
-        if (RoomView* view = t.find_view(room)) view->accept_past(head, std::move(past));
+        BlockRing ring;
+        ring.begin_at(head - past.size());
+        for (Ref<Block>& block : past) ring.append(std::move(block));
+        if (RoomView* view = t.find_view(room)) view->accept_past(ring);
       });
+}
+
+// Audio that is older than what a room keeps is nobody's past any more.
+void Room::forget_past(int64_t now_ns) {
+  if (blocks_.is_older_than(kRetainMs, thread_.shared.clock_us(now_ns))) {
+    blocks_.clear();
+    spare_ = {};
+  }
 }
 
 void Room::tell_pause() {
@@ -176,8 +195,8 @@ void Room::tell_pause() {
   }
 }
 
-void Room::post_stream_event(int kind, bool drained) {
-  auto* event = new StreamEvent(static_cast<EventKind>(kind), id);
+void Room::post_stream_event(EventKind kind, bool drained) {
+  auto* event = new StreamEvent(kind, id);
   event->stream = session_->info->stream;
   event->timestamp = origin_;
   event->drained = drained;
@@ -206,8 +225,6 @@ void Room::report(int64_t now_ns) {
 }
 
 // ---- views ----
-
-RoomView::~RoomView() = default;
 
 void RoomView::add(Connection& connection) {
   connection.view = this;
@@ -257,14 +274,17 @@ void RoomView::release_layout(Layout* layout) {
 void RoomView::accept(Ref<Block> block) {
   if (!synced || block->number < blocks.head()) return;
   blocks.append(std::move(block));
+  live = true;
   schedule_pass();
 }
 
-void RoomView::accept_past(uint64_t head, std::vector<Ref<Block>> past) {
-  if (past.empty()) blocks.begin_at(head);
-  for (Ref<Block>& block : past)
-    if (!synced || block->number >= blocks.head()) blocks.append(std::move(block));
-  if (synced) return;
+void RoomView::accept_past(const BlockRing& past) {
+  if (synced) {  // asked for twice: what came meanwhile is there already
+    for (uint64_t n = past.oldest(); n != past.head(); ++n) accept(past[n]);
+    return;
+  }
+  blocks.begin_at(past.oldest());
+  for (uint64_t n = past.oldest(); n != past.head(); ++n) blocks.append(past[n]);
   synced = true;
   for (Connection* connection : listeners) {
     connection->join_pending = false;
@@ -275,14 +295,18 @@ void RoomView::accept_past(uint64_t head, std::vector<Ref<Block>> past) {
 void RoomView::place(Connection& connection) {
   uint64_t cursor = blocks.head();
   if (connection.join_from) {
-    // The newest block that begins at or before the timestamp, or what is left of the past.
-    while (cursor > blocks.oldest() && blocks[cursor - 1]->timestamp >= connection.join_from)
-      --cursor;
+    // The block that the timestamp lies in, or what is left of the past.
+    auto ends = [](const Block& block) { return block.timestamp + block.samples; };
+    while (cursor > blocks.oldest() && ends(*blocks[cursor - 1]) > connection.join_from) --cursor;
   } else if (connection.join_burst_ms) {
+    // Recent by the clock, too: of a room that fell silent long ago nothing is.
+    auto now_us = static_cast<uint64_t>(thread_.shared.clock_us(thread_.now_ns));
     uint32_t ms = 0;
     while (cursor > blocks.oldest()) {
-      ms += blocks[cursor - 1]->stream->frame_ms;
-      if (ms > connection.join_burst_ms) break;
+      const Block& block = *blocks[cursor - 1];
+      ms += block.stream->frame_ms;
+      uint64_t age_limit_us = (connection.join_burst_ms + 2 * block.stream->frame_ms) * 1000;
+      if (ms > connection.join_burst_ms || block.time_us + age_limit_us < now_us) break;
       --cursor;
     }
   }
@@ -297,8 +321,16 @@ void RoomView::place(Connection& connection) {
 }
 
 void RoomView::flush() {
+  live = false;
   flush_before = blocks.head();
   schedule_pass();
+}
+
+void RoomView::forget_past(int64_t now_ns) {
+  if (!blocks.is_older_than(kRetainMs, thread_.shared.clock_us(now_ns))) return;
+  blocks.clear();
+  levels_.reset();
+  for (auto& [hash, layout] : layouts) layout->forget_frames();
 }
 
 void RoomView::schedule_pass() {
@@ -307,9 +339,10 @@ void RoomView::schedule_pass() {
 }
 
 FrameRef RoomView::levels_after(uint64_t number) {
+  if (number < blocks.oldest() || number >= blocks.head()) return {};
   const Block& last = *blocks[number];
+  if (!levels_end_with(last)) return {};
   unsigned period = last.stream->level_period();
-  if ((last.index + 1) % period != 0) return {};
   uint64_t first = number + 1 - period;
   if (number + 1 < period || first < blocks.oldest()) return {};
   if (blocks[first]->stream.get() != last.stream.get()) return {};

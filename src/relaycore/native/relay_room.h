@@ -47,6 +47,8 @@ class Room {
   // The connection it hears; 0: none.
   uint64_t source() const noexcept { return session_ ? session_->link->connection : 0; }
 
+  void forget_past(int64_t now_ns);
+
   void subscribe(unsigned thread);
   void unsubscribe(unsigned thread) { subscribers_ &= ~(uint64_t{1} << thread); }
 
@@ -58,7 +60,7 @@ class Room {
   void publish(Ref<Block> block);
   void tell_pause();
   void report(int64_t now_ns);
-  void post_stream_event(int kind, bool drained = false);
+  void post_stream_event(EventKind kind, bool drained = false);
 
   RelayThread& thread_;
   Ref<RoomCounters> counters_;
@@ -80,7 +82,6 @@ class RoomView {
  public:
   RoomView(RelayThread& thread, uint64_t room, Ref<RoomCounters> counters)
       : room(room), counters(std::move(counters)), thread_(thread) {}
-  ~RoomView();
 
   void add(Connection& connection);
   void remove(Connection& connection);
@@ -91,11 +92,16 @@ class RoomView {
 
   // A block from the room's home; one that came already is passed over.
   void accept(Ref<Block> block);
-  // What the home kept from before the view was there, up to block number `head`.
-  void accept_past(uint64_t head, std::vector<Ref<Block>> past);
+  // What the home kept from before the view was there.
+  void accept_past(const BlockRing& past);
   // No block follows for a while: what grouping holds back goes out.
   void flush();
+  // Drops audio of a room that has long been silent.
+  void forget_past(int64_t now_ns);
 
+  bool levels_end_with(const Block& block) const noexcept {
+    return (block.index + 1) % block.stream->level_period() == 0;
+  }
   // Levels that end with block `number`, or nothing when they aren't due there.
   FrameRef levels_after(uint64_t number);
 
@@ -108,6 +114,7 @@ class RoomView {
   std::vector<Connection*> listeners;
   std::unordered_multimap<uint64_t, std::unique_ptr<Layout>> layouts;
   bool synced = false;       // the past has come
+  bool live = false;         // blocks keep coming
   bool in_pass = false;      // stands in the thread's queue of passes
   size_t pass_position = 0;  // who is visited next
   size_t visits_due = 0;     // how many more

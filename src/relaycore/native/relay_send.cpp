@@ -47,10 +47,11 @@ double RelayThread::lag_ms(const Connection& connection) const noexcept {
 
 bool RelayThread::over_lag(Connection& connection) noexcept {
   if (connection.lagging) return true;
-  if (!connection.ping_outstanding || !connection.measures_lag || connection.read_paused)
-    return false;
+  if (!connection.ping_outstanding || connection.read_paused) return false;
   int64_t lag = now_ns - connection.ping_sent_ns - connection.round_trip_ns;
-  connection.lagging = lag > shared.config.max_lag_ns;
+  // A burst may take as long as the audio in it.
+  int64_t burst_ns = connection.measures_lag ? 0 : int64_t{kRetainMs} * 1'000'000;
+  connection.lagging = lag > shared.config.max_lag_ns + burst_ns;
   return connection.lagging;
 }
 
@@ -108,6 +109,16 @@ void RelayThread::tune_socket(Connection& connection, size_t frame_bytes, unsign
 
 // ---- planning ----
 
+// The least distance between sends in frames of the stream that plays: what was asked, rounded up,
+// but no more than a listener may lag.
+uint64_t RelayThread::frames_per_send(const Delivery& delivery, const RoomView& view) const noexcept {
+  if (delivery.interval_ms == 0 || view.blocks.oldest() == view.blocks.head()) return 1;
+  int64_t frame_ms = view.blocks[view.blocks.head() - 1]->stream->frame_ms;
+  int64_t most = shared.config.max_lag_ns / 1'000'000 / frame_ms;
+  int64_t asked = (delivery.interval_ms + frame_ms - 1) / frame_ms;
+  return static_cast<uint64_t>(std::max<int64_t>(1, std::min(asked, most)));
+}
+
 // The next frame the listener is due. Shared ones come from the layout; one that only this listener
 // gets, for its layout is its own or its gains are moving, is rendered now and kept by nobody.
 bool RelayThread::plan_frame(Connection& connection, SendPlan& plan) {
@@ -141,18 +152,26 @@ bool RelayThread::plan_frame(Connection& connection, SendPlan& plan) {
   item.frame = frame;
   item.block = &block;
   plan.ramp_from = nullptr;
-  if (plan.delivery.levels && !plan.full()) {
-    if (FrameRef levels = view.levels_after(block.number)) {
-      const Frame& bytes = *levels.get();
-      plan.add(SendPlan::Kind::levels, bytes.data(), bytes.size()).frame = std::move(levels);
-    }
-  }
   ++plan.cursor;
+  if (plan.delivery.levels && view.levels_end_with(block)) {
+    item.owes_levels = true;
+    plan_levels(view, plan);
+  }
   return !plan.full();
 }
 
+// The levels that stand behind the frame before the cursor.
+void RelayThread::plan_levels(RoomView& view, SendPlan& plan) {
+  if (plan.full()) return;
+  if (FrameRef levels = view.levels_after(plan.cursor - 1)) {
+    const Frame& bytes = *levels.get();
+    plan.add(SendPlan::Kind::levels, bytes.data(), bytes.size()).frame = std::move(levels);
+  }
+}
+
 // Messages and frames in their order: a message goes before every frame that it is not told to
-// wait for, and a change of delivery goes with its message.
+// wait for. A change of delivery goes with its message, and while the room plays the two go with
+// the first frame that reflects them.
 void RelayThread::plan_due(Connection& connection, SendPlan& plan) {
   bool has_frames = holds_frames(connection);
   uint64_t head = 0, flush_before = 0;
@@ -166,9 +185,18 @@ void RelayThread::plan_due(Connection& connection, SendPlan& plan) {
   plan.stream = connection.stream;
   plan.delivery = connection.delivery;
   plan.ramp_from = connection.ramp_from;
+  bool is_live = has_frames && connection.view->live;
+  bool owes_frame = is_live && connection.owes_frame;
+  if (has_frames && connection.owes_levels) plan_levels(*connection.view, plan);
   OutboxEntry* entry = connection.outbox.get();
   while (!plan.full()) {
-    if (entry && (!has_frames || entry->not_before <= plan.cursor)) {
+    bool goes_first = entry && !owes_frame && (!has_frames || entry->not_before <= plan.cursor);
+    if (goes_first && entry->change.layout && is_live) {
+      uint64_t group = frames_per_send(entry->change, *connection.view);
+      if (plan.cursor >= flush_before && head - plan.cursor < group) return;
+      owes_frame = true;
+    }
+    if (goes_first) {
       const Ref<Text>& text = entry->text;
       if (text && text->is_stamped()) text->stamp(static_cast<uint64_t>(shared.clock_us(now_ns)));
       plan.add(SendPlan::Kind::message, text ? text->data() : nullptr, text ? text->size() : 0)
@@ -185,14 +213,13 @@ void RelayThread::plan_due(Connection& connection, SendPlan& plan) {
       continue;
     }
     if (!has_frames || plan.cursor == head) return;
-    // The least distance between sends, in frames; what a message waits for is not held back.
-    if (plan.cursor >= flush_before && !entry) {
-      const StreamInfo& stream = *connection.view->blocks[plan.cursor]->stream;
-      uint64_t group =
-          std::max(1u, (plan.delivery.interval_ms + stream.frame_ms - 1u) / stream.frame_ms);
+    // What a message waits for is not held back.
+    if (plan.cursor >= flush_before && !entry && !owes_frame) {
+      uint64_t group = frames_per_send(plan.delivery, *connection.view);
       if (head - plan.cursor < group) return;
       flush_before = plan.cursor + (head - plan.cursor) / group * group;
     }
+    owes_frame = false;
     if (!plan_frame(connection, plan)) return;
   }
 }
@@ -202,6 +229,7 @@ void RelayThread::plan_due(Connection& connection, SendPlan& plan) {
 bool RelayThread::send_due(Connection& connection) {
   if (connection.fd < 0) return false;
   if (connection.doomed) {
+    counters.evicted.add(1);
     destroy(connection, true);
     return false;
   }
@@ -273,8 +301,11 @@ void RelayThread::commit(Connection& connection, SendPlan& plan, size_t sent) {
         break;
       case SendPlan::Kind::message: {
         OutboxEntry& entry = *item.entry;
-        if (entry.text) connection.outbox_bytes -= entry.text->size();
-        if (entry.change.layout) apply(connection, std::exchange(entry.change, {}));
+        connection.outbox_bytes -= outbox_cost(entry.text);
+        if (entry.change.layout) {
+          apply(connection, std::exchange(entry.change, {}));
+          connection.owes_frame = true;
+        }
         if (entry.is_close)
           connection.closing =
               connection.closing == Closing::replied ? Closing::replied : Closing::sent;
@@ -285,6 +316,8 @@ void RelayThread::commit(Connection& connection, SendPlan& plan, size_t sent) {
         break;
       case SendPlan::Kind::frame:
         connection.cursor = item.block->number + 1;
+        connection.owes_frame = false;
+        connection.owes_levels = item.owes_levels;
         ++connection.delivery.layout->frames_sent;
         ++frames;
         if (connection.ramp_from) {
@@ -294,6 +327,7 @@ void RelayThread::commit(Connection& connection, SendPlan& plan, size_t sent) {
         tune_socket(connection, size, item.block->stream->frame_ms);
         break;
       case SendPlan::Kind::levels:
+        connection.owes_levels = false;
         break;
       case SendPlan::Kind::ping:
         std::memcpy(&connection.ping_sent_ns, plan.ping + 2, 8);

@@ -11,6 +11,11 @@
 namespace relaycore {
 
 constexpr size_t kMaxOutboxBytes = 1 << 20;  // of messages queued for one connection
+
+// What a queued message costs, the small ones' overhead included. Shared texts count in full.
+inline uint32_t outbox_cost(const Ref<Text>& text) noexcept {
+  return static_cast<uint32_t>(sizeof(OutboxEntry) + (text ? sizeof(Text) + text->size() : 0));
+}
 constexpr size_t kReadBytes = 256 * 1024;    // read at once; one buffer per thread
 
 // What is put together for one sendmsg, in wire order. One per thread, used over and over.
@@ -25,6 +30,7 @@ struct RelayThread::SendPlan {
     FrameRef frame;           // frame, levels
     OutboxEntry* entry;       // message
     const Block* block;       // frame, announce
+    bool owes_levels;         // frame: levels stand behind it
   };
 
   void clear() noexcept {
@@ -38,7 +44,7 @@ struct RelayThread::SendPlan {
     parts[count].iov_len = size;
     bytes += size;
     Item& item = items[count++];
-    item = {kind, {}, nullptr, nullptr};
+    item = {kind, {}, nullptr, nullptr, false};
     return item;
   }
 

@@ -25,7 +25,6 @@ constexpr int kSweepsPerRound = 20;  // every connection is looked at once a sec
 constexpr int kSendsPerSlice = 32;
 constexpr int64_t kSliceNs = 200'000;
 constexpr int kEventsPerWait = 64;
-constexpr int kTasksPerStep = 256;
 constexpr int kRealtimePriority = 10;
 
 void signal(int event_fd) noexcept {
@@ -137,8 +136,7 @@ void RelayThread::run() noexcept {
 }
 
 void RelayThread::arm_timer() {
-  int64_t at = next_sweep_ns_;
-  if (connections_.empty()) at = INT64_MAX;
+  int64_t at = connections_.empty() && rooms_.empty() ? INT64_MAX : next_sweep_ns_;
   if (!deadlines_.empty()) at = std::min(at, deadlines_.front().at_ns);
   if (stopping_) at = std::min(at, stop_deadline_ns_);
   if (at == timer_armed_ns_) return;
@@ -167,7 +165,6 @@ void RelayThread::handle_events(int timeout_ms) {
     }
     auto& connection = *static_cast<Connection*>(events[i].data.ptr);
     uint32_t what = events[i].events;
-    if (what & (EPOLLHUP | EPOLLERR)) connection.peer_gone = true;
     if (what & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) connection.read_to_end = true;
     if (what & EPOLLOUT && connection.blocked) {
       connection.blocked = false;
@@ -183,12 +180,13 @@ void RelayThread::handle_events(int timeout_ms) {
 void RelayThread::run_tasks() {
   // acq_rel: a producer that finds the flag still set has pushed before; its task is seen below.
   if (!task_signalled_.exchange(false, std::memory_order_acq_rel)) return;
-  for (int i = 0; i < kTasksPerStep; ++i) {
+  int64_t end = now_ns + kSliceNs;
+  do {
     auto* task = static_cast<Task*>(tasks_.pop());
     if (!task) return;
     task->run(*this);
     task->dispose();
-  }
+  } while (monotonic_ns() < end);
   // More may wait: come back after the ticks.
   if (!task_signalled_.exchange(true, std::memory_order_acq_rel)) signal(wake_fd_);
 }
@@ -198,6 +196,12 @@ bool RelayThread::watch(Connection& connection) noexcept {
   event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
   event.data.ptr = &connection;
   return epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, connection.fd, &event) == 0;
+}
+
+// Closing a descriptor is not enough: while somebody holds a copy of it, epoll would go on naming
+// a connection that is no more.
+void RelayThread::unwatch(Connection& connection) noexcept {
+  epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, connection.fd, nullptr);
 }
 
 // ---- ticks ----
@@ -251,22 +255,29 @@ void RelayThread::leave_ready(Connection& connection) noexcept {
   (after ? after->ready_previous : ready_tail_) = before;
 }
 
-// One slice: after it, ticks, reads and commands have their turn. A pass goes on where it stopped;
-// blocks that come meanwhile begin it anew from there, so that whoever has waited longest is next
-// and gets all it has not had in one send.
+// One slice: after it, ticks, reads and commands have their turn. Those who have something of their
+// own to be sent, or can be sent to again, share it evenly with the passes. A pass goes on where it
+// stopped; blocks that come meanwhile begin it anew from there, so that whoever has waited longest
+// is next and gets all it has not had in one send.
 void RelayThread::run_passes() {
-  int64_t end = monotonic_ns() + kSliceNs;
+  int64_t end = 0;
   int sends = 0;
+  auto begin_share = [&] {
+    end = monotonic_ns() + kSliceNs / 2;
+    sends = 0;
+  };
   auto spent = [&] {
-    if (++sends >= kSendsPerSlice) return true;
+    if (++sends >= kSendsPerSlice / 2) return true;
     return (sends & 3) == 0 && (now_ns = monotonic_ns()) >= end;
   };
+  begin_share();
   while (ready_head_) {
     Connection& connection = *ready_head_;
     leave_ready(connection);
     send_due(connection);
-    if (spent()) return;
+    if (spent()) break;
   }
+  begin_share();
   while (!passes_.empty()) {
     RoomView& view = *passes_.front();
     passes_.pop_front();
@@ -276,23 +287,26 @@ void RelayThread::run_passes() {
       if (view.pass_position >= view.listeners.size()) view.pass_position = 0;
       Connection& connection = *view.listeners[view.pass_position++];
       if (view.pass_position < view.listeners.size()) prefetch(*view.listeners[view.pass_position]);
-      if (!send_due(connection)) {
-        if (++idle & 31) continue;
-      }
-      if (spent() && view.visits_due) {
-        passes_.push_back(&view);  // another room's turn
+      if (!send_due(connection) && ++idle & 31) continue;
+      if (spent()) {
+        if (!view.visits_due) view.in_pass = false;
+        else passes_.push_back(&view);  // another room's turn
         return;
       }
     }
     view.in_pass = false;
-    if (spent()) return;
   }
 }
 
-// ---- once a second for every connection ----
+// ---- at least once a second for every connection, and for rooms ----
 
 void RelayThread::sweep() {
   next_sweep_ns_ = now_ns + kSweepInterval;
+  if (now_ns >= next_forget_ns_) {
+    next_forget_ns_ = now_ns + 1000 * kMillisecond;
+    for (auto& [id, room] : rooms_) room->forget_past(now_ns);
+    for (auto& [id, view] : views_) view->forget_past(now_ns);
+  }
   size_t share = connection_list_.size() / kSweepsPerRound + 1;
   for (size_t i = 0; i < share && !connection_list_.empty(); ++i) {
     if (sweep_position_ >= connection_list_.size()) sweep_position_ = 0;
@@ -316,8 +330,10 @@ void RelayThread::check_connection(Connection& connection) {
       if (connection.read_paused) return;
       if (silence >= config.source_timeout_ns)
         begin_close(connection, CloseReason::source_silent, 4408, "nothing came from the source");
-      else if (silence >= config.silence_timeout_ns)
+      else if (silence >= config.silence_timeout_ns && now_ns >= connection.next_ping_ns) {
+        connection.next_ping_ns = now_ns + config.ping_interval_ns;
         enqueue(connection, Text::message(WsOpcode::ping, ""));
+      }
       return;
     }
     case PeerRole::listener:

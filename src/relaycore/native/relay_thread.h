@@ -104,7 +104,6 @@ class RelayThread {
   // The end: the descriptor is closed, the control plane told when this step of the loop is over.
   void destroy(Connection& connection, bool reset = false);
 
-  bool is_at_home(uint64_t room) const noexcept { return thread_of(room) == index; }
   RelayThread& home_of(uint64_t room) noexcept { return *shared.threads[thread_of(room)]; }
 
   RelayShared& shared;
@@ -122,6 +121,7 @@ class RelayThread {
   void arm_timer();
   void handle_events(int timeout_ms);
   bool watch(Connection& connection) noexcept;
+  void unwatch(Connection& connection) noexcept;
   void run_tasks();
   void run_ticks();
   void run_passes();
@@ -136,7 +136,8 @@ class RelayThread {
   void tune_socket(Connection& connection, size_t frame_bytes, unsigned frame_ms);
 
   // relay_receive.cpp
-  void consume(Connection& connection, uint8_t* data, size_t n);
+  size_t consume(Connection& connection, uint8_t* data, size_t n);
+  WsLimits limits_of(const Connection& connection) const noexcept;
   bool on_packet(Connection& connection, const uint8_t* data, size_t n);
   bool push_packet(Connection& connection, const SourcePacket& packet, uint32_t& offset,
                    int64_t arrival_ns);
@@ -144,6 +145,8 @@ class RelayThread {
   // relay_send.cpp
   void plan_due(Connection& connection, SendPlan& plan);
   bool plan_frame(Connection& connection, SendPlan& plan);
+  uint64_t frames_per_send(const Delivery& delivery, const RoomView& view) const noexcept;
+  void plan_levels(RoomView& view, SendPlan& plan);
   void commit(Connection& connection, SendPlan& plan, size_t sent);
 
   std::thread thread_;
@@ -155,7 +158,6 @@ class RelayThread {
   int64_t timer_armed_ns_ = 0;
   bool stopping_ = false;
   int64_t stop_deadline_ns_ = 0;
-  Ref<Text> stop_text_;
 
   std::unordered_map<uint64_t, Connection*> connections_;
   std::vector<Connection*> connection_list_;
@@ -172,6 +174,7 @@ class RelayThread {
   Connection* ready_tail_ = nullptr;
   size_t sweep_position_ = 0;
   int64_t next_sweep_ns_ = 0;
+  int64_t next_forget_ns_ = 0;
 
   std::unique_ptr<RenderScratch> scratch_ = std::make_unique<RenderScratch>();
   std::unique_ptr<uint8_t[]> read_buffer_;

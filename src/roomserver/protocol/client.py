@@ -70,7 +70,7 @@ class RegisterSource(Message, tag="registerSource", kw_only=True):
     encoding: Encoding
     channel_names: Annotated[tuple[Name, ...], Meta(max_length=MAX_CHANNELS)] | None = None
     frame_ms: FrameMs = 20
-    buffer_ms: Annotated[float, Meta(ge=1, le=2000)] | None = None  # None: adaptive
+    buffer_ms: Annotated[float, Meta(ge=1, le=1000)] | None = None  # None: adaptive
 
 
 class UnregisterSource(Message, tag="unregisterSource"):

@@ -19,8 +19,9 @@ from relaycore.events import (
     StreamBuffering,
     StreamEnded,
     StreamLive,
+    TextReceived,
 )
-from support.peer import BINARY, PING, PONG, Events, Frame, Peer
+from support.peer import BINARY, PING, PONG, TEXT, Events, Frame, Peer, mask, source_packet
 from support.relay_room import (
     ALL,
     FRAME,
@@ -337,3 +338,95 @@ def test_a_listener_that_takes_nothing_is_reset() -> None:
         assert closed.reason == CloseReason.TOO_SLOW
         assert relay.counters().threads[0].evicted == 1
         source.stop()
+
+
+def test_a_lagging_listener_that_talks_gets_its_sound_back() -> None:
+    with Relay(threads=1, max_lag_ms=200, ping_interval_ms=200) as relay:
+        room = relay.open_room()
+        source = Source(bind_source(relay, room), noise(2, 5.0))
+        source.start()
+        listener = bind_listener(relay, room)
+        opcode, payload = listener.read_frame()
+        while opcode != PING:
+            opcode, payload = listener.read_frame()
+        listener.sock.settimeout(0.5)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                listener.read_frame()
+        texts = b"".join(mask(TEXT, b'{"type":"setMix"}') for _ in range(20))
+        listener.sock.sendall(texts + mask(PONG, payload))
+        listener.sock.settimeout(10)
+        events = Events(relay)
+        for _ in range(20):
+            events.wait(TextReceived)
+        listener.next_frame()
+        source.stop()
+
+
+def test_a_burst_is_recent_and_a_resumption_begins_in_the_frame_it_names(
+    relay: Relay, events: Events
+) -> None:
+    room = relay.open_room()
+    peer = bind_source(relay, room)
+    source = Source(peer, noise(2, 1.0))
+    source.start()
+    first = bind_listener(relay, room)
+    seen = [first.next_frame() for _ in range(20)]
+    inside = bind_listener(relay, room, from_timestamp=seen[5].timestamp + 1)
+    assert inside.next_frame().sequence == seen[5].sequence
+    source.join()
+    relay.unbind_source(peer.connection)
+    events.wait(StreamEnded)
+    ended_us = relay.clock_us()
+    late = bind_listener(relay, room, burst_ms=100)
+    late.sock.settimeout(0.3)
+    with contextlib.suppress(TimeoutError):
+        while True:
+            assert late.next_frame().time_us > ended_us - 400_000
+
+
+def test_an_answer_is_followed_by_its_frame_whatever_else_is_said(
+    relay: Relay, events: Events
+) -> None:
+    room = relay.open_room()
+    source = Source(bind_source(relay, room), noise(2, 3.0))
+    source.start()
+    listener = bind_listener(relay, room, Subscription(interval_ms=200))
+    listener.next_frame()
+    for _ in range(3):
+        relay.subscribe(
+            listener.connection,
+            Subscription(mode="mix", interval_ms=200, levels=True),
+            reply='{"type":"subscribed"}',
+        )
+        relay.send(listener.connection, '{"type":"between"}')
+        listener.next_text("subscribed")
+        assert isinstance(listener.receive(), Frame)
+        listener.next_text("between")
+        relay.subscribe(listener.connection, Subscription(interval_ms=200))
+    source.stop()
+
+
+def test_a_source_that_waits_for_space_is_read_again_when_another_takes_over() -> None:
+    with Relay(threads=1) as relay:
+        events = Events(relay)
+        room = relay.open_room()
+        first = bind_source(relay, room)
+        packet = mask(BINARY, source_packet(np.zeros((2, 40_000), np.int16), 0))
+        flood = threading.Thread(target=send_until_closed, args=(first, packet))
+        flood.start()
+        second = bind_source(relay, room, stream=2)
+        relay.close_connection(first.connection, 4409, "taken over")
+        closed = events.wait(ConnectionClosed, lambda e: e.connection == first.connection)
+        flood.join()
+        assert closed.reason == CloseReason.CLOSED
+        second.send_packet(np.zeros((2, 9600), np.int16), 0)
+        events.wait(StreamLive, lambda e: e.stream == 2)
+
+
+def send_until_closed(peer: Peer, data: bytes) -> None:
+    with contextlib.suppress(OSError):
+        for _ in range(200):
+            peer.sock.sendall(data)
+        peer.wait_closed()
+    peer.close()

@@ -7,6 +7,7 @@ import gc
 import socket
 import struct
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from relaycore.events import (
     CloseReason,
     ConnectionClosed,
     RoomReport,
+    StreamEnded,
     TextReceived,
 )
 from support.peer import BINARY, CLOSE, PING, PONG, TEXT, Closed, Events, Peer, mask
@@ -76,14 +78,31 @@ def test_a_connection_with_sixteen_unprocessed_texts_is_not_read_from(
     relay: Relay, events: Events
 ) -> None:
     peer = Peer.attach(relay)
-    for i in range(40):
+    for i in range(16):
         peer.send_json(i=i)
     seen: list[Any] = []
     while len(seen) < 16:
         seen += relay.poll(limit=1)  # each poll counts the one before as processed
-    while len(seen) < 40:
+    held = Peer.attach(relay)
+    for i in range(40):
+        held.send_json(i=i)
+    while len(seen) < 32:
         seen += relay.poll()
-    assert len(seen) == 40
+    assert [e.connection for e in seen[16:]] == [held.connection] * 16
+    while len(seen) < 56:
+        seen += relay.poll()
+
+
+def test_what_a_paused_peer_said_before_it_left_is_heard(relay: Relay, events: Events) -> None:
+    server, client = socket.socketpair()
+    relay.attach(server)
+    client.sendall(b"".join(mask(TEXT, b"{}") for _ in range(40)))
+    client.sendall(mask(CLOSE, struct.pack(">H", 1000)))
+    client.close()
+    for _ in range(40):
+        events.wait(TextReceived)
+    closed = events.wait(ConnectionClosed)
+    assert (closed.reason, closed.code) == (CloseReason.PEER_CLOSED, 1000)
 
 
 # ---- ends ----
@@ -184,6 +203,61 @@ def test_pings_of_the_peer_are_answered_in_place(relay: Relay) -> None:
     peer = Peer.attach(relay)
     peer.send(PING, b"abc")
     assert peer.read_frame() == (PONG, b"abc")
+
+
+def test_a_copy_of_the_descriptor_keeps_nothing_alive(relay: Relay, events: Events) -> None:
+    server, client = socket.socketpair()
+    with server, client:
+        relay.attach(server.dup())
+        client.sendall(mask(CLOSE, b""))
+        events.wait(ConnectionClosed)
+        relay.poll()  # the connection's record is gone now
+        assert client.recv(100)[:1] == b"\x88"
+        assert client.recv(100) == b"", "the end is told in spite of the copy"
+        other = Peer.attach(relay)
+        relay.send(other.connection, '{"type":"alive"}')
+        assert other.next_text() == {"type": "alive"}
+
+
+def test_a_listener_can_not_make_the_server_hold_a_binary_message(relay: Relay) -> None:
+    room = relay.open_room()
+    for peer, code in ((bind_listener(relay, room), 1003), (Peer.attach(relay), 4400)):
+        peer.sock.sendall(mask(BINARY, b"x" * 100_000)[:1000])
+        assert peer.wait_closed().code == code
+
+
+def test_a_packet_of_more_than_a_second_is_too_big(relay: Relay) -> None:
+    peer = bind_source(relay, relay.open_room(), channels=1)
+    peer.sock.sendall(mask(BINARY, b"x" * (32 + 2 * RATE + 2))[:1000])
+    assert peer.wait_closed().code == 1009
+
+
+def test_a_close_followed_by_the_end_is_answered(relay: Relay) -> None:
+    peer = Peer.attach(relay)
+    peer.sock.sendall(mask(CLOSE, struct.pack(">H", 1000)))
+    peer.sock.shutdown(socket.SHUT_WR)
+    assert peer.read_frame()[0] == CLOSE
+
+
+def test_a_silent_source_leaves_its_room_at_once() -> None:
+    with Relay(threads=1, source_timeout_s=0.5, silence_timeout_s=0.2) as relay:
+        events = Events(relay)
+        peer = bind_source(relay, relay.open_room())  # and never reads again
+        begin = time.monotonic()
+        events.wait(StreamEnded)
+        assert time.monotonic() - begin < 2
+        peer.close()
+        assert events.wait(ConnectionClosed).reason == CloseReason.SOURCE_SILENT
+
+
+def test_a_peer_that_only_asks_for_pongs_is_ended(relay: Relay, events: Events) -> None:
+    peer = Peer.attach(relay)
+    with contextlib.suppress(OSError):
+        for _ in range(2000):
+            peer.sock.sendall(mask(PING, b"x" * 125) * 100)
+    closed = events.wait(ConnectionClosed)
+    assert closed.reason == CloseReason.TOO_SLOW
+    assert sum(t.evicted for t in relay.counters().threads) == 1
 
 
 # ---- figures ----
@@ -312,6 +386,53 @@ def test_misuse_raises_and_harms_nobody(relay: Relay, tmp_path: Path) -> None:
     peer = bind_listener(relay, room)
     relay.send(peer.connection, '{"type":"alive"}')
     assert peer.next_text() == {"type": "alive"}
+
+
+def test_closing_holds_nobody_up() -> None:
+    relay = Relay(threads=1)
+    peer = Peer.attach(relay)
+    relay.send(peer.connection, "{}")
+    peer.next_text()
+    closing = threading.Thread(target=relay.close)
+    closing.start()
+    assert peer.read_frame()[0] == CLOSE  # which it does not answer
+    begin = time.monotonic()
+    relay.counters()
+    with pytest.raises(RelayClosedError):
+        relay.open_room()
+    assert time.monotonic() - begin < 1
+    peer.close()
+    closing.join()
+
+
+def test_threads_that_poll_at_once_are_told_so(relay: Relay) -> None:
+    peer = Peer.attach(relay)
+    seen: list[str] = []
+    refused: list[str] = []
+    done = threading.Event()
+
+    def poll() -> None:
+        while not done.is_set():
+            try:
+                events = relay.poll()
+            except RuntimeError as error:
+                refused.append(str(error))
+            else:
+                seen.extend(e.data for e in events if isinstance(e, TextReceived))
+
+    pollers = [threading.Thread(target=poll) for _ in range(3)]
+    for thread in pollers:
+        thread.start()
+    for i in range(300):
+        peer.send(TEXT, str(i).encode())
+    end = time.monotonic() + 10
+    while len(seen) < 300 and time.monotonic() < end:
+        done.wait(0.01)
+    done.set()
+    for thread in pollers:
+        thread.join()
+    assert sorted(seen, key=int) == [str(i) for i in range(300)]
+    assert set(refused) <= {"Relay.poll: another thread is polling"}
 
 
 def test_any_thread_may_send(relay: Relay) -> None:

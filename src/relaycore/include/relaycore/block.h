@@ -106,7 +106,8 @@ class BlockRing {
       clear();
       oldest_ = head_ = block->number;
     }
-    while (head_ - oldest_ >= block->stream->retained_blocks()) take_oldest();
+    while (is_full_for(*block->stream)) take_oldest();
+    held_ms_ += block->stream->frame_ms;
     slots_[head_++ & (kSlots - 1)] = std::move(block);
   }
 
@@ -115,7 +116,20 @@ class BlockRing {
     if (oldest_ == head_) oldest_ = head_ = number;
   }
 
-  Ref<Block> take_oldest() noexcept { return std::move(slots_[oldest_++ & (kSlots - 1)]); }
+  // Whether a block of that stream needs the place of the oldest one.
+  bool is_full_for(const StreamInfo& stream) const noexcept {
+    return held_ms_ + stream.frame_ms > kRetainMs;
+  }
+  bool is_older_than(uint64_t ms, int64_t now_us) const noexcept {
+    return oldest_ != head_ &&
+           (*this)[head_ - 1]->time_us + ms * 1000 < static_cast<uint64_t>(now_us);
+  }
+
+  Ref<Block> take_oldest() noexcept {
+    Ref<Block> block = std::move(slots_[oldest_++ & (kSlots - 1)]);
+    held_ms_ -= block->stream->frame_ms;
+    return block;
+  }
 
   void clear() noexcept {
     while (oldest_ != head_) take_oldest();
@@ -127,6 +141,7 @@ class BlockRing {
 
   uint64_t oldest_ = 0;
   uint64_t head_ = 0;
+  uint64_t held_ms_ = 0;
   std::unique_ptr<Ref<Block>[]> slots_ = std::make_unique<Ref<Block>[]>(kSlots);
 };
 

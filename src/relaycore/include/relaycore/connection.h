@@ -59,6 +59,7 @@ struct PendingPacket {
 struct Backlog {
   std::unique_ptr<uint8_t[]> data;
   uint32_t size = 0;
+  uint32_t offset = 0;
 };
 
 struct SourceState {
@@ -87,7 +88,6 @@ struct alignas(64) Connection {
   bool read_paused : 1 = false;    // for texts not yet processed, or a source ahead of its room
   bool readable : 1 = false;       // more may be waiting in the socket
   bool read_to_end : 1 = false;    // the peer has ended its side: read until 0 comes
-  bool peer_gone : 1 = false;      // hang-up seen while reading was paused
   bool in_ready : 1 = false;
   bool doomed : 1 = false;         // messages piled up: reset at the next turn
   bool deaf : 1 = false;           // its framing is broken: nothing it says is understood
@@ -97,6 +97,8 @@ struct alignas(64) Connection {
   bool ping_outstanding : 1 = false;
   bool measures_lag : 1 = false;
   bool lagging : 1 = false;        // nothing is sent until the pong comes
+  bool owes_frame : 1 = false;     // a change was answered: the frame it was for comes next
+  bool owes_levels : 1 = false;    // the frame they belong behind has gone, they have not
 
   // Listening.
   RoomView* view = nullptr;

@@ -77,6 +77,8 @@ class Layout {
     return frame;
   }
 
+  void forget_frames() noexcept { cache_.reset(); }
+
   uint32_t refs = 0;       // listeners, ramps and switches on their way
   uint32_t listeners = 0;  // those it is in force for
   uint64_t frames_built = 0;

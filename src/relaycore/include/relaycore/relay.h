@@ -60,7 +60,7 @@ class Relay {
 
   int event_fd() const noexcept;
   // Up to `limit` events, which live until the next poll(); with it the texts among them count as
-  // processed. busy: another thread polls.
+  // processed.
   Status poll(size_t limit, std::vector<Event*>& events) noexcept;
 
   Status attach(int fd, std::string_view response, bool deliver_binary, uint64_t& id) noexcept;

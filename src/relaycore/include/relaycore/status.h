@@ -9,7 +9,6 @@ enum class Status : int {
   out_of_memory,     // MemoryError
   system_error,      // OSError, errno tells
   closed,            // RelayClosedError: the relay was closed
-  busy,              // RuntimeError: another thread is inside a single-threaded call
   unavailable,       // RelayUnavailableError: not built for this platform
 };
 

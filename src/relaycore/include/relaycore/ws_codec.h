@@ -34,6 +34,9 @@ inline constexpr size_t kWsMaxClose = 2 + kWsMaxControl;
 // Longest messages accepted, in payload bytes, summed over fragments.
 struct WsLimits {
   size_t max_text, max_binary;
+  // Not 0: binary messages have no place here and are refused with this code at their first header,
+  // before anything of them is kept.
+  uint16_t refuse_binary = 0;
 };
 
 // Codes that may stand in a close frame: assigned by RFC 6455 or IANA, or free for use.
@@ -237,6 +240,8 @@ class WsParser {
     if (is_control()) return {};
     // utf8_ stands between characters here: a text that ended within one was an error.
     if (opcode() != WsOpcode::continuation) message_ = opcode();
+    if (message_ == WsOpcode::binary && limits.refuse_binary != 0)
+      return {limits.refuse_binary, "binary messages have no place here"};
     const size_t limit = message_limit(limits);
     if (size_ > limit || length > limit - size_) return {1009, "message too big"};
     return {};
