@@ -49,7 +49,7 @@ unit: $(STAMPS)/test-system $(STAMPS)/dev $(STAMPS)/native ## the tests alone (m
 
 wheel: $(STAMPS)/dev ## build sdist and wheel, repair, install in a clean environment, test there
 	@$(call say,sdist and wheel)
-	@scripts/test-wheel $(BIN)/python
+	@.ci/test-wheel $(BIN)/python
 
 build: $(STAMPS)/dev $(STAMPS)/native ## environment for development, extension built in place
 
@@ -61,16 +61,16 @@ clean: ## remove the environment and everything built
 # --- what the targets stand on ---------------------------------------------------------------
 
 $(STAMPS)/venv:
-	@scripts/system-packages build
+	@.ci/system-packages build
 	@$(call say,virtual environment $(VENV))
-	@test -x $(BIN)/python || { python=$$(scripts/find-python) && "$$python" -m venv $(VENV); }
+	@test -x $(BIN)/python || { python=$$(.ci/find-python) && "$$python" -m venv $(VENV); }
 	@$(BIN)/python --version
 	@mkdir -p $(STAMPS) && touch $@
 
 # The package itself, installed so that the sources here are what runs; with what roomserver needs.
 $(STAMPS)/server: $(STAMPS)/venv pyproject.toml
 	@$(call say,building relaycore and installing it with its server)
-	@$(PIP) install $$($(BIN)/python scripts/build_requires.py)
+	@$(PIP) install $$($(BIN)/python .ci/build_requires.py)
 	@$(PIP) install --no-build-isolation --editable '.[server]'
 	@touch $@
 
@@ -85,5 +85,5 @@ $(STAMPS)/native: $(STAMPS)/server $(NATIVE)
 	@touch $@
 
 $(STAMPS)/test-system: $(STAMPS)/venv
-	@scripts/system-packages test
+	@.ci/system-packages test
 	@touch $@

@@ -1,5 +1,5 @@
 // Every kernel table that this CPU runs against the scalar one, without Python: for sanitizers and
-// for emulated machines. scripts/test-kernels builds and runs it. All memory is of exact size, so
+// for emulated machines. .ci/test-kernels builds and runs it. All memory is of exact size, so
 // that the address sanitizer sees a read or write beyond it.
 #include <cmath>
 #include <cstdint>
