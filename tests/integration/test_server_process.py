@@ -104,6 +104,7 @@ async def test_a_second_server_in_the_same_place_says_why_it_cannot_start(tmp_pa
     [
         ({"data_dir": "{tmp}/file"}, "data directory"),
         ({"data_dir": "{tmp}/bad"}, "accounts in"),
+        ({"data_dir": "{tmp}/binary"}, "signing key .* is not text"),
         ({"tls_cert": "nowhere", "tls_key": "nowhere"}, "certificate nowhere"),
         ({"unix_socket": "{tmp}/no/where.sock"}, "cannot listen on"),
     ],
@@ -114,6 +115,8 @@ async def test_a_start_that_cannot_be_says_why(
     (tmp_path / "file").write_text("")
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "accounts.db").write_bytes(b"no database" * 1000)
+    (tmp_path / "binary").mkdir()
+    (tmp_path / "binary" / "secret").write_bytes(bytes(range(256)))
     wish = {key: value.format(tmp=tmp_path) for key, value in wish.items()}
     settings = load_settings(None, **{"port": "0", "data_dir": str(tmp_path / "data")} | wish)
     with pytest.raises(ConfigError, match=message):

@@ -28,9 +28,13 @@ def load_secret(data_dir: Path, given: str | None) -> bytes:
     try:
         if not path.exists():
             _make(path)
-        text = path.read_text().strip()
+        text = path.read_text("utf-8").strip()
     except OSError as error:
         raise ConfigError(f"signing key {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(
+            f"signing key {path} is not text; remove it to have a new one made"
+        ) from None
     if len(text.encode()) < KEY_BYTES:
         raise ConfigError(f"signing key {path} is too short; remove it to have a new one made")
     return text.encode()
