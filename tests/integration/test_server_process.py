@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import signal
+import ssl
 import subprocess
 import threading
 import time
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import bcrypt
 import pytest
+from aiohttp.client_proto import ResponseHandler
 from typer.testing import CliRunner, Result
 
 from roomserver.app import Server
@@ -22,6 +24,7 @@ from roomserver.cli import app
 from roomserver.config import ConfigError, Settings, load_settings
 from roomserver.store.accounts import AccountFile
 from support.api_client import Api, noise
+from support.certificates import write_certificate
 from support.server import PASSWORD, ServerProcess, command, environment
 
 RATE = 48000
@@ -38,6 +41,13 @@ def run(*arguments: str, text: str = "", **env: str) -> subprocess.CompletedProc
         timeout=30,
         check=False,
     )
+
+
+def tls(directory: Path) -> tuple[tuple[str, ...], ssl.SSLContext]:
+    """Options of a server with a certificate of its own, and what its clients need."""
+    chain, key = write_certificate(directory, "server")
+    options = ("--tls-cert", str(chain), "--tls-key", str(key))
+    return options, ssl.create_default_context(cafile=str(chain))
 
 
 async def test_sigterm_says_1001_to_everyone_and_ends_in_time(tmp_path: Path) -> None:
@@ -169,14 +179,29 @@ async def test_a_server_that_has_accounts_says_nothing_about_it(tmp_path: Path) 
         assert "no_accounts" not in {event["event"] for event in server.events}
 
 
-async def test_a_unix_socket_serves_proxies(tmp_path: Path) -> None:
+class UnixConnector(aiohttp.UnixConnector):
+    """aiohttp's own, which leaves TLS out."""
+
+    def __init__(self, path: Path, context: ssl.SSLContext | bool) -> None:
+        super().__init__(str(path))
+        self._tls = {"ssl": context, "server_hostname": "127.0.0.1"} if context is not True else {}
+
+    async def _create_connection(self, *_: object) -> ResponseHandler:
+        _, protocol = await self._loop.create_unix_connection(self._factory, self.path, **self._tls)
+        return protocol
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+async def test_a_unix_socket_serves_proxies(tmp_path: Path, secure: bool) -> None:
     path = tmp_path / "roomserver.sock"
-    options = ("--unix-socket", str(path), "--log-level", "debug")
+    options, context = tls(tmp_path) if secure else ((), True)
+    options += ("--unix-socket", str(path), "--log-level", "debug")
+    scheme = "https" if secure else "http"
     with ServerProcess.start(tmp_path / "data", *options) as server:
         server.add_user()
-        assert server.url == f"http+unix://{path}"
-        async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) as session:
-            api = Api("http://localhost", session)
+        assert server.url == f"{scheme}+unix://{path}"
+        async with aiohttp.ClientSession(connector=UnixConnector(path, context)) as session:
+            api = Api(f"{scheme}://127.0.0.1", session, context)
             room = await api.create_room((await api.login())["accessToken"])
             token = await api.join(room.code)
             async with api.source(room) as source:

@@ -172,10 +172,11 @@ class TlsBridge:
         """A connection is over on both sides."""
         self._clients.discard(client)
 
-    def make_handler(self, peer: str) -> asyncio.Protocol:
-        """The protocol for the far end of a pair; `peer` is whom it really serves."""
+    def make_handler(self, peer: str | None) -> asyncio.Protocol:
+        """The protocol for the far end of a pair; `peer` is the client's address, if it has one."""
         handler = self._make_handler()
-        self._peers[handler] = peer
+        if peer is not None:
+            self._peers[handler] = peer
         return _Handler(handler, lambda: self._peers.pop(handler, None))
 
     def _look_at_files(self) -> None:
@@ -256,7 +257,7 @@ class _Client(_Side):
 
     async def _join(self, transport: asyncio.BaseTransport) -> None:
         name = transport.get_extra_info("peername")
-        peer = name[0] if isinstance(name, tuple) else ""
+        peer = name[0] if isinstance(name, tuple) else None
         try:
             ours, theirs = socket.socketpair()
             try:
