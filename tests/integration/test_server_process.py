@@ -184,10 +184,13 @@ class UnixConnector(aiohttp.UnixConnector):
 
     def __init__(self, path: Path, context: ssl.SSLContext | bool) -> None:
         super().__init__(str(path))
-        self._tls = {"ssl": context, "server_hostname": "127.0.0.1"} if context is not True else {}
+        self._tls = context if isinstance(context, ssl.SSLContext) else None
 
-    async def _create_connection(self, *_: object) -> ResponseHandler:
-        _, protocol = await self._loop.create_unix_connection(self._factory, self.path, **self._tls)
+    async def _create_connection(self, *request: object) -> ResponseHandler:
+        name = "127.0.0.1" if self._tls is not None else None
+        _, protocol = await self._loop.create_unix_connection(
+            self._factory, self.path, ssl=self._tls, server_hostname=name
+        )
         return protocol
 
 
