@@ -54,6 +54,7 @@ def bind_source(
     *,
     channels: int = 2,
     stream: int = 1,
+    frame_ms: int = 20,
     buffer_ms: float = 100,
 ) -> Peer:
     peer = Peer.attach(relay)
@@ -62,6 +63,7 @@ def bind_source(
         room,
         stream=stream,
         channels=channels,
+        frame_ms=frame_ms,
         buffer_ms=buffer_ms,
         sample_rate=RATE,
         encoding="pcm_s16le",

@@ -238,6 +238,20 @@ async def test_a_subscription_change_keeps_what_it_does_not_name(plane: ControlP
     assert answer["channels"] is None
 
 
+async def test_an_interval_is_rounded_to_the_frames_of_the_present_source(
+    plane: ControlPlane,
+) -> None:
+    room = await plane.room()
+    plane.add_source(room, frameMs=60)
+    listener = plane.add_listener(room, intervalMs=50)
+    assert plane.media.texts(listener, "listenerRegistered")[0]["intervalMs"] == 60
+    assert plane.media.subscriptions[listener].interval_ms == 50, "the relay rounds by itself"
+
+    plane.add_source(room, frameMs=10)
+    assert plane.say(listener, {"type": "subscribe", "levels": True})["intervalMs"] == 50
+    assert plane.media.subscriptions[listener].interval_ms == 50
+
+
 async def test_presets_are_not_supported_and_say_so(plane: ControlPlane) -> None:
     room = await plane.room()
     listener = plane.add_listener(room)

@@ -266,20 +266,25 @@ class Connections:
         room, token = self._admit_to_room(wish.room_id, wish.room_token)
         if room.is_full:
             raise Refusal(ErrorCode.ROOM_FULL, "the room is full")
-        sender.subscription = self._merge(room, DEFAULT, wish)
+        sender.subscription = self._merge(DEFAULT, wish)
         sender.nickname = wish.nickname or token.nickname
         self._register(sender, room, token, Role.LISTENER)
-        room.add_listener(sender, burst_ms=wish.burst_ms, from_timestamp=wish.from_timestamp)
+        room.add_listener(
+            sender,
+            interval_ms=self._interval_in_force(room, sender.subscription),
+            burst_ms=wish.burst_ms,
+            from_timestamp=wish.from_timestamp,
+        )
 
     def _subscribe(self, sender: Connection, change: client.Subscribe) -> None:
         assert sender.room is not None
         assert sender.subscription is not None
-        now = sender.subscription = self._merge(sender.room, sender.subscription, change)
+        now = sender.subscription = self._merge(sender.subscription, change)
         reply = server.Subscribed(
             mode=now.mode,
             channels=now.channels,
             encoding=now.encoding,
-            interval_ms=now.interval_ms,
+            interval_ms=self._interval_in_force(sender.room, now),
             levels=now.levels,
             mix=now.mix,
         )
@@ -316,16 +321,19 @@ class Connections:
         return room, token
 
     def _merge(
-        self, room: Room, now: server.SubscriptionState, change: client.SubscriptionFields
+        self, now: server.SubscriptionState, change: client.SubscriptionFields
     ) -> server.SubscriptionState:
         merged = merge(now, change)
         if merged.interval_ms > self._max_lag_ms:
             raise Refusal(
                 ErrorCode.INVALID_MESSAGE, f"intervalMs may be at most {self._max_lag_ms}"
             )
+        return merged
+
+    def _interval_in_force(self, room: Room, subscription: server.SubscriptionState) -> int:
+        """What a listener is told: the record keeps what was asked, for a source to come."""
         frame_ms = room.format.frame_ms if room.format is not None else None
-        interval_ms = round_interval(merged.interval_ms, frame_ms, self._max_lag_ms)
-        return msgspec.structs.replace(merged, interval_ms=interval_ms)
+        return round_interval(subscription.interval_ms, frame_ms, self._max_lag_ms)
 
     def _register(self, sender: Connection, room: Room, token: RoomToken, role: Role) -> None:
         if sender.token is None:

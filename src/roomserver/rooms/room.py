@@ -166,9 +166,17 @@ class Room:
         return 0 < self.record.max_listeners <= len(self.listeners)
 
     def add_listener(
-        self, connection: Connection, *, burst_ms: int, from_timestamp: int | None
+        self,
+        connection: Connection,
+        *,
+        interval_ms: int,
+        burst_ms: int,
+        from_timestamp: int | None,
     ) -> None:
-        """The connection hears the room from now on; it brings its subscription."""
+        """The connection hears the room from now on; it brings its subscription.
+
+        `interval_ms` is its interval in whole frames of the present stream.
+        """
         subscription = connection.subscription
         assert subscription is not None
         self.listeners.add(connection)
@@ -182,7 +190,7 @@ class Room:
             mode=subscription.mode,
             channels=subscription.channels,
             encoding=subscription.encoding,
-            interval_ms=subscription.interval_ms,
+            interval_ms=interval_ms,
             levels=subscription.levels,
             mix=subscription.mix,
         )

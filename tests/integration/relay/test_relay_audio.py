@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from collections import Counter
 from itertools import pairwise
 
 import numpy as np
@@ -199,6 +200,20 @@ def test_an_interval_groups_frames_and_loses_none(relay: Relay, events: Events) 
     assert [f.sequence for f in frames] == list(range(frames[0].sequence, frames[0].sequence + 40))
     gaps = [b.received_s - a.received_s for a, b in pairwise(frames)]
     assert sum(gap > 0.1 for gap in gaps) <= 5
+
+
+def test_an_interval_in_whole_frames_is_no_longer_than_the_longest_lag() -> None:
+    with Relay(threads=1, max_lag_ms=150) as relay:
+        room = relay.open_room()
+        source = Source(bind_source(relay, room, frame_ms=60), noise(2, 3.0))
+        source.start()
+        listener = bind_listener(relay, room, Subscription(interval_ms=150))
+        frames = [listener.next_frame() for _ in range(25)]
+        source.stop()
+    gaps = [b.received_s - a.received_s for a, b in pairwise(frames)]
+    begins = [at for at, gap in enumerate(gaps) if gap > 0.03]
+    groups = Counter(b - a for a, b in pairwise(begins))
+    assert groups.most_common(1)[0][0] == 2, "120 ms, for three frames would be 180"
 
 
 def test_a_burst_and_a_resumption_bring_the_past(relay: Relay, events: Events) -> None:
