@@ -24,6 +24,7 @@ class ControlPlane:
 
     def __init__(self, *, room_s: float = 43_200.0, grace_s: float = 300.0) -> None:
         self.timers = FakeTimers()
+        self.stepped_s = 0.0  # how far the system's clock is ahead of the relay's, which is not set
         self.media = FakeMedia(self.timers)
         self.store = MemoryRoomStore(now=self.now)
         self.pool = PasswordPool("test", rounds=4, threads=1, queue=8)
@@ -47,7 +48,7 @@ class ControlPlane:
         )
 
     def now(self) -> float:
-        return START_S + self.timers.now
+        return START_S + self.timers.now + self.stepped_s
 
     def close(self) -> None:
         self.connections.stop()

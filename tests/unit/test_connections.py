@@ -493,6 +493,21 @@ async def test_tokens_are_renewed_over_the_connection_before_they_expire() -> No
     plane.close()
 
 
+@pytest.mark.parametrize(("stepped_s", "renewed_at"), [(250.0, 50.0), (-250.0, 550.0)])
+async def test_tokens_are_renewed_by_the_clock_by_which_they_expire(
+    stepped_s: float, renewed_at: float
+) -> None:
+    plane = ControlPlane(room_s=400.0)
+    plane.connections.start()
+    listener = plane.add_listener(await plane.room())
+    plane.stepped_s = stepped_s
+    plane.timers.advance(renewed_at - 1)
+    assert plane.media.texts(listener, "roomToken") == []
+    plane.timers.advance(1)
+    assert len(plane.media.texts(listener, "roomToken")) == 1
+    plane.close()
+
+
 async def test_connections_that_did_not_register_are_counted_by_address(
     plane: ControlPlane,
 ) -> None:

@@ -127,6 +127,10 @@ class Tokens:
         """The same rights of the same participant, for another while."""
         return self._sign_room(replace(token, expires=self._expiry(self._room_s)))
 
+    def expires_within(self, token: RoomToken, seconds: float) -> bool:
+        """Whether a token is good for no longer than that, by the clock that judges it."""
+        return token.expires <= self._now() + seconds
+
     def read_room(self, text: str) -> RoomToken:
         """Raises TokenError."""
         claims = self._decode(text, ROOM_AUDIENCE, _RoomClaims)

@@ -417,10 +417,11 @@ class Connections:
         One sweep for all: a timer for each of many thousand listeners would cost more.
         """
         self._renewal = self._timers.call_later(self._renewal_lead_s / 4, self._renew_tokens)
-        soon = self._media.clock_us() / 1e6 + self._renewal_lead_s
         for connection in list(self._by_id.values()):
             token = connection.token
-            if connection.room is None or token is None or token.expires > soon:
+            if connection.room is None or token is None:
+                continue
+            if not self._tokens.expires_within(token, self._renewal_lead_s):
                 continue
             text, connection.token = self._tokens.renew_room(token)
             renewed = server.RoomToken(text, connection.token.expires * 1_000_000)
