@@ -508,6 +508,27 @@ async def test_tokens_are_renewed_by_the_clock_by_which_they_expire(
     plane.close()
 
 
+async def test_many_tokens_are_renewed_a_hundred_at_a_time() -> None:
+    plane = ControlPlane(room_s=400.0)
+    plane.connections.start()
+    room = await plane.room()
+    listeners = [plane.add_listener(room) for _ in range(250)]
+    renewed: list[int] = []
+
+    def count() -> None:
+        renewed.append(sum(bool(plane.media.texts(c, "roomToken")) for c in listeners))
+        if len(renewed) < 4:
+            plane.timers.call_later(0, count)
+
+    plane.timers.advance(275)
+    plane.hang_up(listeners[0])
+    plane.timers.call_later(25, count)  # behind the sweep that is due then
+    plane.timers.advance(25)
+    assert renewed == [100, 200, 249, 249]
+    plane.close()
+    assert plane.timers.pending == 0
+
+
 async def test_connections_that_did_not_register_are_counted_by_address(
     plane: ControlPlane,
 ) -> None:

@@ -26,6 +26,7 @@ from roomserver.store.interfaces import RoomStore
 from roomserver.store.records import AuditEvent, LeaveReason
 
 MAX_RENEWAL_LEAD_S = 1800.0
+RENEWALS_AT_ONCE = 100  # a signature takes 65 µs, and the loop has other things to do
 
 log = structlog.stdlib.get_logger("roomserver.connections")
 
@@ -416,13 +417,28 @@ class Connections:
 
         One sweep for all: a timer for each of many thousand listeners would cost more.
         """
-        self._renewal = self._timers.call_later(self._renewal_lead_s / 4, self._renew_tokens)
-        for connection in list(self._by_id.values()):
+        self._renew_slice([c for c in self._by_id.values() if self._needs_token(c)])
+
+    def _renew_slice(self, due: list[Connection]) -> None:
+        """Renews the last few of `due` and leaves the others for the loop's next round."""
+        for _ in range(min(RENEWALS_AT_ONCE, len(due))):
+            connection = due.pop()
             token = connection.token
-            if connection.room is None or token is None:
-                continue
-            if not self._tokens.expires_within(token, self._renewal_lead_s):
-                continue
+            if (
+                token is None
+                or connection.id not in self._by_id
+                or not self._needs_token(connection)
+            ):
+                continue  # gone or registered anew since the sweep began
             text, connection.token = self._tokens.renew_room(token)
             renewed = server.RoomToken(text, connection.token.expires * 1_000_000)
             self._media.send(connection.id, encode(renewed))
+        if due:
+            self._renewal = self._timers.call_later(0, lambda: self._renew_slice(due))
+        else:
+            self._renewal = self._timers.call_later(self._renewal_lead_s / 4, self._renew_tokens)
+
+    def _needs_token(self, connection: Connection) -> bool:
+        if connection.room is None or connection.token is None:
+            return False
+        return self._tokens.expires_within(connection.token, self._renewal_lead_s)
