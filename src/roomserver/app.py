@@ -7,8 +7,10 @@ import contextlib
 import os
 import resource
 import signal
+import socket
 import sqlite3
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -189,6 +191,8 @@ class Server:
         settings = self.settings
         unix = settings.unix_socket
         try:
+            if unix is not None and _is_served(unix):
+                raise ConfigError(f"cannot listen on {unix}: another server is listening there")
             if self._bridge is not None:
                 sockets = await self._bridge.start(
                     host=settings.host, port=settings.port, unix_socket=unix
@@ -209,14 +213,40 @@ class Server:
                 await site.start()
                 stack.push_async_callback(site.stop)
                 addresses = runner.addresses
+            if unix is not None:
+                stack.callback(_unlink, unix, _identity(unix))
+                unix.chmod(int(settings.unix_socket_mode, 8))
         except OSError as error:
             where = str(unix) if unix is not None else f"{settings.host}:{settings.port}"
             reason = os.strerror(error.errno) if error.errno else str(error)
             raise ConfigError(f"cannot listen on {where}: {reason}") from None
         scheme = "https" if self._bridge is not None else "http"
         self.urls = [_url(scheme, address) for address in addresses]
-        if unix is not None:
-            stack.callback(unix.unlink, missing_ok=True)
+
+
+def _is_served(path: Path) -> bool:
+    """Whether somebody listens on this Unix socket. One that was left behind can be replaced."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.setblocking(False)
+        try:
+            client.connect(str(path))
+        except BlockingIOError:
+            return True  # so busy that its queue is full
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+    return True
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino
+
+
+def _unlink(path: Path, ours: tuple[int, int]) -> None:
+    """Removes our socket, but not one that somebody has put in its place."""
+    with contextlib.suppress(FileNotFoundError):
+        if _identity(path) == ours:
+            path.unlink()
 
 
 def _url(scheme: str, address: Any) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -75,6 +76,9 @@ class Settings(BaseSettings):
     port: int = _field(8080, "TCP port; 0 takes a free one.", NETWORK, ge=0, le=65535)
     unix_socket: Path | None = _field(
         None, "Listen on this Unix socket instead of TCP; its peers count as proxies.", NETWORK
+    )
+    unix_socket_mode: str = _field(
+        "660", "Permissions of the Unix socket, octal; who may write may connect.", NETWORK
     )
     tls_cert: Path | None = _field(None, "Certificate chain (PEM); needs --tls-key.", NETWORK)
     tls_key: Path | None = _field(None, "Private key of the certificate (PEM).", NETWORK)
@@ -151,6 +155,13 @@ class Settings(BaseSettings):
     def _split_list(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("unix_socket_mode")
+    @classmethod
+    def _check_mode(cls, value: str) -> str:
+        if not re.fullmatch("0?[0-7]{3}", value):
+            raise ValueError("must be three octal digits, like 660")
         return value
 
     @field_validator("trusted_proxies")

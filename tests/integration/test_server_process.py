@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import gc
 import signal
+import socket
 import ssl
+import stat
 import subprocess
 import threading
 import time
@@ -203,6 +205,7 @@ async def test_a_unix_socket_serves_proxies(tmp_path: Path, secure: bool) -> Non
     with ServerProcess.start(tmp_path / "data", *options) as server:
         server.add_user()
         assert server.url == f"{scheme}+unix://{path}"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
         async with aiohttp.ClientSession(connector=UnixConnector(path, context)) as session:
             api = Api(f"{scheme}://127.0.0.1", session, context)
             room = await api.create_room((await api.login())["accessToken"])
@@ -217,6 +220,43 @@ async def test_a_unix_socket_serves_proxies(tmp_path: Path, secure: bool) -> Non
         joined = server.wait_for_event("room_joined", where=lambda e: e["role"] == "listener")
         assert joined["address"] == "203.0.113.7"
     assert not path.exists()
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+async def test_one_server_does_not_take_the_unix_socket_of_another(
+    tmp_path: Path, secure: bool
+) -> None:
+    options, _ = tls(tmp_path) if secure else ((), None)
+    path = tmp_path / "roomserver.sock"
+    options += ("--unix-socket", str(path), "--unix-socket-mode", "600")
+    with ServerProcess.start(tmp_path / "data", *options):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        result = run("serve", *options, "--data-dir", str(tmp_path / "other"))
+        assert result.returncode == 2
+        assert f"cannot listen on {path}: another server is listening there" in result.stderr
+        assert "Traceback" not in result.stderr
+        assert path.is_socket()
+
+
+async def test_a_unix_socket_that_was_left_behind_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "roomserver.sock"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    with ServerProcess.start(tmp_path / "data", "--unix-socket", str(path)):
+        pass
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+async def test_a_server_removes_no_unix_socket_but_its_own(tmp_path: Path, secure: bool) -> None:
+    options, _ = tls(tmp_path) if secure else ((), None)
+    path = tmp_path / "roomserver.sock"
+    options += ("--unix-socket", str(path))
+    with ServerProcess.start(tmp_path / "data", *options), socket.socket(socket.AF_UNIX) as other:
+        path.unlink()
+        other.bind(str(path))
+        ours = path.stat().st_ino
+    assert path.stat().st_ino == ours
 
 
 async def test_port_and_file_are_honoured(tmp_path: Path) -> None:

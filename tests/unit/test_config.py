@@ -57,6 +57,7 @@ def test_the_file_may_be_named_by_the_environment(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ('unix_socket_mode = "rw"', "unix_socket_mode: must be three octal digits, like 660"),
         ("prot = 1", "unknown key 'prot' (did you mean 'port'?)"),
         ("port = 70000", "port: "),
         ("port = ", "roomserver.toml"),
