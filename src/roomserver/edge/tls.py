@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -52,9 +53,8 @@ class Certificate:
         """Takes the files again. A pair that cannot be used is logged and the old one stays."""
         stamp = self._stat()
         try:
-            self._load()  # a certificate without its key must not break the context in use
-            self.context.load_cert_chain(*self._files)
-        except ConfigError as error:
+            self._load(self.context)
+        except (ConfigError, OSError, ssl.SSLError) as error:
             log.warning("certificate_not_reloaded", reason=str(error))
             return False
         self._stamp = stamp
@@ -69,11 +69,20 @@ class Certificate:
             self.reload()
             self._stamp = stamp
 
-    def _load(self) -> ssl.SSLContext:
+    def _load(self, into: ssl.SSLContext | None = None) -> ssl.SSLContext:
+        """A context that presents the pair, new unless given. Raises ConfigError.
+
+        Each file is read once, so that what was checked is what is used, whoever writes meanwhile.
+        """
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.set_alpn_protocols(["http/1.1"])
         try:
-            context.load_cert_chain(*self._files)
+            with _in_memory(self._files[0]) as chain, _in_memory(self._files[1]) as key:
+                # A certificate without its key must not break a context in use: a new one is first.
+                context.load_cert_chain(chain, key)
+                if into is not None:
+                    into.load_cert_chain(chain, key)
+                    return into
         except (OSError, ssl.SSLError) as error:
             names = " and ".join(str(file) for file in self._files)
             raise ConfigError(f"certificate {names}: {error}") from None
@@ -89,6 +98,15 @@ class Certificate:
             else:
                 stamps.append((stat.st_mtime_ns, stat.st_size, stat.st_ino))
         return tuple(stamps)
+
+
+@contextlib.contextmanager
+def _in_memory(file: Path) -> Iterator[str]:
+    """The path of a copy that only this process sees; a key is written to no disk."""
+    with os.fdopen(os.memfd_create(file.name), "wb") as copy:
+        copy.write(file.read_bytes())
+        copy.flush()
+        yield f"/proc/self/fd/{copy.fileno()}"
 
 
 class TlsBridge:
@@ -180,9 +198,11 @@ class TlsBridge:
         return _Handler(handler, lambda: self._peers.pop(handler, None))
 
     def _look_at_files(self) -> None:
-        self.certificate.reload_if_changed()
-        loop = asyncio.get_running_loop()
-        self._watch = loop.call_later(WATCH_INTERVAL_S, self._look_at_files)
+        try:
+            self.certificate.reload_if_changed()
+        finally:
+            loop = asyncio.get_running_loop()
+            self._watch = loop.call_later(WATCH_INTERVAL_S, self._look_at_files)
 
 
 class _Side(asyncio.Protocol):
