@@ -8,6 +8,7 @@ import os
 import struct
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -177,6 +178,23 @@ async def test_a_room_that_was_closed_is_4410(api: Api, room: RoomKeys, access_t
 async def test_whoever_does_not_register_in_time_is_closed_with_4408(api: Api) -> None:
     async with api.socket() as socket:
         assert (await socket.closed()).code == 4408
+
+
+async def test_a_source_from_which_nothing_comes_is_closed_with_4408(tmp_path: Path) -> None:
+    options = ("--source-timeout-s", "1", "--silence-timeout-s", "0.3")
+    with ServerProcess.start(tmp_path, *options) as server:
+        server.add_user()
+        async with aiohttp.ClientSession() as session:
+            api = Api(server.url, session)
+            room = await api.create_room((await api.login())["accessToken"])
+            async with api.listener(room) as listener, api.socket(autoping=False) as source:
+                await source.say("registerSource", **source_wish(room))
+                await listener.until("roomSuspended")
+                pinged = 0
+                while (message := await source.ws.receive(10)).type is not aiohttp.WSMsgType.CLOSE:
+                    pinged += message.type is aiohttp.WSMsgType.PING
+                assert message.data == 4408
+                assert pinged
 
 
 async def test_binary_before_the_registration_is_4400(api: Api) -> None:

@@ -26,7 +26,7 @@ _CLOSE_TEXTS: Final = {
     4401: "the room token is invalid, expired or revoked",
     4403: "not allowed, kicked or banned",
     4404: "there is no such room",
-    4408: "we did not register in time",
+    4408: "the server heard nothing from us for too long",
     4409: "the source was taken over by another connection of its owner",
     4410: "the room is closed",
     4413: "we were too slow for too long",
