@@ -14,8 +14,10 @@ import aiohttp
 import msgspec
 import numpy as np
 import pytest
+import typer
 from aiohttp import web
 
+from roomserver.cli import app
 from roomserver.config import Settings
 from roomserver.edge.api import routes
 from roomserver.edge.problems import ProblemCode
@@ -92,6 +94,15 @@ def test_every_route_and_error_of_http_is_documented() -> None:
     for route in routes:
         assert isinstance(route, web.RouteDef)
         assert f"`{route.method} {route.path}`" in documented
+
+
+def test_the_subcommands_are_counted_and_named() -> None:
+    page = prose(ROOT / "docs" / "cli.md")
+    commands = typer.main.get_group(app).commands
+    numbers = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    assert f"one command with {numbers[len(commands)]} subcommands" in page
+    for name in commands:
+        assert f"`{name}`" in page
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/library.md"])
