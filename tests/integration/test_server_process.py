@@ -52,11 +52,13 @@ def tls(directory: Path) -> tuple[tuple[str, ...], ssl.SSLContext]:
     return options, ssl.create_default_context(cafile=str(chain))
 
 
-async def test_sigterm_says_1001_to_everyone_and_ends_in_time(tmp_path: Path) -> None:
-    with ServerProcess.start(tmp_path, "--shutdown-s", "5") as server:
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+async def test_sigterm_says_1001_to_everyone_and_ends_in_time(tmp_path: Path, secure: bool) -> None:
+    options, context = tls(tmp_path) if secure else ((), True)
+    with ServerProcess.start(tmp_path / "data", "--shutdown-s", "5", *options) as server:
         server.add_user()
         async with aiohttp.ClientSession() as session:
-            api = Api(server.url, session)
+            api = Api(server.url, session, context)
             room = await api.create_room((await api.login())["accessToken"])
             async with (
                 api.source(room) as source,
@@ -279,19 +281,40 @@ def resources() -> tuple[set[str], int, int]:
     return descriptors, threads, threading.active_count()
 
 
-async def test_starting_and_stopping_in_one_process_leaves_nothing(tmp_path: Path) -> None:
-    settings = Settings(port=0, data_dir=tmp_path, bcrypt_rounds=4)
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+async def test_starting_and_stopping_in_one_process_leaves_nothing(
+    tmp_path: Path, secure: bool
+) -> None:
+    options, context = tls(tmp_path) if secure else ((), True)
+    settings = Settings(
+        port=0,
+        data_dir=tmp_path,
+        bcrypt_rounds=4,
+        shutdown_s=2,
+        tls_cert=Path(options[1]) if secure else None,
+        tls_key=Path(options[3]) if secure else None,
+    )
 
     async def once() -> None:
         server = Server(settings)
         await server.start()
         async with aiohttp.ClientSession() as session:
-            api = Api(server.urls[0], session)
+            api = Api(server.urls[0], session, context)
             token = (await api.login())["accessToken"]
             room = await api.create_room(token)
-            async with api.listener(room) as listener, api.source(room) as source:
+            async with (
+                api.listener(room) as listener,
+                api.listener(room) as stalled,
+                api.source(room) as source,
+            ):
+                transport = stalled.ws._response.connection.transport  # type: ignore[union-attr]
+                assert isinstance(transport, asyncio.Transport)
+                transport.pause_reading()
                 await source.play(noise(2, RATE // 5), rate=RATE)
+                asked = time.monotonic()
                 await asyncio.gather(server.stop(), listener.closed(), source.closed())
+                assert time.monotonic() - asked < settings.shutdown_s
+                transport.abort()
 
     with AccountFile(tmp_path) as accounts:
         hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4))

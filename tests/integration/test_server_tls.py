@@ -168,18 +168,3 @@ async def test_the_certificate_is_taken_again_on_sighup_and_when_it_changes(
         assert common_name(tls_server) == "third"
         await listener.say("ping", t=1)  # connections of before are not disturbed
         await listener.until("pong")
-
-
-async def test_sigterm_reaches_listeners_over_tls_too(tmp_path: Path) -> None:
-    chain, key = write_certificate(tmp_path, "server")
-    context = ssl.create_default_context(cafile=str(chain))
-    options = ("--tls-cert", str(chain), "--tls-key", str(key))
-    with ServerProcess.start(tmp_path / "data", *options) as server:
-        server.add_user()
-        async with aiohttp.ClientSession() as session:
-            api = Api(server.url, session, context)
-            room = await api.create_room((await api.login())["accessToken"])
-            async with api.listener(room) as listener, api.socket() as bystander:
-                server.signal(signal.SIGTERM)
-                assert (await listener.closed()).code == 1001
-                assert (await bystander.closed()).code == 1001
