@@ -23,6 +23,7 @@ _TOO_LATE_S: Final = 1.0
 #: Longest time without a pause in which other tasks of the loop get their turn.
 _YIELD_EVERY_S: Final = 0.005
 _DRAIN_MARGIN_S: Final = 2.0
+_UNCONFIRMED: Final = "the end could not be confirmed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,8 @@ class Broadcaster:
         """Broadcast to the end.
 
         Raises:
-            ClientError: The source cannot be read, or the server refuses for good.
+            ClientError: The source cannot be read, the server refuses for good, or it did not say
+                that all was played.
         """
         self.display.channels(self._channel_names())
         try:
@@ -114,7 +116,7 @@ class Broadcaster:
                         ),
                     )
                     if connection is None:
-                        return
+                        raise ClientError(_UNCONFIRMED)
                     self.display.say("connected again")
                     self._feed.seek(self._clock.position(time.monotonic()))
         finally:
@@ -138,7 +140,11 @@ class Broadcaster:
         return fields
 
     async def _session(self, connection: RelayConnection) -> bool:
-        """Send over one connection; True at the end of the broadcast, False to connect again."""
+        """Send over one connection; True at the end of the broadcast, False to connect again.
+
+        Raises:
+            ClientError: Refused for good, or nobody said that all of it was played.
+        """
         receiver = asyncio.create_task(self._receive(connection))
         sender = asyncio.create_task(self._send(connection))
         stopping = asyncio.create_task(self._stopping.wait())
@@ -152,18 +158,22 @@ class Broadcaster:
             if sender.done():
                 sender.result()
             await cancel(sender)
-            await self._leave(connection, receiver)
+            drained = await self._leave(connection, receiver)
         except ClientError as error:
             # Temporary, or a token that a new one can replace.
             if not error.temporary and not (
                 isinstance(error, RefusedError) and error.needs_new_token
             ):
                 raise
+            if self._leaving:
+                raise ClientError(f"{_UNCONFIRMED}: {error}") from error
             self.display.say(f"{error}; connecting again")
-            return self._leaving
+            return False
         finally:
             await cancel(receiver, sender, stopping)
             await connection.abort()
+        if not drained:
+            raise ClientError(_UNCONFIRMED)
         return True
 
     async def _send(self, connection: RelayConnection) -> None:
@@ -235,8 +245,12 @@ class Broadcaster:
                 case "error":
                     self.display.say(f"server: {message.get('message')}")
 
-    async def _leave(self, connection: RelayConnection, receiver: asyncio.Task[None]) -> None:
-        """Unregister, wait until what was sent has been played, close."""
+    async def _leave(self, connection: RelayConnection, receiver: asyncio.Task[None]) -> bool:
+        """Unregister, wait until what was sent has been played, close.
+
+        Returns:
+            Whether the server said that all of it was played.
+        """
         self._leaving = True
         self._drained.clear()
         await connection.send({"type": "unregisterSource"})
@@ -250,6 +264,7 @@ class Broadcaster:
         finally:
             await cancel(drained, receiver)
         await connection.close()
+        return self._drained.is_set()
 
 
 def _figures(status: Message, rate: int) -> dict[str, str]:

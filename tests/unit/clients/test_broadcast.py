@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import os
 import time
 from typing import Any
 
 import numpy as np
 import pytest
-from aiohttp import web
+from aiohttp import WSMsgType, web
 from numpy.typing import NDArray
 
 from roomserver.clients.broadcast import Broadcaster, BroadcastOptions
@@ -186,6 +187,23 @@ async def test_a_takeover_ends_it(
     assert caught.value.close_code == 4409
 
 
+async def test_an_end_that_nobody_confirms_is_said_and_is_no_success(
+    room: FakeRoom, source_entry: RoomEntry, display: Display, log: io.StringIO
+) -> None:
+    async def sever_when_it_leaves(room: FakeRoom, websocket: web.WebSocketResponse) -> None:
+        while (message := await websocket.receive()).type is not WSMsgType.TEXT:
+            pass
+        assert json.loads(message.data)["type"] == "unregisterSource"
+        sever(websocket)
+
+    room.source_scripts = [sever_when_it_leaves]
+    broadcaster = Broadcaster(source_entry, wav(signal(1, 800)), BroadcastOptions(), display)
+    with pytest.raises(ClientError, match="the end could not be confirmed"):
+        await broadcaster.run()
+    assert "connecting again" not in log.getvalue()
+    assert len(room.registrations) == 1
+
+
 async def test_stop_while_the_server_is_away_ends_at_once(
     room: FakeRoom, source_entry: RoomEntry, display: Display, log: io.StringIO
 ) -> None:
@@ -200,10 +218,11 @@ async def test_stop_while_the_server_is_away_ends_at_once(
     room.source_scripts = [leave, busy]
     broadcaster = Broadcaster(source_entry, wav(signal(1, 9 * RATE)), BroadcastOptions(), display)
     task = asyncio.create_task(broadcaster.run())
-    await room.until(lambda: len(room.registrations) == 1 and len(room.packets) >= 1)
+    await room.until(lambda: len(room.registrations) == 2)
     broadcaster.stop()
     async with asyncio.timeout(5):
-        await task
+        with pytest.raises(ClientError, match="the end could not be confirmed"):
+            await task
 
 
 async def test_status_of_the_source_is_shown(
