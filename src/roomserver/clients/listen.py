@@ -20,6 +20,8 @@ from roomserver.clients.wire import Encoding, Frame, Levels
 
 _STATS_INTERVAL_S: Final = 1.0
 _ROOM_CLOSED: Final = 4410
+#: So long without a frame after the source is gone: what the room had buffered has been played.
+_QUIET_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class _Session:
 
     clock: ServerClock = field(default_factory=ServerClock)
     delay: Delay = field(default_factory=Delay)
+    ending: asyncio.TimerHandle | None = None  # set while the source is gone and that is the end
 
 
 class Listener:
@@ -188,6 +191,7 @@ class Listener:
             self._display.say(f"{error}; connecting again")
             return False
         finally:
+            self._go_on(session)
             await cancel(*tasks)
             await connection.abort()
         return True
@@ -199,13 +203,15 @@ class Listener:
         self._listeners = connection.registered["listenerCount"]
         if StreamFormat.of(connection.registered) is None:
             self._display.say("no audio in the room yet; waiting for it")
+        if self._state == "suspended" and self.tracker.frames:
+            self._end_when_quiet(session)  # it went while we were away
         while True:
             message = await connection.receive()
             if isinstance(message, Frame):
                 if self._hear(message, session):
                     return
-            elif not isinstance(message, Levels) and self._read(message, session):
-                return
+            elif not isinstance(message, Levels):
+                self._read(message, session)
 
     def _begin(self, message: Message) -> None:
         announced = StreamFormat.of(message)
@@ -227,6 +233,8 @@ class Listener:
 
     def _hear(self, frame: Frame, session: _Session) -> bool:
         """Take in a frame; True when it completes the seconds that were asked for."""
+        if session.ending is not None:
+            self._end_when_quiet(session)
         placed = self.tracker.place(frame)
         if session.clock.known:
             now_us = self._local.now_us() + session.clock.offset_us
@@ -247,8 +255,20 @@ class Listener:
             self._recorder.write(silence, samples)
         return complete
 
-    def _read(self, message: Message, session: _Session) -> bool:
-        """Take in a text message; True when it is the end for us."""
+    def _end_when_quiet(self, session: _Session) -> None:
+        """The source is gone: what the room still plays of it is heard before `once` ends."""
+        self._go_on(session)
+        if self._options.once:
+            loop = asyncio.get_running_loop()
+            session.ending = loop.call_later(_QUIET_S, self._stopping.set)
+
+    def _go_on(self, session: _Session) -> None:
+        if session.ending is not None:
+            session.ending.cancel()
+            session.ending = None
+
+    def _read(self, message: Message, session: _Session) -> None:
+        """Take in a text message."""
         match message["type"]:
             case "streamStarted":
                 self._begin(message)
@@ -263,17 +283,16 @@ class Listener:
                 self._entry.take_token(message)
             case "roomSuspended":
                 self._state = "suspended"
-                if self._options.once:
-                    return True
+                self._end_when_quiet(session)
                 until = datetime.fromtimestamp(message["suspendedUntil"] / 1e6)
                 self._display.say(f"the source is gone; waiting for it until {until:%H:%M:%S}")
             case "roomResumed":
+                self._go_on(session)
                 self._display.say("the source is back")
             case "roomClosed":
                 self._display.say(f"the room was closed ({message['reason']})")
             case "error":
                 self._display.say(f"server: {message.get('message')}")
-        return False
 
     async def _ping(self, connection: RelayConnection) -> None:
         """Ask for the server's time, quickly at first."""

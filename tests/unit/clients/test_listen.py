@@ -209,6 +209,17 @@ async def test_once_means_until_the_source_ends(
     np.testing.assert_array_equal(read(out), audio(0))
 
 
+async def test_once_hears_what_the_room_still_had_of_a_source_that_was_lost(
+    room: FakeRoom, listener_entry: RoomEntry, display: Display, tmp_path: Path
+) -> None:
+    suspended = {"type": "roomSuspended", "roomId": ROOM_ID, "suspendedUntil": now_us()}
+    rest = [frame(1), frame(2)]
+    room.listener_scripts = [say(stream_started(), frame(0), suspended, *rest, close=None)]
+    out = tmp_path / "out.wav"
+    await Listener(listener_entry, ListenOptions(once=True), display, Recorder(str(out))).run()
+    np.testing.assert_array_equal(read(out), frames_of(range(3)))
+
+
 async def test_stop_completes_the_file(
     room: FakeRoom, listener_entry: RoomEntry, display: Display, tmp_path: Path
 ) -> None:
