@@ -176,6 +176,20 @@ def test_an_account_that_cannot_be_is_refused(
     assert "secret" not in result.output
 
 
+@pytest.mark.parametrize(("options", "role"), [((), "user"), (("--admin",), "admin")])
+def test_an_account_has_the_role_that_it_was_added_with(
+    tmp_path: Path, options: tuple[str, ...], role: str
+) -> None:
+    arguments = ["user", "add", "a@b", "--password-stdin", "--data-dir", str(tmp_path), *options]
+    env = {"ROOMSERVER_BCRYPT_ROUNDS": "4", "PORT": None}
+    result = CliRunner().invoke(app, arguments, input="secret\n", env=env)
+    assert result.exit_code == 0, result.output
+    with AccountFile(tmp_path) as accounts:
+        account = accounts.account_by_email("a@b")
+    assert account is not None
+    assert account.role == role
+
+
 async def test_a_server_that_has_accounts_says_nothing_about_it(tmp_path: Path) -> None:
     with AccountFile(tmp_path) as accounts:
         accounts.add_account("a@b", b"hash", "user")
