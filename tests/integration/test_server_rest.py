@@ -285,6 +285,8 @@ async def test_when_too_many_passwords_wait_the_answer_is_503(tmp_path: Path) ->
             assert len(busy) < 20
             is_problem(busy[0], 503, "busy")
             assert busy[0].headers["Retry-After"]
+        audited = [event for event in server.events if event["event"] == "request_refused"]
+        assert [event["code"] for event in audited] == ["busy"] * len(busy)
 
 
 async def test_what_is_not_a_websocket_handshake_is_refused(api: Api) -> None:
@@ -323,3 +325,44 @@ async def test_pages_of_other_origins_may_not_connect(api: Api, server: ServerPr
         async with api.socket(origin="https://evil.example"):
             pass
     assert caught.value.status == 403
+
+
+async def test_every_refusal_is_audited_once(tmp_path: Path) -> None:
+    options = ("--max-unregistered-per-address", "1", "--login-limit", "1 per hour")
+    with ServerProcess.start(tmp_path, *options) as server:
+        server.add_user()
+        async with aiohttp.ClientSession() as session:
+            api = Api(server.url, session)
+            owner = (await api.login())["accessToken"]
+            room = await api.create_room(owner)
+            server.add_user("other@example.org")
+            other = (await api.login("other@example.org"))["accessToken"]
+            path = f"/api/broadcaster/rooms/{room.id}"
+            login = {"email": "a@b", "password": "wrong"}
+            join = {"roomCode": room.code, "password": "wrong"}
+            statuses = [
+                (await api.call("DELETE", path)).status,
+                (await api.call("DELETE", path, token="nonsense")).status,
+                (await api.call("DELETE", path, token=other)).status,
+                (await api.call("GET", "/ws", headers={"Origin": "https://evil.example"})).status,
+                (await api.call("POST", "/auth/broadcaster", json=login)).status,
+                (await api.call("POST", "/auth/broadcaster", json=login)).status,
+                (await api.call("POST", "/auth/room/join", json=join)).status,
+            ]
+            async with api.socket():
+                statuses.append((await api.call("GET", "/ws")).status)
+            assert statuses == [401, 401, 403, 403, 401, 429, 401, 429]
+    lines = [event for event in server.events if event.get("logger") == "roomserver.audit"]
+    refused = [(e["event"], e["code"]) for e in lines if "path" in e]
+    assert refused == [
+        ("invalid_token", "unauthorized"),
+        ("invalid_token", "token_invalid"),
+        ("room_access_denied", "not_allowed"),
+        ("request_refused", "origin_not_allowed"),
+        ("login_failure", "invalid_credentials"),
+        ("rate_limit_exceeded", "rate_limited"),
+        ("room_access_denied", "invalid_credentials"),
+        ("rate_limit_exceeded", "too_many_connections"),
+    ]
+    assert not [e for e in lines if "path" not in e and not e["event"].endswith(("ss", "created"))]
+    assert all(e["address"] == "127.0.0.1" for e in lines)

@@ -182,6 +182,33 @@ async def test_text_that_is_no_message_closes_and_an_unknown_type_does_not(
     assert plane.media.closed[connection] == 4400
 
 
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ("{", "malformed"),
+        ({"type": "registerListener"}, "invalid_message"),
+        ({"type": "registerListener", "roomId": "x", "roomToken": "x"}, "token_invalid"),
+    ],
+)
+async def test_a_refused_registration_is_audited_once(
+    plane: ControlPlane, message: str | dict[str, object], code: str
+) -> None:
+    connection = plane.connect()
+    plane.say(connection, message)
+    assert [record.details["code"] for record in plane.store.audit_log] == [code]
+
+
+async def test_what_a_role_may_not_do_is_audited(plane: ControlPlane) -> None:
+    room = await plane.room()
+    listener = plane.add_listener(room)
+    before = len(plane.store.audit_log)
+    assert plane.say(listener, {"type": "unregisterSource"})["code"] == "not_allowed"
+    plane.say(listener, {"type": "dance"})  # a mistake, not a refusal
+    (record,) = list(plane.store.audit_log)[before:]
+    assert (record.event, record.room) == ("room_access_denied", room.id)
+    assert record.details["code"] == "not_allowed"
+
+
 async def test_an_invalid_change_is_answered_and_leaves_everything_as_it_was(
     plane: ControlPlane,
 ) -> None:

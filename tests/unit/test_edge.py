@@ -52,6 +52,12 @@ def test_the_client_is_who_the_last_trusted_proxy_saw(
     assert addresses.of(request(peer, *forwarded)) == address
 
 
+def test_a_header_is_not_believed_when_the_connection_is_gone() -> None:
+    left = request(None, "203.0.113.9")
+    left.transport = None  # type: ignore[misc]
+    assert ClientAddresses([], lambda _: None).of(left) == "unknown"
+
+
 def test_the_tls_bridge_knows_whom_it_serves() -> None:
     addresses = ClientAddresses([], lambda _: "192.0.2.5")
     assert addresses.of(request(None)) == "192.0.2.5"

@@ -39,7 +39,9 @@ class ClientAddresses:
         """The client's address as text; `unknown` for a Unix socket without a header."""
         peer = self._peer_of(request)
         if peer is None:
-            name = request.transport.get_extra_info("peername") if request.transport else None
+            if request.transport is None:
+                return UNKNOWN  # the client has left; a header alone proves nothing
+            name = request.transport.get_extra_info("peername")
             peer = name[0] if isinstance(name, tuple) else None
         forwarded = ",".join(request.headers.getall(FORWARDED, []))
         address = _parse(peer) if peer is not None else None

@@ -17,7 +17,7 @@ from roomserver.edge.addresses import limit_key
 from roomserver.edge.failures import Attempt, FailureLimiter, TooManyFailuresError
 from roomserver.edge.problems import Problem, ProblemCode
 from roomserver.edge.requests import authenticate, read_body, read_password
-from roomserver.edge.services import SERVICES, Services
+from roomserver.edge.services import SERVICES
 from roomserver.protocol.client import NO_CONTROL, Name, RoomName
 from roomserver.protocol.codes import Role, RoomCloseReason, RoomState
 from roomserver.rooms.room import Room
@@ -136,15 +136,14 @@ async def login(request: web.Request) -> web.Response:
     address = services.addresses.of(request)
     account = body.email.strip().casefold()
     same = attempt_id(account, password)
-    async with _attempt(
-        services, services.login_failures, (account, limit_key(address)), same, address
-    ) as attempt:
+    async with _attempt(services.login_failures, (account, limit_key(address)), same) as attempt:
         session = await services.accounts.login(body.email, password)
         if session is None:
             attempt.failed()
     if session is None:
-        services.rooms.audit(AuditEvent.LOGIN_FAILURE, address=address, email=body.email)
-        raise Problem(401, ProblemCode.INVALID_CREDENTIALS, "e-mail address or password is wrong")
+        raise Problem(
+            401, ProblemCode.INVALID_CREDENTIALS, "e-mail address or password is wrong"
+        ).audited(AuditEvent.LOGIN_FAILURE, email=body.email)
     services.rooms.audit(AuditEvent.LOGIN_SUCCESS, address=address, user=session.account.id)
     return answer(LoginAnswer(session.access_token, session.refresh_token))
 
@@ -188,22 +187,13 @@ async def join_room(request: web.Request) -> web.Response:
     subject = room.id if room is not None else body.room_code.upper()
     hashed = room.record.password_hash if room is not None else None
     async with _attempt(
-        services,
-        services.join_failures,
-        (limit_key(address), subject),
-        attempt_id(subject, password),
-        address,
+        services.join_failures, (limit_key(address), subject), attempt_id(subject, password)
     ) as attempt:
         if not await services.room_passwords.check(subject, password, hashed):
             attempt.failed()
-            services.rooms.audit(
-                AuditEvent.ROOM_ACCESS_DENIED,
-                address=address,
-                room=room.id if room is not None else None,
-            )
             raise Problem(
                 401, ProblemCode.INVALID_CREDENTIALS, "no such room, or the password is wrong"
-            )
+            ).audited(AuditEvent.ROOM_ACCESS_DENIED, room=room.id if room is not None else None)
     assert room is not None
     if room.state is RoomState.CLOSED:  # while the password was checked
         raise Problem(410, ProblemCode.ROOM_CLOSED, "the room was closed")
@@ -268,38 +258,27 @@ def _own_room(request: web.Request, account: Account) -> Room:
             raise Problem(410, ProblemCode.ROOM_CLOSED, "the room was closed")
         raise Problem(404, ProblemCode.ROOM_NOT_FOUND, "there is no such room")
     if room.record.created_by != account.id:
-        services.rooms.audit(
-            AuditEvent.ROOM_ACCESS_DENIED,
-            address=services.addresses.of(request),
-            user=account.id,
-            room=room.id,
+        raise Problem(403, ProblemCode.NOT_ALLOWED, "the room belongs to somebody else").audited(
+            AuditEvent.ROOM_ACCESS_DENIED, user=account.id, room=room.id
         )
-        raise Problem(403, ProblemCode.NOT_ALLOWED, "the room belongs to somebody else")
     return room
 
 
 @asynccontextmanager
 async def _attempt(
-    services: Services,
-    limiter: FailureLimiter,
-    key: tuple[str, ...],
-    same: Hashable,
-    address: str,
+    limiter: FailureLimiter, key: tuple[str, ...], same: Hashable
 ) -> AsyncIterator[Attempt]:
     """An attempt with a password: 429 after too many failures, 503 when too many wait."""
     try:
         async with limiter.attempt(*key, same=same) as attempt:
             yield attempt
     except TooManyFailuresError as error:
-        services.rooms.audit(
-            AuditEvent.RATE_LIMIT_EXCEEDED, address=address, retry_s=math.ceil(error.retry_after_s)
-        )
         raise Problem.later(
             429,
             ProblemCode.RATE_LIMITED,
             "too many failed attempts",
             after_s=error.retry_after_s,
-        ) from None
+        ).audited(retry_s=math.ceil(error.retry_after_s)) from None
     except PoolFullError:
         raise _busy() from None
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
 from http import HTTPStatus
+from typing import Any, Self
 
 import msgspec
 import structlog
 from aiohttp import web
 
 from relaycore.errors import RelayClosedError
+from roomserver.edge.services import SERVICES, Services
+from roomserver.store.records import AuditEvent
 
 CONTENT_TYPE = "application/problem+json"
+MAX_LOGGED_PATH = 200
 
 log = structlog.stdlib.get_logger("roomserver.http")
 
@@ -53,8 +58,17 @@ class ProblemDocument(msgspec.Struct):
     type: str = "about:blank"
 
 
+# Refusals that the audit log holds, and as what unless the problem says otherwise.
+_AUDITED = {
+    401: AuditEvent.INVALID_TOKEN,
+    403: AuditEvent.REQUEST_REFUSED,
+    429: AuditEvent.RATE_LIMIT_EXCEEDED,
+    503: AuditEvent.REQUEST_REFUSED,
+}
+
+
 class Problem(Exception):  # noqa: N818 - the name RFC 9457 gives it
-    """A request that is refused; the middleware makes the answer of it."""
+    """A request that is refused; the middleware makes the answer of it, and the line of audit."""
 
     def __init__(
         self,
@@ -69,6 +83,14 @@ class Problem(Exception):  # noqa: N818 - the name RFC 9457 gives it
         self.code = code
         self.detail = detail
         self.headers = dict(headers or {})
+        self.event = _AUDITED.get(status)
+        self.facts: dict[str, Any] = {}
+
+    def audited(self, event: AuditEvent | None = None, **facts: Any) -> Self:
+        """Says more for the audit log: user, room, and whatever else is known."""
+        self.event = event or self.event
+        self.facts = facts
+        return self
 
     @classmethod
     def later(cls, status: int, code: ProblemCode, detail: str, *, after_s: float) -> Problem:
@@ -100,9 +122,12 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 @web.middleware
 async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turns every error into a problem document; what we did not foresee is logged and a 500."""
+    services = request.app[SERVICES]
+    address = services.addresses.of(request)  # now: a client that has left has none
     try:
         return await handler(request)
     except Problem as problem:
+        _audit(services, request, address, problem)
         return problem.response()
     except web.HTTPException as error:
         if error.status < 400:
@@ -119,3 +144,17 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     except Exception:
         log.exception("request_failed", method=request.method, path=request.path)
         return Problem(500, ProblemCode.INTERNAL, "something went wrong here").response()
+
+
+def _audit(services: Services, request: web.Request, address: str, problem: Problem) -> None:
+    if problem.event is None:
+        return
+    with contextlib.suppress(RelayClosedError):  # the server is shutting down
+        services.rooms.audit(
+            problem.event,
+            address=address,
+            method=request.method,
+            path=request.path[:MAX_LOGGED_PATH],
+            code=problem.code.value,
+            **problem.facts,
+        )

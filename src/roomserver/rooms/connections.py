@@ -118,7 +118,7 @@ class Connections:
                 "registerListener",
             )
             if registering or error.code is ErrorCode.MALFORMED:
-                self._close(sender, error.code, str(error))
+                self._refuse(sender, error.code, str(error))
             else:
                 self._answer_error(sender, error.code, str(error))
             return
@@ -207,11 +207,12 @@ class Connections:
                 case _:
                     raise Refusal(ErrorCode.NOT_SUPPORTED, "presets are not kept by this server")
         except Refusal as refusal:
-            registering = isinstance(message, client.RegisterSource | client.RegisterListener)
-            if registering and sender.room is None:
-                self._audit_refusal(sender, message, refusal)
-                self._close(sender, refusal.code, str(refusal))
+            registration = client.RegisterSource | client.RegisterListener
+            if isinstance(message, registration) and sender.room is None:
+                self._refuse(sender, refusal.code, str(refusal), room=message.room_id)
             else:
+                if refusal.code is ErrorCode.NOT_ALLOWED:
+                    self._audit_refusal(sender, refusal.code, sender.room)
                 self._answer_error(sender, refusal.code, str(refusal))
 
     def _need(self, sender: Connection, role: Role) -> None:
@@ -392,24 +393,25 @@ class Connections:
     def _answer_error(self, sender: Connection, code: ErrorCode, message: str) -> None:
         self._media.send(sender.id, encode(server.Error(code, message)))
 
-    def _close(self, sender: Connection, code: ErrorCode, message: str) -> None:
+    def _refuse(
+        self, sender: Connection, code: ErrorCode, message: str, *, room: str | None = None
+    ) -> None:
+        """Closes a connection for what it said; `room` is the one it named."""
+        self._audit_refusal(sender, code, self._rooms.find(room) if room else sender.room)
         sender.leaving = LeaveReason.REFUSED
         self._media.close_connection(
             sender.id, code.close_code, code.value, text=encode(server.Error(code, message))
         )
 
-    def _audit_refusal(
-        self, sender: Connection, message: client.ClientMessage, refusal: Refusal
-    ) -> None:
-        assert isinstance(message, client.RegisterSource | client.RegisterListener)
-        token_refused = refusal.code.close_code is CloseCode.TOKEN_INVALID
-        room = self._rooms.find(message.room_id)
+    def _audit_refusal(self, sender: Connection, code: ErrorCode, room: Room | None) -> None:
+        token_refused = code.close_code is CloseCode.TOKEN_INVALID
         self._rooms.audit(
             AuditEvent.INVALID_TOKEN if token_refused else AuditEvent.ROOM_ACCESS_DENIED,
             address=sender.address,
+            user=sender.token.user if sender.token is not None else None,
             room=room.id if room is not None else None,
             client=sender.client_id,
-            code=refusal.code,
+            code=code,
         )
 
     def _renew_tokens(self) -> None:

@@ -108,6 +108,7 @@ class AuditEvent(StrEnum):
     RATE_LIMIT_EXCEEDED = "rate_limit_exceeded"
     INVALID_TOKEN = "invalid_token"  # noqa: S105
     ROOM_ACCESS_DENIED = "room_access_denied"
+    REQUEST_REFUSED = "request_refused"
     TOKEN_REFRESH = "token_refresh"  # noqa: S105
 
 
