@@ -50,6 +50,19 @@ async def test_a_wrong_password_and_an_unknown_address_look_alike(api: Api) -> N
     assert answers[0].body == answers[1].body
 
 
+async def test_a_password_typed_as_the_address_is_not_logged(
+    api: Api, server: ServerProcess
+) -> None:
+    for email in ("nobody@else.example", "my-secret-phrase"):
+        body = {"email": email, "password": "wrong"}
+        answer = await api.call("POST", "/auth/broadcaster", json=body)
+        is_problem(answer, 401, "invalid_credentials")
+    failed = "login_failure"
+    await asyncio.to_thread(server.wait_for_event, failed, where=lambda e: e["email"] is None)
+    server.wait_for_event(failed, where=lambda e: e["email"] == "nobody@else.example")
+    assert "my-secret-phrase" not in server.output()
+
+
 async def test_a_room_is_made_joined_listed_and_closed(api: Api, access_token: str) -> None:
     answer = await api.call(
         "POST",

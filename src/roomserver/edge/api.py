@@ -12,6 +12,7 @@ from aiohttp import web
 from msgspec import Meta, Struct
 
 import relaycore
+from roomserver.auth.accounts import InvalidEmailError, check_email
 from roomserver.auth.passwords import PoolFullError, attempt_id
 from roomserver.edge.addresses import limit_key
 from roomserver.edge.failures import Attempt, FailureLimiter, TooManyFailuresError
@@ -143,7 +144,7 @@ async def login(request: web.Request) -> web.Response:
     if session is None:
         raise Problem(
             401, ProblemCode.INVALID_CREDENTIALS, "e-mail address or password is wrong"
-        ).audited(AuditEvent.LOGIN_FAILURE, email=body.email)
+        ).audited(AuditEvent.LOGIN_FAILURE, email=_loggable(body.email))
     services.rooms.audit(AuditEvent.LOGIN_SUCCESS, address=address, user=session.account.id)
     return answer(LoginAnswer(session.access_token, session.refresh_token))
 
@@ -247,6 +248,14 @@ def answer(body: Struct, status: int = 200) -> web.Response:
         content_type="application/json",
         headers={"Cache-Control": "no-store"},
     )
+
+
+def _loggable(email: str) -> str | None:
+    """The address if it is one: people type passwords into the wrong field."""
+    try:
+        return check_email(email)
+    except InvalidEmailError:
+        return None
 
 
 def _own_room(request: web.Request, account: Account) -> Room:
