@@ -16,7 +16,7 @@ NATIVE := setup.py $(shell find src -name '*.pyx' -o -name '*.pxi' -o -name '*.p
 
 say = printf '\n== %s (%s)\n' "$(1)" "$$(date +%T)"
 
-.PHONY: help demo test bench lint types unit wheel build clean
+.PHONY: help demo test bench lint types unit wheel sanitize build clean
 
 help: ## show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
@@ -50,6 +50,17 @@ unit: $(STAMPS)/test-system $(STAMPS)/dev $(STAMPS)/native ## the tests alone (m
 wheel: $(STAMPS)/dev ## build sdist and wheel, repair, install in a clean environment, test there
 	@$(call say,sdist and wheel)
 	@.ci/test-wheel $(BIN)/python
+
+SANITIZED := $(CURDIR)/build/sanitized
+sanitize: $(STAMPS)/dev ## the extension's tests under address and undefined-behaviour sanitizers
+	@$(call say,sanitizers)
+	@rm -rf $(SANITIZED)
+	@RELAYCORE_CXXFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=undefined -O1 -g" \
+		$(BIN)/python setup.py --quiet build --build-base $(SANITIZED) --build-lib $(SANITIZED)/lib
+	@LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
+		ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$(SANITIZED)/lib \
+		$(BIN)/python -m pytest --capture=sys --timeout 300 tests/unit/test_ring_buffer.py \
+		tests/unit/test_jitter_*.py tests/unit/test_kernels.py tests/integration/relay $(ARGS)
 
 build: $(STAMPS)/dev $(STAMPS)/native ## environment for development, extension built in place
 

@@ -49,6 +49,7 @@ cdef extern from "relaycore/spsc_ring.h" namespace "relaycore" nogil:
         size_t second_n
 
     cppclass SpscRing "relaycore::SpscRing<float>":
+        SpscRing() except +
         bint init(size_t capacity, uint64_t first_index) noexcept
         size_t capacity() noexcept
         size_t writable() noexcept

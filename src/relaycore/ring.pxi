@@ -85,7 +85,8 @@ cdef class RingBuffer:
         There is no memory for it.
     """
 
-    cdef SpscRing ring
+    # By itself, since Python's objects are not aligned to the cache lines that a ring stands on.
+    cdef SpscRing* ring
     cdef Role writer
     cdef Role reader
     cdef size_t reserved
@@ -98,8 +99,12 @@ cdef class RingBuffer:
         self.peeked_views = ()
         if not 1 <= capacity <= 1 << 30:
             raise ValueError(f"capacity: expected 1 to {1 << 30} samples, got {capacity}")
+        self.ring = new SpscRing()
         if not self.ring.init(<size_t>capacity, first_index):
             raise MemoryError(f"no memory for a ring of {capacity} samples")
+
+    def __dealloc__(self):
+        del self.ring
 
     def __repr__(self):
         return f"<RingBuffer of {self.ring.capacity()} samples>"
