@@ -172,6 +172,7 @@ cdef extern from "relaycore/events.h" namespace "relaycore" nogil:
         stream_ended
         source_report
         room_report
+        thread_stall
 
     cdef enum class CloseReason(uint8_t):
         pass
@@ -226,6 +227,10 @@ cdef extern from "relaycore/events.h" namespace "relaycore" nogil:
         uint64_t frames_built
         uint64_t frames_sent
 
+    cdef cppclass ThreadStallEvent(Event):
+        double late_ms
+        bool over
+
     cdef cppclass RoomReportEvent(Event):
         unsigned thread
         vector[ListenerFigures] listeners
@@ -241,6 +246,7 @@ cdef extern from "relaycore/relay.h" namespace "relaycore" nogil:
         int64_t ping_interval_ns
         int64_t source_timeout_ns
         int64_t silence_timeout_ns
+        int64_t watchdog_ns
         size_t max_text_bytes
         size_t max_binary_bytes
         unsigned max_packets_per_s
@@ -248,6 +254,7 @@ cdef extern from "relaycore/relay.h" namespace "relaycore" nogil:
     cdef cppclass ThreadFigures:
         uint64_t connections, listeners, rooms, ticks, tick_late_ns_max, frames_sent
         uint64_t frames_dropped, frames_built, bytes_sent, bytes_received, sends, packets, evicted
+        uint64_t stalls
 
     cdef cppclass RoomFigures:
         uint64_t room, blocks, packets, frames_sent, frames_dropped, bytes_sent, listeners

@@ -46,6 +46,8 @@ class ThreadCounters(NamedTuple):
     sends: int
     packets: int
     evicted: int
+    stalls: int
+    """Times the watchdog found it over its limit late."""
 
 
 class RoomCounters(NamedTuple):

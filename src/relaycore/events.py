@@ -146,6 +146,19 @@ class RoomReport(NamedTuple):
     layouts: tuple[LayoutFigures, ...]
 
 
+class ThreadStalled(NamedTuple):
+    """A relay thread did not come round when it was due: its ticks and sends wait.
+
+    Told by the watchdog once per stall, `late_ms` after the thread was due, and once more, with
+    `over`, when it goes on; `late_ms` is then how long the stall was, to a quarter of
+    `watchdog_ms`. Causes lie outside: a machine that was asleep or has too little to give.
+    """
+
+    thread: int
+    late_ms: float
+    over: bool
+
+
 Event = (
     TextReceived
     | BinaryReceived
@@ -155,4 +168,5 @@ Event = (
     | StreamEnded
     | SourceReport
     | RoomReport
+    | ThreadStalled
 )

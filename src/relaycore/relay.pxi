@@ -158,6 +158,7 @@ cdef object _event(capi.Event* event):
     cdef capi.ClosedEvent* closed
     cdef capi.StreamEvent* stream
     cdef capi.RoomReportEvent* report
+    cdef capi.ThreadStallEvent* stall
     if event.kind == capi.EventKind.text:
         message = <capi.MessageEvent*>event
         text = PyUnicode_DecodeUTF8(message.data.data(), message.data.size(), NULL)
@@ -181,6 +182,9 @@ cdef object _event(capi.Event* event):
             tuple([_listener_figures(f) for f in report.listeners]),
             tuple([_events.LayoutFigures(f.layout, f.listeners, f.frames_built, f.frames_sent)
                    for f in report.layouts]))
+    if event.kind == capi.EventKind.thread_stall:
+        stall = <capi.ThreadStallEvent*>event
+        return _events.ThreadStalled(event.subject, stall.late_ms, stall.over)
     stream = <capi.StreamEvent*>event
     if event.kind == capi.EventKind.stream_live:
         return _events.StreamLive(event.subject, stream.stream, stream.timestamp)
@@ -220,6 +224,8 @@ cdef class Relay:
     ping_interval_ms: distance of the pings that measure lag.
     source_timeout_s: a source from which no byte came for so long is closed.
     silence_timeout_s: a source that is silent for so long is pinged.
+    watchdog_ms: a relay thread that comes round so much later than it is due is told as
+        ThreadStalled; 0: nobody looks.
 
     Raises ValueError, OSError when the system refuses threads or descriptors, and
     RelayUnavailableError off Linux.
@@ -232,7 +238,7 @@ cdef class Relay:
     def __init__(self, *, threads=None, realtime=True, max_lag_ms=500, evict_after_s=15.0,
                  register_timeout_s=10.0, max_text_bytes=65536, max_binary_bytes=2 << 20,
                  max_packets_per_s=50_000, ping_interval_ms=1000, source_timeout_s=10.0,
-                 silence_timeout_s=2.0):
+                 silence_timeout_s=2.0, watchdog_ms=500):
         cdef capi.RelayConfig config
         cdef capi.Status status
         if self.relay.get() != NULL:
@@ -255,6 +261,7 @@ cdef class Relay:
         config.ping_interval_ns = _nanoseconds(ping_interval_ms / 1000, "ping_interval_ms")
         config.source_timeout_ns = _nanoseconds(source_timeout_s, "source_timeout_s")
         config.silence_timeout_ns = _nanoseconds(silence_timeout_s, "silence_timeout_s")
+        config.watchdog_ns = _nanoseconds(watchdog_ms / 1000, "watchdog_ms")
         config.max_text_bytes = max_text_bytes
         config.max_binary_bytes = max_binary_bytes
         config.max_packets_per_s = max_packets_per_s
@@ -438,7 +445,7 @@ cdef class Relay:
             tuple([_counters.ThreadCounters(
                 t.connections, t.listeners, t.rooms, t.ticks, t.tick_late_ns_max, t.frames_sent,
                 t.frames_dropped, t.frames_built, t.bytes_sent, t.bytes_received, t.sends,
-                t.packets, t.evicted) for t in threads]),
+                t.packets, t.evicted, t.stalls) for t in threads]),
             {r.room: _counters.RoomCounters(r.blocks, r.packets, r.frames_sent, r.frames_dropped,
                                           r.bytes_sent, r.listeners) for r in rooms})
 

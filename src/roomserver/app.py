@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import os
 import resource
 import signal
@@ -259,6 +260,7 @@ def _url(scheme: str, address: Any) -> str:
 def run(settings: Settings) -> int:
     """Runs a server until SIGTERM or SIGINT; returns the exit code of the process."""
     configure_logging(settings.log_format, settings.log_level)
+    faulthandler.enable()  # an end by a signal of ours or the kernel's says where Python was
     _raise_descriptor_limit()
     return uvloop.run(serve(settings))
 

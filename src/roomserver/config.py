@@ -129,6 +129,9 @@ class Settings(BaseSettings):
     source_timeout_s: float = _field(
         10.0, "No byte from a source: suspended.", RELAY, ge=0.1, le=3600
     )
+    watchdog_ms: int = _field(
+        500, "A native thread so late is reported; 0 for never.", RELAY, ge=0, le=60_000
+    )
 
     # Limits
     max_text_bytes: int = _field(65_536, "Longest text message.", LIMITS, ge=1024, le=16 << 20)

@@ -15,6 +15,7 @@
 #include <new>
 
 #include "relay_thread.h"
+#include "relay_watchdog.h"
 
 namespace relaycore {
 namespace {
@@ -38,6 +39,7 @@ struct AttachTask final : Task {
 
 struct Relay::Impl {
   RelayShared shared;
+  RelayWatchdog watchdog{shared};
   std::atomic<uint64_t> next_serial{1};
   std::atomic<bool> closed{false};
   std::vector<Event*> polled;  // given out by the last poll()
@@ -126,6 +128,9 @@ struct Relay::Impl {
         case EventKind::room_report:
           delete static_cast<RoomReportEvent*>(event);
           break;
+        case EventKind::thread_stall:
+          delete static_cast<ThreadStallEvent*>(event);
+          break;
       }
     }
     polled.clear();
@@ -148,15 +153,18 @@ Status Relay::start(const RelayConfig& config, std::unique_ptr<Relay>& relay) no
     for (unsigned i = 0; i < config.threads; ++i)
       shared.threads.push_back(std::make_unique<RelayThread>(shared, i));
     relay.reset(new Relay(std::move(impl)));
-    for (auto& thread : shared.threads) {
-      if (Status status = thread->start(); status != Status::ok) {
-        int error = errno;
-        relay.reset();
-        errno = error;
-        return status;
-      }
+    Status status = Status::ok;
+    for (auto& thread : shared.threads)
+      if (status == Status::ok) status = thread->start();
+    if (status == Status::ok) status = relay->impl_->watchdog.start();
+    if (status != Status::ok) {
+      int error = errno;
+      relay.reset();
+      errno = error;
+      return status;
     }
   } catch (const std::bad_alloc&) {
+    relay.reset();
     return Status::out_of_memory;
   }
   return Status::ok;
@@ -404,7 +412,7 @@ std::vector<ThreadFigures> Relay::thread_figures() const {
     all.push_back({c.connections.get(), c.listeners.get(), c.rooms.get(), c.ticks.get(),
                    c.tick_late_ns_max.get(), c.frames_sent.get(), c.frames_dropped.get(),
                    c.frames_built.get(), c.bytes_sent.get(), c.bytes_received.get(),
-                   c.sends.get(), c.packets.get(), c.evicted.get()});
+                   c.sends.get(), c.packets.get(), c.evicted.get(), c.stalls.get()});
   }
   return all;
 }
@@ -427,6 +435,7 @@ void Relay::close(std::string_view text, int64_t timeout_ns) noexcept {
   for (auto& thread : impl_->shared.threads)
     thread->call([last, deadline](RelayThread& t) { t.stop(last, deadline); });
   for (auto& thread : impl_->shared.threads) thread->join();
+  impl_->watchdog.stop();
 }
 
 }  // namespace relaycore

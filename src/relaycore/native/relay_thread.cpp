@@ -12,7 +12,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
+#include <cstdlib>
 #include <ctime>
+#include <exception>
 
 #include "relay_send.h"
 
@@ -34,6 +37,19 @@ void signal(int event_fd) noexcept {
 }
 
 bool later(int64_t a, int64_t b) noexcept { return a > b; }
+
+// A thread that is no more leaves a server that takes connections and says nothing to them. Whoever
+// runs the process can start it again; nobody can mend the state that was being changed.
+[[noreturn]] void die(unsigned index, const char* why) noexcept {
+  char text[512];
+  int n = snprintf(text, sizeof text,
+                   "relaycore: relay thread %u died: %s. Nobody would hear anything any more, so the "
+                   "process ends here.\n",
+                   index, why);
+  // To the descriptor itself: neither a lock of stdio nor memory is needed.
+  [[maybe_unused]] ssize_t written = ::write(STDERR_FILENO, text, std::min<size_t>(n, sizeof text - 1));
+  std::abort();
+}
 
 // A send leaves little of ours in the caches, so that touching the next connection would cost half
 // a dozen misses: what it needs is fetched while this one's send runs.
@@ -118,12 +134,24 @@ void RelayThread::use_realtime_scheduling() noexcept {
 }
 
 void RelayThread::run() noexcept {
-  pthread_setname_np(pthread_self(), ("relay-" + std::to_string(index)).c_str());
-  use_realtime_scheduling();
+  try {
+    pthread_setname_np(pthread_self(), ("relay-" + std::to_string(index)).c_str());
+    use_realtime_scheduling();
+    loop();
+  } catch (const std::exception& error) {
+    die(index, error.what());
+  } catch (...) {  // pthread_exit and pthread_cancel too
+    die(index, "it was ended from outside");
+  }
+  due_ns_.store(INT64_MAX, std::memory_order_relaxed);
+}
+
+void RelayThread::loop() {
   now_ns = monotonic_ns();
   while (true) {
     bool busy = ready_head_ || !passes_.empty();
     if (!busy) arm_timer();
+    note_due(busy ? now_ns : timer_armed_ns_);
     handle_events(busy ? 0 : -1);
     run_tasks();
     run_ticks();
@@ -133,6 +161,12 @@ void RelayThread::run() noexcept {
     if (stopping_ && (connections_.empty() || now_ns >= stop_deadline_ns_)) break;
   }
   finish_stopping();
+}
+
+// A tick that waits is due since its deadline, however often the loop comes round.
+void RelayThread::note_due(int64_t at_ns) noexcept {
+  if (!deadlines_.empty()) at_ns = std::min(at_ns, deadlines_.front().at_ns);
+  due_ns_.store(at_ns, std::memory_order_relaxed);  // see due_ns()
 }
 
 void RelayThread::arm_timer() {
@@ -153,6 +187,7 @@ void RelayThread::handle_events(int timeout_ms) {
   epoll_event events[kEventsPerWait];
   int count = epoll_wait(epoll_fd_, events, kEventsPerWait, timeout_ms);
   now_ns = monotonic_ns();
+  note_due(now_ns);
   for (int i = 0; i < count; ++i) {
     if (events[i].data.ptr == &wake_fd_) {
       uint64_t value;

@@ -51,6 +51,9 @@ class RelayThread {
 
   // Any thread. The task belongs to the queue from here on.
   void post(Task* task) noexcept;
+  // When this thread has to come round again (CLOCK_MONOTONIC); INT64_MAX: not before it is woken.
+  // relaxed: it orders nothing, and the watchdog looks again.
+  int64_t due_ns() const noexcept { return due_ns_.load(std::memory_order_relaxed); }
   template <class F>
   void call(F&& function) {
     post(new FunctionTask<std::decay_t<F>>(std::forward<F>(function)));
@@ -117,8 +120,10 @@ class RelayThread {
   struct SendPlan;
 
   void run() noexcept;
+  void loop();
   void use_realtime_scheduling() noexcept;
   void arm_timer();
+  void note_due(int64_t at_ns) noexcept;
   void handle_events(int timeout_ms);
   bool watch(Connection& connection) noexcept;
   void unwatch(Connection& connection) noexcept;
@@ -152,6 +157,7 @@ class RelayThread {
   std::thread thread_;
   MpscQueue tasks_;
   std::atomic<bool> task_signalled_{false};
+  std::atomic<int64_t> due_ns_{INT64_MAX};
   int epoll_fd_ = -1;
   int wake_fd_ = -1;
   int timer_fd_ = -1;

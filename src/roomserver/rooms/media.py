@@ -18,6 +18,7 @@ from relaycore.events import (
     StreamEnded,
     StreamLive,
     TextReceived,
+    ThreadStalled,
 )
 from roomserver.config import Settings
 from roomserver.protocol.server import SourceStatus, SubscriptionState
@@ -61,6 +62,7 @@ class Media:
             ping_interval_ms=settings.ping_interval_ms,
             source_timeout_s=settings.source_timeout_s,
             silence_timeout_s=settings.silence_timeout_s,
+            watchdog_ms=settings.watchdog_ms,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._events: MediaEvents | None = None
@@ -206,6 +208,10 @@ class Media:
                 events.stream_ended(event.room, event.stream, drained=event.drained)
             case SourceReport():
                 events.source_report(event.room, event.stream, _source_status(event))
+            case ThreadStalled(over=False):
+                log.warning("relay_thread_stalled", thread=event.thread, late_ms=event.late_ms)
+            case ThreadStalled():
+                log.warning("relay_thread_recovered", thread=event.thread, stalled_ms=event.late_ms)
             case _:  # reports that nobody here asked for
                 log.warning("event_unexpected", kind=type(event).__name__)
 

@@ -38,6 +38,7 @@ struct alignas(64) ThreadCounters {
   Counter sends;    // sendmsg calls
   Counter packets;  // from sources
   Counter evicted;  // listeners reset as too slow
+  Counter stalls;   // the watchdog's: times the thread did not come round
 };
 
 struct RoomCounters final : Shared {

@@ -22,6 +22,7 @@ enum class EventKind : uint8_t {
   stream_ended,
   source_report,
   room_report,
+  thread_stall,
 };
 
 // Why a connection ended. The numbers are those of relaycore.events.CloseReason, in order.
@@ -42,7 +43,7 @@ enum class CloseReason : uint8_t {
 struct Event : QueueNode {
   explicit Event(EventKind kind, uint64_t subject) noexcept : kind(kind), subject(subject) {}
   EventKind kind;
-  uint64_t subject;  // connection or room
+  uint64_t subject;  // connection, room or thread
 };
 
 struct MessageEvent final : Event {
@@ -97,6 +98,13 @@ struct LayoutFigures {
   uint64_t layout;
   uint32_t listeners;
   uint64_t frames_built, frames_sent;
+};
+
+// A relay thread did not come round when it was due, or does again.
+struct ThreadStallEvent final : Event {
+  using Event::Event;
+  double late_ms = 0;
+  bool over = false;
 };
 
 // One thread's part of a room.

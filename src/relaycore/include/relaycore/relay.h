@@ -25,6 +25,7 @@ struct RelayConfig {
   int64_t ping_interval_ns = 1'000'000'000;
   int64_t source_timeout_ns = 10'000'000'000;
   int64_t silence_timeout_ns = 2'000'000'000;
+  int64_t watchdog_ns = 500'000'000;  // 0: none
   size_t max_text_bytes = 65'536;
   size_t max_binary_bytes = 2 << 20;
   unsigned max_packets_per_s = 50'000;
@@ -32,7 +33,7 @@ struct RelayConfig {
 
 struct ThreadFigures {
   uint64_t connections, listeners, rooms, ticks, tick_late_ns_max, frames_sent, frames_dropped,
-      frames_built, bytes_sent, bytes_received, sends, packets, evicted;
+      frames_built, bytes_sent, bytes_received, sends, packets, evicted, stalls;
 };
 
 struct RoomFigures {

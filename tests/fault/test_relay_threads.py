@@ -1,0 +1,77 @@
+"""A relay thread that stands still is reported; one that dies takes the process with it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from relaycore import Relay
+from roomserver.clients.errors import UnreachableError
+from support.freeze import frozen, thread_named, thread_names
+from support.live import Capture, live_room, wav_source
+from support.native import compile_with
+from support.server import ServerProcess
+
+RATE = 48_000
+LIMIT_MS = 300
+OPTIONS = ("--threads", "1", "--max-lag-ms", "5000", "--watchdog-ms", str(LIMIT_MS))
+
+
+@asynccontextmanager
+async def heard(server: ServerProcess) -> AsyncIterator[Capture]:
+    """A listener of a room that is on air for as long as the block lasts."""
+    noise = np.random.default_rng(1).integers(-9000, 9000, (60 * RATE, 2)).astype(np.int16)
+    async with live_room(server.url, server.add_user()) as room, room.listen() as capture:
+        task = asyncio.create_task(room.broadcaster(wav_source(noise, RATE)).run())
+        try:
+            await capture.wait_frames(10)
+            yield capture
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+
+
+async def test_a_thread_that_stands_still_is_reported_once_and_goes_on(tmp_path: Path) -> None:
+    with ServerProcess.start(tmp_path, *OPTIONS) as server:
+        async with heard(server) as capture:
+            told = len(server.events)
+            with frozen(thread_named(server.pid, "relay-0")):
+                stalled = server.wait_for_event(
+                    "relay_thread_stalled", where=lambda e: server.events.index(e) >= told
+                )
+                silent_from = len(capture.messages)
+            recovered = await asyncio.to_thread(
+                server.wait_for_event,
+                "relay_thread_recovered",
+                where=lambda e: server.events.index(e) > server.events.index(stalled),
+            )
+            await capture.wait_frames(10, after=silent_from)
+        assert (stalled["level"], stalled["thread"], recovered["thread"]) == ("warning", 0, 0)
+        assert LIMIT_MS <= stalled["late_ms"] <= recovered["stalled_ms"]
+
+
+def test_who_wants_no_watchdog_has_none() -> None:
+    with Relay(threads=1):
+        assert "relay-watchdog" in thread_names()
+    with Relay(threads=1, watchdog_ms=0):
+        assert "relay-watchdog" not in thread_names()
+    assert "relay-watchdog" not in thread_names()
+
+
+async def test_a_thread_that_dies_takes_the_process_with_it_and_says_why(tmp_path: Path) -> None:
+    library = tmp_path / "failing_memory.so"
+    source = Path(__file__).with_name("failing_memory.cpp")
+    compile_with("g++", ["-shared", "-fPIC", source, "-o", library])
+    server = ServerProcess.start(tmp_path / "data", *OPTIONS, env={"LD_PRELOAD": str(library)})
+    with pytest.raises(UnreachableError):  # noqa: PT012 - it is told as the listener leaves
+        async with heard(server):
+            server.signal(signal.SIGUSR2)
+            await asyncio.to_thread(server.process.wait, 20)
+    assert server.stop() == -signal.SIGABRT
+    assert "relay thread 0 died: std::bad_alloc" in server.output()
