@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relaycore import Relay, Subscription
-from relaycore.events import StreamEnded, StreamLive
+from relaycore.events import SourceReport, StreamBuffering, StreamEnded, StreamLive
 from support.peer import Frame, Peer
 
 RATE = 48_000
@@ -85,7 +85,9 @@ def bind_listener(
     return peer
 
 
-def of_stream(number: int) -> Callable[[StreamLive | StreamEnded], bool]:
+def of_stream(
+    number: int,
+) -> Callable[[StreamLive | StreamBuffering | StreamEnded | SourceReport], bool]:
     return lambda event: event.stream == number
 
 
