@@ -192,8 +192,13 @@ class JitterModel:
 
     # ---- playing ----
 
-    def tick(self, now_ns: int, next_ns: int, target: int) -> ModelFrame | None:
-        """One due tick. `next_ns` is when the next one will be due, `target` in samples."""
+    def tick(
+        self, now_ns: int, next_ns: int, target: int, *, starves: bool = False
+    ) -> ModelFrame | None:
+        """One due tick. `next_ns` is when the next one will be due, `target` in samples.
+
+        `starves`: held is far less than the target, so that running dry is the end for now.
+        """
         self.drain()
         if self.finishing and not self.anything_held():
             self.ended = True
@@ -205,7 +210,7 @@ class JitterModel:
             if first is None or not self.ready(now_ns, first, target):
                 return None
             self.begin(now_ns, first)
-        last = self.astray and not self.finishing
+        last = (self.astray or starves) and not self.finishing
         frame = self.play()
         last = last and not self.anything_held()
         if last:

@@ -161,6 +161,7 @@ class ComparedRun:
         self.buffer = JitterBuffer(
             channels, rate, frame_ms=frame_ms, target_ms=target_ms, origin=origin
         )
+        self.adaptive = target_ms is None
         self.model = JitterModel(channels, rate, frame_ms, origin)
         self.frames: list[Frame] = []
 
@@ -176,7 +177,10 @@ class ComparedRun:
         if due:
             # Half samples are rounded up; going through ms must not change that.
             target = math.floor(self.buffer.target_ms * self.rate / 1000 + 0.5 + 1e-6)
-            expected = self.model.tick(now_ns, self.buffer.next_deadline_ns, target)
+            # How much it holds is a matter of its clock, which the model knows nothing of.
+            starves = self.adaptive and self.buffer.state == "buffering"
+            next_ns = self.buffer.next_deadline_ns
+            expected = self.model.tick(now_ns, next_ns, target, starves=starves)
         else:
             self.model.drain()
             expected = None

@@ -67,6 +67,29 @@ def test_a_longer_way_costs_one_interruption(by_ms: int) -> None:
     assert buffer.counters(0).received >= 32000 - 0.3 * 8000
 
 
+@pytest.mark.parametrize("stall_ms", [150, 300])
+def test_packets_that_are_held_up_again_and_again_cost_two_interruptions(stall_ms: int) -> None:
+    """As a radio network does it: all stands for a moment, then comes at once, every 2 s.
+
+    The first time shows what is needed; the next time the delay grows to that.
+    """
+    packets = []
+    for packet in steady(rate=8000, lengths=[160], duration_s=401):
+        after_ms = (packet.arrival_ns - START_NS) // MS
+        held_up = max(0, stall_ms - after_ms % 2000) if after_ms > 300_000 else 0
+        packets.append(Sent(packet.arrival_ns + held_up * MS, 0, packet.timestamp, packet.samples))
+    buffer = JitterBuffer(1, 8000)
+
+    frames = play(buffer, packets)
+
+    at_s = [frame.timestamp / 8000 for frame in frames if frame.concealed_mask]
+    assert 299 < min(at_s) <= max(at_s) < 303
+    breaks = [frame for frame in frames[1:] if frame.discontinuity]
+    assert 1 <= len(breaks) <= 2
+    # And not more than that.
+    assert stall_ms < buffer.fill_ms < stall_ms + 60
+
+
 @given(
     timestamps=st.lists(st.integers(0, MAX_U64), min_size=1, max_size=60),
     channel_count=st.sampled_from([1, 64]),

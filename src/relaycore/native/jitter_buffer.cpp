@@ -344,7 +344,7 @@ JitterBuffer::Tick JitterBuffer::tick(std::int64_t now_ns, float* const* planes,
   info.discontinuity = discontinuity_;
   info.deadline_ns = deadline_ns_;
   discontinuity_ = false;
-  const bool last = astray_ && !finishing_ && !held(n);
+  const bool last = (astray_ || starves()) && !finishing_ && !held(n);
   bool active = false;
   for (unsigned c = 0; c < config_.channels; ++c) {
     bool altered = render(channels_[c], planes[c], n);
@@ -379,6 +379,14 @@ bool JitterBuffer::hears(std::int64_t now_ns) const noexcept {
   const double quiet = 1e-9 * config_.sample_rate *
                        static_cast<double>(elapsed_ns(arrivals_.last_arrival_ns(), now_ns));
   return anchored_ && quiet <= arrivals_.longest_packet() + silence_;
+}
+
+// Whether far less is held than packets have lately shown to be needed. The clock would take a
+// minute to make up for 60 ms, and whenever packets are held up again the sound would break; running
+// dry once more is the moment to stop and fill up: one pause instead of many holes.
+bool JitterBuffer::starves() const noexcept {
+  return config_.target_ms <= 0 && hears(deadline_ns_) &&
+         target_ - arrivals_.ahead_of(head_source_, deadline_ns_) > max_frame_;
 }
 
 // How much faster than nominal the next frame is played.

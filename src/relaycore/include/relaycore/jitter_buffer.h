@@ -168,6 +168,7 @@ class JitterBuffer {
                       std::size_t n) noexcept;
   unsigned next_frame_samples() noexcept;
   void retarget(std::int64_t now_ns) noexcept;
+  bool starves() const noexcept;
   bool hears(std::int64_t now_ns) const noexcept;
   double speed() noexcept;
   double to_ms(double samples) const noexcept { return 1e3 * samples / config_.sample_rate; }
