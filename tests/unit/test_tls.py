@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from roomserver.config import ConfigError
 from roomserver.edge import tls
@@ -110,3 +112,52 @@ def test_loading_leaves_no_descriptor(tmp_path: Path) -> None:
     (tmp_path / "key.pem").write_text("nonsense")
     assert not certificate.reload()
     assert len(list(Path("/proc/self/fd").iterdir())) == len(before)
+
+
+class Witness(asyncio.Protocol):
+    """A handler that tells of its begin and its end."""
+
+    def __init__(self, open_handlers: set[Witness]) -> None:
+        self._open = open_handlers
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._open.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._open.discard(self)
+
+
+def test_a_client_that_leaves_while_it_is_joined_leaves_no_handler(tmp_path: Path) -> None:
+    chain, key = write_certificate(tmp_path, "here")
+    context = ssl.create_default_context(cafile=str(chain))
+    open_handlers: set[Witness] = set()
+    made = 0
+
+    def handler() -> Witness:
+        nonlocal made
+        made += 1
+        return Witness(open_handlers)
+
+    def come_and_go(address: tuple[str, int]) -> None:
+        with (
+            socket.create_connection(address, 10) as plain,
+            context.wrap_socket(plain, server_hostname="127.0.0.1") as client,
+        ):
+            client.sendall(b"GET / HTTP/1.1\r\n")
+
+    async def serve() -> None:
+        bridge = TlsBridge(Certificate(chain, key), handler)
+        (listening,) = await bridge.start(host="127.0.0.1")
+        async with asyncio.timeout(60):
+            while made < 20:
+                await asyncio.to_thread(come_and_go, listening.getsockname())
+        await bridge.close(timeout_s=10)
+        for _ in range(1000):
+            if not open_handlers:
+                break
+            await asyncio.sleep(0.01)
+
+    # The server's loop: it is the one that forgets a handler when its join is cancelled.
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve())
+    assert not open_handlers

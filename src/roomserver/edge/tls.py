@@ -249,6 +249,7 @@ class _Client(_Side):
         self._inner = _Inner(self)
         self._joining: asyncio.Task[None] | None = None
         self._cut: asyncio.TimerHandle | None = None
+        self._is_lost = False
         self.over: asyncio.Future[None] = self._loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -259,14 +260,14 @@ class _Client(_Side):
         self._joining = self._loop.create_task(self._join(transport))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._joining is not None:
-            self._joining.cancel()
         if self._cut is not None:
             self._cut.cancel()
         self.other = None
-        self._inner.close()  # the relay takes what was read, then sees the end
-        self._bridge.over(self)
-        self.over.set_result(None)
+        self._is_lost = True
+        # A join under way is never cancelled: the loop would drop the far end without telling its
+        # protocol, and aiohttp keep a handler that waits for good.
+        if self._joining is None:
+            self._end()
 
     def inner_lost(self) -> None:
         """The relay, or HTTP, has closed its side: the client gets the rest, if it takes it."""
@@ -275,7 +276,21 @@ class _Client(_Side):
             self.close()
             self._cut = self._loop.call_later(CLOSE_TIMEOUT_S, self.abort)
 
+    def _end(self) -> None:
+        self._inner.close()  # the relay takes what was read, then sees the end
+        self._bridge.over(self)
+        self.over.set_result(None)
+
     async def _join(self, transport: asyncio.BaseTransport) -> None:
+        try:
+            if not self._is_lost:
+                await self._make_pair(transport)
+        finally:
+            self._joining = None
+            if self._is_lost:
+                self._end()
+
+    async def _make_pair(self, transport: asyncio.BaseTransport) -> None:
         name = transport.get_extra_info("peername")
         peer = name[0] if isinstance(name, tuple) else None
         try:
@@ -294,9 +309,9 @@ class _Client(_Side):
             log.warning("tls_pair_failed", reason=str(error))
             self.abort()
             return
-        self._joining = None
-        self.other = self._inner
-        cast(asyncio.Transport, transport).resume_reading()
+        if not transport.is_closing():
+            self.other = self._inner
+            cast(asyncio.Transport, transport).resume_reading()
 
 
 class _Inner(_Side):
