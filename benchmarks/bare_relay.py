@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 
-from benchmarks.workload import BUFFER_MS, ENCODING_CODE, SOURCE_PATH
+from benchmarks.workload import ENCODING_CODE, SOURCE_PATH
 from relaycore import Relay, Subscription
 from relaycore.handshake import UpgradeRefused, read_upgrade
 
@@ -62,7 +62,7 @@ def serve(options: argparse.Namespace) -> None:
                     sample_rate=options.sample_rate,
                     encoding=options.encoding,
                     frame_ms=options.frame_ms,
-                    buffer_ms=BUFFER_MS,
+                    buffer_ms=options.buffer_ms,
                     announce='{"type":"streamStarted","stream":1,"timestamp":',
                     reply=SOURCE_REPLY,
                 )
@@ -77,6 +77,7 @@ def main() -> None:
     parser.add_argument("--sample-rate", type=int, required=True)
     parser.add_argument("--encoding", choices=list(ENCODING_CODE), required=True)
     parser.add_argument("--frame-ms", type=int, required=True)
+    parser.add_argument("--buffer-ms", type=int, required=True)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--max-seconds", type=float, required=True)
     serve(parser.parse_args())

@@ -62,7 +62,8 @@ class Measured:
 
     `frames_fewest` and `frames_most` are those of the least and best served connection; `missing`
     are frames that a connection's sequence passed over, in `gaps` places. `server_cpu_s` is read
-    at the same instants as the frames are counted.
+    at the same instants as the frames are counted. `delay_ms` is from a frame's tick to its being
+    read, `arrival_ms` to its reaching the socket, if the client was asked for `kernel_times`.
     """
 
     connections: int
@@ -80,6 +81,7 @@ class Measured:
     client_cpu_s: float
     client_longest_batch_ms: float
     delay_ms: Quantiles
+    arrival_ms: Quantiles
     errors: dict[str, int]
 
     @property
@@ -95,10 +97,18 @@ class LoadError(Exception):
 class LoadClient:
     """Listeners of one target in a process of their own; leaving the block ends it."""
 
-    def __init__(self, target: Target, *, max_seconds: int, in_flight: int = 64) -> None:
+    def __init__(
+        self,
+        target: Target,
+        *,
+        max_seconds: int,
+        in_flight: int = 64,
+        kernel_times: bool = False,
+    ) -> None:
         command: list[str | Path] = [natives.build("load_client")]
         command += ["--port", str(target.port), "--server-pid", str(target.pid)]
         command += ["--max-seconds", str(max_seconds), "--in-flight", str(in_flight)]
+        command += ["--kernel-times", str(int(kernel_times))]
         if target.clock_offset_us is not None:
             command += ["--clock-offset-us", str(target.clock_offset_us)]
         self._texts = tempfile.NamedTemporaryFile("w", suffix=".txt")  # noqa: SIM115
@@ -107,6 +117,11 @@ class LoadClient:
             self._texts.flush()
             command += ["--register", self._texts.name]
         self._child = Child(command)
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._child.pid
 
     def join(self, connections: int) -> Joined:
         """Grows to this many connections.
@@ -134,7 +149,8 @@ class LoadClient:
         self._child.tell(f"measure {round(seconds * 1000)}")
         said = self._child.expect("measured", seconds + FLOW_TIMEOUT_S)
         del said["event"]
-        return Measured(**said | {"delay_ms": Quantiles(**said["delay_ms"])})
+        times = {name: Quantiles(**said[name]) for name in ("delay_ms", "arrival_ms")}
+        return Measured(**said | times)
 
     def __enter__(self) -> Self:
         return self

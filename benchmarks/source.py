@@ -14,6 +14,7 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -92,8 +93,8 @@ class Connection:
         self._received += more
 
 
-def stream(connection: Connection, workload: Workload, max_seconds: float) -> None:
-    """Sends packets until the input ends or the time is up."""
+def stream(connection: Connection, workload: Workload, max_seconds: float) -> Iterator[float]:
+    """Sends a packet a step, until the time is up; yields the seconds to wait before the next."""
     count = workload.samples * workload.channels
     noise = np.random.default_rng(1).integers(-8192, 8192, count)
     if workload.encoding == "pcm_s16le":
@@ -114,12 +115,11 @@ def stream(connection: Connection, workload: Workload, max_seconds: float) -> No
         connection.send(2, header + payload)
         connection.skim()
         sequence += 1
-        if select.select([sys.stdin], [], [], max(0.0, due + period - time.monotonic()))[0]:
-            return
+        yield max(0.0, due + period - time.monotonic())
 
 
-def main() -> None:
-    """See the module."""
+def start(arguments: Sequence[str]) -> Iterator[float]:
+    """Registers as the command line says, and returns the stream."""
     parser = argparse.ArgumentParser(description="Benchmark source.")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--path", default="/ws")
@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--encoding", choices=list(ENCODING_CODE), required=True)
     parser.add_argument("--frame-ms", type=int, required=True)
     parser.add_argument("--max-seconds", type=float, required=True)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     workload = Workload(
         0, options.channels, options.sample_rate, options.encoding, options.frame_ms
     )
@@ -140,7 +140,14 @@ def main() -> None:
         if answer.get("type") == "error":
             raise SystemExit(f"refused: {answer}")
     print(json.dumps({"event": "registered"}), flush=True)
-    stream(connection, workload, options.max_seconds)
+    return stream(connection, workload, options.max_seconds)
+
+
+def main() -> None:
+    """See the module."""
+    for pause in start(sys.argv[1:]):
+        if select.select([sys.stdin], [], [], pause)[0]:
+            return
 
 
 if __name__ == "__main__":

@@ -8,19 +8,22 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import natives
 from benchmarks.child import Child
 from benchmarks.load import Target
-from benchmarks.workload import BUFFER_MS, SOURCE_PATH, Workload
+from benchmarks.workload import SOURCE_PATH, Workload
 
 START_TIMEOUT_S = 30.0
 EMAIL = "benchmark@example.org"
 PASSWORD = "correct horse battery"
+TORTURED: Final = "benchmarks.tortured_server"
+"""The module whose `serve` is a roomserver that can be tortured."""
 
 Subject = Callable[[Workload, int], AbstractContextManager[Target]]
 """Starts the subject for a workload, for at most so many seconds; leaving the block ends it."""
@@ -45,7 +48,8 @@ def floor(workload: Workload, max_seconds: int) -> Iterator[Target]:
 def relay(workload: Workload, max_seconds: int) -> Iterator[Target]:
     """`relaycore.Relay` with one thread in a small Python process."""
     command: list[str | Path] = [sys.executable, "-m", "benchmarks.bare_relay", "--threads", "1"]
-    command += _stream_options(workload, max_seconds)
+    command += ["--buffer-ms", str(workload.buffer_ms)]
+    command += stream_options(workload, max_seconds)
     with Child(command) as child, ExitStack() as stack:
         said = child.expect("listening", START_TIMEOUT_S)
         port = said["port"]
@@ -56,11 +60,40 @@ def relay(workload: Workload, max_seconds: int) -> Iterator[Target]:
 @contextmanager
 def server(workload: Workload, max_seconds: int) -> Iterator[Target]:
     """`roomserver serve` with one relay thread, as it is installed."""
+    with running_server(workload, max_seconds) as running:
+        yield running.target
+
+
+@dataclass(frozen=True, slots=True)
+class RunningServer:
+    """A roomserver with a room: its process, and how it is reached.
+
+    `source` is the register text of a source.
+    """
+
+    child: Child
+    target: Target
+    source: str
+
+
+@contextmanager
+def running_server(
+    workload: Workload,
+    max_seconds: int,
+    *,
+    module: str = "roomserver",
+    options: Sequence[str] = (),
+    with_source: bool = True,
+) -> Iterator[RunningServer]:
+    """`python -m MODULE serve` with one relay thread and `options`; it must end cleanly.
+
+    The stream comes from a process of its own, or not at all without `with_source`.
+    """
     clean = {k: v for k, v in os.environ.items() if not k.startswith("ROOMSERVER_") and k != "PORT"}
     with tempfile.TemporaryDirectory(prefix="bench-") as data_dir, ExitStack() as stack:
         common = ["--data-dir", data_dir]
         subprocess.run(
-            [*_roomserver("user", "add", EMAIL, "--password-stdin"), *common],
+            [*_python("roomserver", "user", "add", EMAIL, "--password-stdin"), *common],
             input=PASSWORD + "\n",
             env=clean | {"ROOMSERVER_BCRYPT_ROUNDS": "4"},
             text=True,
@@ -68,15 +101,20 @@ def server(workload: Workload, max_seconds: int) -> Iterator[Target]:
             capture_output=True,
             timeout=START_TIMEOUT_S,
         )
-        options = ["--port", "0", "--threads", "1", "--bcrypt-rounds", "4", "--log-format", "json"]
+        usual = ["--port", "0", "--threads", "1", "--bcrypt-rounds", "4", "--log-format", "json"]
         child = stack.enter_context(
-            Child([*_roomserver("serve"), *options, *common], env=clean, events_on_stderr=True)
+            Child(
+                [*_python(module, "serve"), *usual, *common, *options],
+                env=clean,
+                events_on_stderr=True,
+            )
         )
         url = child.expect("listening", START_TIMEOUT_S)["urls"][0]
         port = int(url.rsplit(":", 1)[1].rstrip("/"))
         source_text, listener_text = _make_room(url, workload)
-        stack.enter_context(_source(workload, max_seconds, port, "/ws", source_text))
-        yield Target(child.pid, port, registers=[listener_text])
+        if with_source:
+            stack.enter_context(_source(workload, max_seconds, port, "/ws", source_text))
+        yield RunningServer(child, Target(child.pid, port, registers=[listener_text]), source_text)
         if code := child.terminate():
             raise RuntimeError(f"the server ended with exit code {code}")
 
@@ -84,11 +122,12 @@ def server(workload: Workload, max_seconds: int) -> Iterator[Target]:
 SUBJECTS: Final[Mapping[str, Subject]] = {"floor": floor, "relay": relay, "server": server}
 
 
-def _roomserver(*arguments: str) -> list[str | Path]:
-    return [sys.executable, "-m", "roomserver", *arguments]
+def _python(module: str, *arguments: str) -> list[str | Path]:
+    return [sys.executable, "-m", module, *arguments]
 
 
-def _stream_options(workload: Workload, max_seconds: int) -> list[str | Path]:
+def stream_options(workload: Workload, max_seconds: int) -> list[str | Path]:
+    """What source and bare relay are told of the stream on their command lines."""
     return [
         *("--channels", str(workload.channels)),
         *("--sample-rate", str(workload.sample_rate)),
@@ -104,7 +143,7 @@ def _source(
 ) -> Iterator[None]:
     command: list[str | Path] = [sys.executable, "-m", "benchmarks.source"]
     command += ["--port", str(port), "--path", path, "--register", register]
-    command += _stream_options(workload, max_seconds)
+    command += stream_options(workload, max_seconds)
     with Child(command) as child:
         child.expect("registered", START_TIMEOUT_S)
         yield
@@ -124,7 +163,7 @@ def _make_room(url: str, workload: Workload) -> tuple[str, str]:
         "sampleRate": workload.sample_rate,
         "encoding": workload.encoding,
         "frameMs": workload.frame_ms,
-        "bufferMs": BUFFER_MS,
+        "bufferMs": workload.buffer_ms,
     }
     listener = {
         "type": "registerListener",

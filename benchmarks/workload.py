@@ -11,7 +11,7 @@ ENCODING_CODE: Final = {"pcm_s16le": 0, "pcm_f32le": 1}
 SOURCE_PATH: Final = "/source"
 """Where the bare relay takes its source; listeners come to any other path."""
 BUFFER_MS: Final = 150
-"""Jitter target of all sources, ms: a source process that waits for a core starves no tick."""
+"""Jitter target unless told, ms: a source process that waits for a core starves no tick."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class Workload:
         sample_rate: Hz.
         encoding: `pcm_s16le` or `pcm_f32le`, of source and listeners.
         frame_ms: Length of a frame.
+        buffer_ms: Jitter target of the source.
     """
 
     listeners: int = 1000
@@ -31,6 +32,7 @@ class Workload:
     sample_rate: int = 48_000
     encoding: str = "pcm_s16le"
     frame_ms: int = 20
+    buffer_ms: int = BUFFER_MS
 
     @property
     def samples(self) -> int:

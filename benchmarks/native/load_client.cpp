@@ -2,7 +2,7 @@
 // machine with the server, and saying how loaded it is itself. Loopback only, bounded in time.
 //
 //   load_client --port 8080 [--host 127.0.0.1] [--path /ws] [--register FILE] [--in-flight 64]
-//               [--server-pid PID] [--clock-offset-us N] [--max-seconds 120]
+//               [--server-pid PID] [--clock-offset-us N] [--kernel-times 0] [--max-seconds 120]
 //
 // FILE holds register texts, one a line; connection i sends line i mod lines. Without it the server
 // registers by itself. Commands on standard input, one a line; each is answered by one JSON line:
@@ -16,6 +16,10 @@
 // start plus a monotonic clock, so it differs from ours by a constant: given by --clock-offset-us
 // (server clock less CLOCK_MONOTONIC), or taken from the `serverTime` of the `config` messages, the
 // fastest of which is late by the least transit (tens of microseconds, which the delay then lacks).
+//
+// With --kernel-times 1 the kernel notes when bytes reach a socket, and "arrival" is the time from
+// time_us to that moment: it does not depend on when this process got a processor to read them. Of
+// frames that are read together the kernel tells the last one's time, so it is never told too early.
 #include <fcntl.h>
 #include <sys/epoll.h>
 
@@ -56,6 +60,7 @@ class LoadClient final : Observer {
   explicit LoadClient(const Arguments& arguments)
       : address_(loopback(arguments.text("--host", "127.0.0.1"),
                           static_cast<unsigned>(arguments.number("--port", 0)))),
+        kernel_times_(arguments.number("--kernel-times", 0) != 0),
         in_flight_limit_(static_cast<size_t>(arguments.number("--in-flight", 64))),
         end_ns_(monotonic_ns() + arguments.number("--max-seconds", 120) * 1'000'000'000),
         epoll_(epoll_create1(EPOLL_CLOEXEC)) {
@@ -94,6 +99,7 @@ class LoadClient final : Observer {
       const int n = epoll_wait(epoll_, events, 512, static_cast<int>(wait / 1'000'000 + 1));
       if (n < 0 && errno != EINTR) die("epoll_wait");
       const int64_t woke = monotonic_ns();
+      if (kernel_times_) unix_offset_ns_ = clock_ns(CLOCK_REALTIME) - woke;
       for (int i = 0; i < n; ++i) {
         if (events[i].data.ptr == nullptr)
           read_commands();
@@ -169,6 +175,8 @@ class LoadClient final : Observer {
     if (c.fd < 0) die("socket");
     const int on = 1;
     setsockopt(c.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if (kernel_times_ && setsockopt(c.fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on) != 0)
+      die("SO_TIMESTAMPNS");
     ++alive_;
     c.state = Connection::State::handshake;
     if (connect(c.fd, reinterpret_cast<const sockaddr*>(&address_), sizeof address_) != 0 &&
@@ -188,9 +196,8 @@ class LoadClient final : Observer {
     }
     // A short read has emptied the socket: no need to be told EAGAIN.
     for (ssize_t n = sizeof scratch_; n == sizeof scratch_ && c.alive();) {
-      n = recv(c.fd, scratch_, sizeof scratch_, 0);
+      n = receive(c.fd);
       if (n > 0) {
-        now_ns_ = monotonic_ns();
         bytes_ += static_cast<uint64_t>(n);
         ++reads_;
         c.feed(scratch_, static_cast<size_t>(n), *this);
@@ -201,6 +208,35 @@ class LoadClient final : Observer {
         on_error(c, std::strerror(errno));
       }
     }
+  }
+
+  // recv() into scratch_; with now_ns_, and when the last of the bytes had come.
+  ssize_t receive(int fd) {
+    if (!kernel_times_) {
+      const ssize_t n = recv(fd, scratch_, sizeof scratch_, 0);
+      now_ns_ = monotonic_ns();
+      return n;
+    }
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(timespec))];
+    iovec bytes{scratch_, sizeof scratch_};
+    msghdr message{};
+    message.msg_iov = &bytes;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    const ssize_t n = recvmsg(fd, &message, 0);
+    const int error = errno;  // clock_gettime may change it
+    arrived_ns_ = now_ns_ = monotonic_ns();
+    errno = error;
+    if (n <= 0) return n;
+    // The first packets after the option was set may come without: they count as read.
+    const cmsghdr* item = CMSG_FIRSTHDR(&message);
+    if (item && item->cmsg_level == SOL_SOCKET && item->cmsg_type == SCM_TIMESTAMPNS) {
+      timespec at{};
+      std::memcpy(&at, CMSG_DATA(item), sizeof at);
+      arrived_ns_ = at.tv_sec * 1'000'000'000LL + at.tv_nsec - unix_offset_ns_;
+    }
+    return n;
   }
 
   // What a client says is short: a socket that does not take it at once is broken.
@@ -243,8 +279,11 @@ class LoadClient final : Observer {
     c.has_sequence = true;
     c.last_sequence = sequence;
     ++c.frames;
-    if (measuring_ && clock_offset_us_)
-      delay_.add(now_ns_ / 1000 + *clock_offset_us_ - static_cast<int64_t>(time_us));
+    if (measuring_ && clock_offset_us_) {
+      const int64_t since_ns = *clock_offset_us_ * 1000 - static_cast<int64_t>(time_us) * 1000;
+      delay_.add((now_ns_ + since_ns) / 1000);
+      if (kernel_times_) arrival_.add((arrived_ns_ + since_ns) / 1000);
+    }
   }
 
   void on_control(Connection& c, unsigned opcode, const uint8_t* payload, size_t n) override {
@@ -273,6 +312,7 @@ class LoadClient final : Observer {
 
   void start_measure(int64_t ms) {
     delay_.clear();
+    arrival_.clear();
     for (Connection& c : connections_) c.frames = 0;
     bytes_ = reads_ = gaps_ = missing_ = pings_ = lost_ = 0;
     longest_batch_ns_ = 0;
@@ -299,12 +339,12 @@ class LoadClient final : Observer {
     say(R"({"event":"measured","connections":%zu,"lost":%llu,"seconds":%.6f,"frames":%llu,)"
         R"("frames_fewest":%u,"frames_most":%u,"gaps":%llu,"missing":%llu,"bytes":%llu,)"
         R"("reads":%llu,"pings":%llu,"server_cpu_s":%.6f,"client_cpu_s":%.6f,)"
-        R"("client_longest_batch_ms":%.3f,"delay_ms":%s,"errors":%s})",
+        R"("client_longest_batch_ms":%.3f,"delay_ms":%s,"arrival_ms":%s,"errors":%s})",
         alive_, ull(lost_), static_cast<double>(wall_ns) / 1e9, ull(frames), alive_ ? fewest : 0,
         most, ull(gaps_), ull(missing_), ull(bytes_), ull(reads_), ull(pings_),
         static_cast<double>(server_ns) / 1e9, static_cast<double>(own_ns) / 1e9,
         static_cast<double>(longest_batch_ns_) / 1e6, delay_.json().c_str(),
-        errors_json().c_str());
+        arrival_.json().c_str(), errors_json().c_str());
   }
 
   static unsigned long long ull(uint64_t value) { return value; }
@@ -324,6 +364,7 @@ class LoadClient final : Observer {
   }
 
   const sockaddr_in address_;
+  const bool kernel_times_;
   const size_t in_flight_limit_;
   const int64_t end_ns_;
   const int epoll_;
@@ -339,9 +380,11 @@ class LoadClient final : Observer {
   uint32_t flow_target_ = 0;
   std::string input_;
   std::map<std::string, uint64_t> errors_;
-  Histogram join_, delay_;
+  Histogram join_, delay_, arrival_;
 
-  int64_t now_ns_ = 0;  // when the bytes at hand were received
+  int64_t now_ns_ = 0;          // when the bytes at hand were received
+  int64_t arrived_ns_ = 0;      // when the last of them reached the socket
+  int64_t unix_offset_ns_ = 0;  // CLOCK_REALTIME, in which the kernel tells it, less CLOCK_MONOTONIC
   int64_t interval_start_ns_ = 0, interval_end_ns_ = 0;
   int64_t own_cpu_start_ns_ = 0, server_cpu_start_ns_ = 0, longest_batch_ns_ = 0;
   uint64_t bytes_ = 0, reads_ = 0, gaps_ = 0, missing_ = 0, pings_ = 0, lost_ = 0;

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import queue
+import signal
 import socket
 import struct
 import subprocess
@@ -145,6 +147,32 @@ def test_a_frame_longer_than_any_read_is_one_frame() -> None:
         measured = load.measure(0.3)
     assert measured.gaps == 0
     assert measured.bytes / measured.frames == pytest.approx(1_000_042, rel=0.5)
+
+
+def test_arrival_is_when_the_frame_reached_the_socket_and_delay_when_it_was_read() -> None:
+    joined: queue.SimpleQueue[int] = queue.SimpleQueue()
+    done = threading.Event()
+
+    def handle(peer: Peer) -> None:
+        peer.register()
+        client = joined.get(timeout=20)
+        for number in range(8):
+            os.kill(client, signal.SIGSTOP)
+            peer.sock.sendall(frame(number, 8))
+            time.sleep(0.2)
+            os.kill(client, signal.SIGCONT)
+            time.sleep(0.02)  # for the client to read it
+        done.set()
+
+    with server(handle) as target, LoadClient(target, max_seconds=20, kernel_times=True) as load:
+        load.join(1)
+        joined.put(load.pid)
+        measured = load.measure(1.5)
+        assert done.wait(20)
+    assert measured.frames >= 3
+    assert measured.arrival_ms.count == measured.delay_ms.count == measured.frames
+    assert measured.arrival_ms.p50 < 150
+    assert measured.delay_ms.p50 >= 195
 
 
 def test_pings_are_answered_with_their_payload() -> None:
