@@ -95,6 +95,6 @@ $(STAMPS)/native: $(STAMPS)/server $(NATIVE)
 	@$(BIN)/python setup.py --quiet build_ext --inplace
 	@touch $@
 
-$(STAMPS)/test-system: $(STAMPS)/venv
+$(STAMPS)/test-system: $(STAMPS)/venv .ci/system-packages
 	@.ci/system-packages test
 	@touch $@

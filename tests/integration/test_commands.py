@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import pty
 import re
-import signal
 import socket
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,79 +17,11 @@ from numpy.typing import NDArray
 from roomserver.clients.wav import WavReader, WavWriter
 from roomserver.clients.wire import Encoding
 from support.certificates import write_certificate
-from support.live import EMAIL, ROOM_PASSWORD
-from support.server import PASSWORD, ServerProcess, command, environment
+from support.command import SECRETS, Command
+from support.live import EMAIL
+from support.server import ServerProcess, command, environment
 
 RATE = 48000
-SECRETS = {"ROOMSERVER_ACCOUNT_PASSWORD": PASSWORD, "ROOMSERVER_PASSWORD": ROOM_PASSWORD}
-
-
-class Command:
-    """A running command whose standard error the test waits on."""
-
-    def __init__(
-        self,
-        url: str,
-        *arguments: str,
-        stdin: int = subprocess.DEVNULL,
-        stdout: int = subprocess.PIPE,
-        env: dict[str, str] | None = None,
-    ) -> None:
-        variables = {"ROOMSERVER_URL": url, **(SECRETS if env is None else env)}
-        self.process = subprocess.Popen(
-            command(*arguments),
-            stdin=stdin,
-            stdout=stdout,
-            stderr=subprocess.PIPE,
-            env=environment(**variables),
-        )
-        self.said = ""
-        self._changed = threading.Condition()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def wait_for(self, pattern: str) -> re.Match[str]:
-        """Waits until standard error matches."""
-
-        def found() -> re.Match[str] | None:
-            return re.search(pattern, self.said)
-
-        with self._changed:
-            self._changed.wait_for(lambda: found() or not self._reader.is_alive(), 30)
-        match = found()
-        assert match is not None, f"no {pattern!r} in:\n{self.said}"
-        return match
-
-    def interrupt(self) -> int:
-        """Ctrl-C; the exit code."""
-        self.process.send_signal(signal.SIGINT)
-        return self.end()
-
-    def end(self) -> int:
-        """Waits for the end; the exit code."""
-        code = self.process.wait(30)
-        self._reader.join(5)
-        assert "Traceback" not in self.said, self.said
-        assert "ResourceWarning" not in self.said, self.said
-        return code
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        self._reader.join(5)
-        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
-            if stream is not None:
-                stream.close()
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        while data := os.read(self.process.stderr.fileno(), 65536):
-            with self._changed:
-                self.said += data.decode()
-                self._changed.notify_all()
-        with self._changed:
-            self._changed.notify_all()
 
 
 Run = Callable[..., Command]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -81,6 +81,24 @@ class Capture:
 
         async with asyncio.timeout(TIMEOUT_S), self._changed:
             await self._changed.wait_for(come)
+
+    async def wait_until(
+        self, wanted: Callable[[Message | Frame | Levels], bool], *, after: int = 0
+    ) -> int:
+        """Waits for a message that is wanted, from message number `after` on; its number."""
+        looked_at = after
+
+        def come() -> bool:
+            nonlocal looked_at
+            while looked_at < len(self.messages):
+                if wanted(self.messages[looked_at]):
+                    return True
+                looked_at += 1
+            return False
+
+        async with asyncio.timeout(TIMEOUT_S), self._changed:
+            await self._changed.wait_for(come)
+        return looked_at
 
     async def wait_text(self, kind: str, count: int = 1) -> Message:
         """Waits for the count-th text of one type."""
