@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from cryptography import x509
 
-from support.api_client import Api, RoomKeys, noise
+from support.api_client import Api, RoomKeys, Socket, noise
 from support.certificates import write_certificate
 from support.peer import Closed, Frame
 from support.server import ServerProcess
@@ -141,6 +141,103 @@ async def test_plain_text_on_the_tls_port_does_no_harm(tls: Api, tls_server: Ser
         with contextlib.suppress(ConnectionError):
             assert not client.recv(1000).startswith(b"HTTP")
     assert (await tls.call("GET", "/health")).status == 200
+
+
+async def test_certificates_change_under_load_and_no_listener_loses_a_frame(
+    tmp_path: Path,
+) -> None:
+    listeners, rate, frame_ms = 50, 8000, 60
+    chain, key = write_certificate(tmp_path, "0")
+    # The test reads for all of them and may be late itself.
+    options = ("--max-lag-ms", "60000", "--tls-cert", str(chain), "--tls-key", str(key))
+    context = ssl.create_default_context(cafile=str(chain))
+    with ServerProcess.start(tmp_path / "data", *options) as server:
+        server.add_user()
+        async with aiohttp.ClientSession() as session, contextlib.AsyncExitStack() as stack:
+            api = Api(server.url, session, context)
+            room = await api.create_room((await api.login())["accessToken"])
+            heard = [await stack.enter_async_context(api.listener(room)) for _ in range(listeners)]
+            source = await stack.enter_async_context(
+                api.source(room, channels=1, sampleRate=rate, frameMs=frame_ms, bufferMs=1000)
+            )
+            playing = asyncio.create_task(play_on(source, rate, rate * frame_ms // 1000))
+            newcomers = asyncio.create_task(ask_for_names(server))
+            hearing = [asyncio.create_task(hear_out(listener)) for listener in heard]
+
+            async def all_heard(more: int) -> None:
+                goal = [frame_count(listener) + more for listener in heard]
+                async with asyncio.timeout(60):
+                    while any(frame_count(x) < n for x, n in zip(heard, goal, strict=True)):
+                        assert not any(task.done() for task in hearing)
+                        await asyncio.sleep(0.02)
+
+            async def shown(name: str) -> None:
+                async with asyncio.timeout(60):
+                    while await asyncio.to_thread(common_name, server) != name:
+                        pass
+
+            await all_heard(5)
+            for name in ("1", "2", "3"):
+                write_certificate(tmp_path, name)
+                server.signal(signal.SIGHUP)
+                await shown(name)
+                await all_heard(3)
+            for broken in (chain, key):
+                whole, seen = broken.read_bytes(), len(server.events)
+                broken.write_text("nonsense")
+                server.signal(signal.SIGHUP)
+                await asyncio.to_thread(
+                    server.wait_for_event,
+                    "certificate_not_reloaded",
+                    where=lambda line, seen=seen: line in server.events[seen:],  # type: ignore[misc]
+                )
+                assert await asyncio.to_thread(common_name, server) == "3"
+                await all_heard(3)
+                broken.write_bytes(whole)
+
+            newcomers.cancel()
+            names = await newcomers
+            assert names == sorted(names)  # none was refused, none was shown an older one
+            assert set(names) >= {"0", "1", "2", "3"}
+
+            # The end comes to every listener, so that a frame lost at the last is seen too.
+            playing.cancel()
+            await source.say("unregisterSource")
+            last = {await asyncio.wait_for(task, 60) for task in hearing}
+            assert len(last) == 1
+            for listener in heard:
+                sequences = [m.sequence for m in listener.seen if isinstance(m, Frame)]
+                assert sequences == list(range(len(sequences)))
+
+
+def frame_count(listener: Socket) -> int:
+    """Frames heard so far."""
+    return sum(isinstance(message, Frame) for message in listener.seen)
+
+
+async def hear_out(listener: Socket) -> int:
+    """Listens until the source has left; the number of the last frame."""
+    await listener.until("roomSuspended")
+    return max(m.sequence for m in listener.seen if isinstance(m, Frame))
+
+
+async def play_on(source: Socket, rate: int, packet: int) -> None:
+    """Broadcasts until cancelled."""
+    timestamp = 0
+    while True:
+        samples = noise(1, 20 * packet)
+        timestamp = await source.play(
+            samples, rate=rate, timestamp=timestamp, packet=packet, sequence=timestamp // packet
+        )
+
+
+async def ask_for_names(server: ServerProcess) -> list[str]:
+    """Connects again and again until cancelled; whose certificates the server showed."""
+    names: list[str] = []
+    with contextlib.suppress(asyncio.CancelledError):
+        while True:
+            names.append(await asyncio.to_thread(common_name, server))
+    return names
 
 
 async def test_the_certificate_is_taken_again_on_sighup_and_when_it_changes(
