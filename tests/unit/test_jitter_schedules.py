@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
 from collections.abc import Callable
 
@@ -20,9 +22,11 @@ from support.jitter_rig import (
     steady,
 )
 
+PATIENT_MS = 150
 HOSTILE = [0, 1, 2**32 - 500, 2**63 - 77, 2**63, 2**64 - 1000]
 
 
+@pytest.mark.timeout(300)
 @given(
     seed=st.integers(0, 2**32),
     rate=st.sampled_from([8000, 8000, 8000, 11025]),
@@ -32,13 +36,14 @@ HOSTILE = [0, 1, 2**32 - 500, 2**63 - 77, 2**63, 2**64 - 1000]
     target_ms=st.sampled_from([None, 10, 60, 120, 400]),
     timestamp=st.sampled_from(HOSTILE) | st.integers(0, MAX_U64),
     delay_ms=st.sampled_from([0, 5, 40, 80, 150, 300]),
+    reorder_ms=st.sampled_from([math.inf, math.inf, 40, 0]),
     loss=st.sampled_from([0, 0.01, 0.1, 0.3]),
     twice=st.sampled_from([0, 0.01, 0.2]),
     stall_ms=st.sampled_from([0, 0, 5, 50, 400]),
     trouble=st.sampled_from(["none", "none", "jump", "hole", "hostile", "overlap", "split"]),
     to_the_end=st.booleans(),
 )
-@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_every_schedule_agrees_with_the_model(
     seed: int,
     rate: int,
@@ -48,6 +53,7 @@ def test_every_schedule_agrees_with_the_model(
     target_ms: float | None,
     timestamp: int,
     delay_ms: float,
+    reorder_ms: float,
     loss: float,
     twice: float,
     stall_ms: float,
@@ -61,7 +67,9 @@ def test_every_schedule_agrees_with_the_model(
         rate=rate, lengths=lengths, duration_s=0.4, channels=channels, timestamp=timestamp
     )
     packets = TROUBLES[trouble](packets, rng, rate)
-    packets = disturb(packets, rng, delay_ms=delay_ms, loss=loss, twice=twice)
+    packets = disturb(
+        packets, rng, delay_ms=delay_ms, reorder_ms=reorder_ms, loss=loss, twice=twice
+    )
     run = ComparedRun(channels=channels, rate=rate, frame_ms=frame_ms, target_ms=target_ms)
     run.run(packets, rng, stall_ms=stall_ms)
     if to_the_end:
@@ -121,30 +129,52 @@ TROUBLES: dict[str, Callable[[list[Sent], random.Random, int], list[Sent]]] = {
 }
 
 
-@pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("target_ms", [None, 150])
-def test_a_bad_network(seed: int, target_ms: float | None) -> None:
+def bad_network(rng: random.Random, target_ms: float | None, duration_s: float) -> None:
     """Delays to 80 ms, reordering to 40 ms, 1 % twice, 1 % lost: a frame every tick, in order.
 
     Counters and audio are compared with the model at every tick.
     """
-    rng = random.Random(seed)
-    packets = steady(rate=8000, lengths=[80], duration_s=4, channels=2, timestamp=2**64 - 12345)
-    packets = disturb(packets, rng, delay_ms=80, reorder_ms=40, loss=0.01, twice=0.01)
-    run = ComparedRun(channels=2, rate=8000, frame_ms=20, target_ms=target_ms)
+    channels, rate, length = 2, 8000, 40
+    first = rng.randrange(2**64)
+    sent = steady(
+        rate=rate, lengths=[length], duration_s=duration_s, channels=channels, timestamp=first
+    )
+    came = disturb(sent, rng, delay_ms=80, reorder_ms=40, loss=0.01, twice=0.01)
+    run = ComparedRun(channels=channels, rate=rate, frame_ms=20, target_ms=target_ms)
 
-    run.run(packets, rng)
+    run.run(came, rng)
 
     run.finish()
-    assert [frame.index for frame in run.frames] == list(range(len(run.frames)))
-    assert not any(frame.discontinuity for frame in run.frames[1:])
-    assert len(run.frames) >= 198
-    for channel in range(2):
+    frames = run.frames
+    assert [frame.index for frame in frames] == list(range(len(frames)))
+    assert all(b.timestamp == a.timestamp + 160 for a, b in itertools.pairwise(frames))
+    assert [frame.discontinuity for frame in frames] == [True] + [False] * (len(frames) - 1)
+    numbers = [(packet.timestamp - first) % 2**64 // length for packet in came]
+    span = max(numbers) + 1 - min(numbers)
+    # Playing may begin before the first packet came, and go on while the last is on its way.
+    assert abs(len(frames) * 160 // length - span) <= 20
+    for channel in range(channels):
         counters = run.buffer.counters(channel)
-        pushed = sum(packet.samples.shape[1] for packet in packets)
-        assert pushed == (counters.received + counters.duplicate + counters.late + counters.dropped)
+        assert len(came) * length == counters.received + counters.duplicate + counters.late
         assert counters.dropped == 0
         assert counters.lost <= counters.concealed
-        if target_ms is not None:  # enough for every delay: only what was lost is missing
-            assert counters.concealed == counters.lost
-            assert counters.received + counters.lost == 4 * 8000
+        if target_ms == PATIENT_MS:  # enough for every delay: only what was lost is missing
+            different = len(set(numbers))
+            assert len(frames) == -(-span * length // 160)
+            assert counters.received == different * length
+            assert counters.duplicate == (len(came) - different) * length
+            assert counters.late == 0
+            assert counters.concealed == counters.lost == (span - different) * length
+
+
+@pytest.mark.timeout(300)
+@given(seed=st.integers(0, 2**32), target_ms=st.sampled_from([None, 30, 80, PATIENT_MS]))
+@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_a_bad_network(seed: int, target_ms: float | None) -> None:
+    bad_network(random.Random(seed), target_ms, duration_s=0.4)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("target_ms", [None, PATIENT_MS])
+def test_a_bad_network_for_a_while(seed: int, target_ms: float | None) -> None:
+    bad_network(random.Random(seed), target_ms, duration_s=4)

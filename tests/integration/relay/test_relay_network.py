@@ -7,10 +7,12 @@ is told by the audio that listeners heard, and the counters must say the same.
 from __future__ import annotations
 
 import random
+import resource
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 
 from relaycore import Relay
 from relaycore.counters import RoomCounters
-from relaycore.events import SourceReport, StreamBuffering
+from relaycore.events import SourceReport, StreamBuffering, StreamEnded
 from support.jitter_rig import Sent, disturb, steady
 from support.peer import Events, Frame, Peer
 from support.relay_room import FRAME, RATE, bind_listener, bind_source, joined, noise, of_stream
@@ -90,6 +92,11 @@ class Run:
             gain = sent @ heard[half].ravel() / (sent @ sent)
             missed[k] = not (fades_in and gain > 0.4)
         return missed
+
+
+def rss() -> int:
+    """Resident memory of this process, in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def bad_network(seed: int) -> list[Sent]:
@@ -254,3 +261,63 @@ def test_a_buffer_that_is_long_enough_loses_only_what_was_lost(runs: dict[str, R
         assert report.duplicate[channel] == PACKET * run.sent_twice
         assert report.late[channel] == 0
         assert report.lost[channel] == report.concealed[channel] == run.never_came + SILENCE
+
+
+JUMPS = {
+    "an hour on": 3600 * RATE,
+    "an hour back": -3600 * RATE,
+    "to 2**63": 2**63,
+    "to just before 0": -RATE // 2 - 2,
+}
+
+
+def test_a_source_whose_clock_jumps_is_heard_again() -> None:
+    """The timeline goes on, nothing is heard twice, and the server asks for no memory."""
+    audio = noise(2, 2.0)
+    packets = audio.shape[1] // FRAME
+    with Relay(threads=1, max_lag_ms=30_000) as relay, ThreadPoolExecutor(2 * len(JUMPS)) as pool:
+        events = Events(relay)
+        rooms = [relay.open_room() for _ in JUMPS]
+        listeners = [bind_listener(relay, room) for room in rooms]
+        heard = [pool.submit(frames_until_told, listener) for listener in listeners]
+
+        def play(room: int, stream: int, by: int) -> None:
+            peer = bind_source(relay, room, stream=stream, buffer_ms=60)
+            start = time.monotonic()
+            for packet in range(packets):
+                at = packet * FRAME
+                time.sleep(max(0.0, start + at / RATE - time.monotonic()))
+                timestamp = at if packet < packets // 4 else (at + by) % 2**64
+                peer.send_packet(audio[:, at : at + FRAME], timestamp, time_us=2**64 - 1 - at)
+            wait_for_packets(relay, room, packets)
+            relay.unbind_source(peer.connection)
+
+        memory = rss()
+        sources = [
+            pool.submit(play, room, stream, by)
+            for stream, (room, by) in enumerate(zip(rooms, JUMPS.values(), strict=True), 1)
+        ]
+        for stream, name in enumerate(JUMPS, 1):
+            assert events.wait(StreamEnded, of_stream(stream), timeout=20).drained
+            relay.send(listeners[stream - 1].connection, '{"type":"over"}')
+            frames = heard[stream - 1].result(10)
+            assert [frame.sequence for frame in frames] == list(range(len(frames))), name
+            assert all(b.timestamp >= a.timestamp + FRAME for a, b in pairwise(frames)), name
+            assert frames[-1].timestamp - frames[0].timestamp < 5 * RATE, name
+            assert [bool(frame.flags & 2) for frame in frames].count(True) >= 2, name
+            whole = [packet_of(frame, audio) for frame in frames if not frame.flags & 1]
+            assert whole == sorted(set(whole)), f"{name}: each once, and in order"
+            assert len(whole) > packets / 2, name
+            assert whole[-1] == packets - 1, name
+        assert rss() - memory < 32 << 20
+        for source in sources:
+            source.result()
+        Peer.close_all()
+
+
+def packet_of(frame: Frame, audio: NDArray[np.int16]) -> int:
+    """Which packet of a frame's length a frame is, bit for bit."""
+    (at,) = np.flatnonzero((frame.data[0] == audio.T).all(axis=1))
+    assert at % FRAME == 0
+    assert (audio.T[at : at + FRAME] == frame.data).all()
+    return int(at) // FRAME
