@@ -1,0 +1,138 @@
+"""What is refused, how it is answered, and what the audit log holds of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from roomserver.protocol.codes import Role
+from support.control_plane import ControlPlane
+
+
+@pytest.mark.parametrize(
+    ("role", "change", "close_code", "error"),
+    [
+        (Role.LISTENER, {}, 4403, "not_allowed"),
+        (Role.BROADCASTER, {"roomToken": "x.y.z"}, 4401, "token_invalid"),
+        (Role.BROADCASTER, {"roomId": "NOROOM"}, 4404, "room_not_found"),
+        (Role.BROADCASTER, {"channels": 65}, 4400, "invalid_message"),
+        (Role.BROADCASTER, {"channels": 0}, 4400, "invalid_message"),
+        (Role.BROADCASTER, {"sampleRate": 47999}, 4400, "invalid_message"),
+        (Role.BROADCASTER, {"frameMs": 15}, 4400, "invalid_message"),
+        (Role.BROADCASTER, {"encoding": "opus"}, 4400, "invalid_message"),
+        (Role.BROADCASTER, {"channelNames": ["a", "b", "c"]}, 4400, "invalid_message"),
+    ],
+)
+async def test_a_source_that_may_not_register_is_told_why_and_closed(
+    plane: ControlPlane, role: Role, change: dict[str, object], close_code: int, error: str
+) -> None:
+    room = await plane.room()
+    connection = plane.connect()
+    message = {
+        "type": "registerSource",
+        "roomId": room.id,
+        "roomToken": plane.token(room, role),
+        "channels": 2,
+        "sampleRate": 48000,
+        "encoding": "pcm_s16le",
+    }
+    answer = plane.say(connection, message | change)
+    assert (answer["type"], answer["code"]) == ("error", error)
+    assert plane.media.closed[connection] == close_code
+    assert room.state == "waiting"
+
+
+async def test_tokens_of_another_room_and_expired_ones_are_refused(plane: ControlPlane) -> None:
+    room, other = await plane.room(), await plane.room()
+    wrong = plane.add_listener(room, roomToken=plane.token(other, Role.LISTENER))
+    assert plane.media.last(wrong)["code"] == "wrong_room"
+    assert plane.media.closed[wrong] == 4401
+
+    old = plane.token(room, Role.LISTENER)
+    plane.timers.advance(43_201)
+    expired = plane.add_listener(room, roomToken=old)
+    assert plane.media.last(expired)["code"] == "token_expired"
+    assert plane.media.closed[expired] == 4401
+    assert {record.event for record in plane.store.audit_log} >= {"invalid_token"}
+
+
+async def test_a_refused_connection_is_not_listened_to_any_more(plane: ControlPlane) -> None:
+    room = await plane.room()
+    connection = plane.add_listener(room, roomToken="nonsense")
+    before = list(plane.media.sent[connection])
+    plane.say(connection, {"type": "ping", "t": 1})
+    assert plane.media.sent[connection] == before
+
+
+async def test_text_that_is_no_message_closes_and_an_unknown_type_does_not(
+    plane: ControlPlane,
+) -> None:
+    connection = plane.connect()
+    assert plane.say(connection, {"type": "dance"})["code"] == "unknown_type"
+    assert plane.say(connection, {"type": "setMix"})["code"] == "not_registered"
+    assert connection not in plane.media.closed
+    assert plane.say(connection, "{")["code"] == "malformed"
+    assert plane.media.closed[connection] == 4400
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ("{", "malformed"),
+        ({"type": "registerListener"}, "invalid_message"),
+        ({"type": "registerListener", "roomId": "x", "roomToken": "x"}, "token_invalid"),
+    ],
+)
+async def test_a_refused_registration_is_audited_once(
+    plane: ControlPlane, message: str | dict[str, object], code: str
+) -> None:
+    connection = plane.connect()
+    plane.say(connection, message)
+    assert [record.details["code"] for record in plane.store.audit_log] == [code]
+
+
+async def test_what_a_role_may_not_do_is_audited(plane: ControlPlane) -> None:
+    room = await plane.room()
+    listener = plane.add_listener(room)
+    before = len(plane.store.audit_log)
+    assert plane.say(listener, {"type": "unregisterSource"})["code"] == "not_allowed"
+    plane.say(listener, {"type": "dance"})  # a mistake, not a refusal
+    (record,) = list(plane.store.audit_log)[before:]
+    assert (record.event, record.room) == ("room_access_denied", room.id)
+    assert record.details["code"] == "not_allowed"
+
+
+async def test_presets_are_not_supported_and_say_so(plane: ControlPlane) -> None:
+    room = await plane.room()
+    listener = plane.add_listener(room)
+    for message in ({"type": "savePreset", "name": "x"}, {"type": "listPresets"}):
+        assert plane.say(listener, message)["code"] == "not_supported"
+    assert listener not in plane.media.closed
+
+
+async def test_roles_do_not_mix(plane: ControlPlane) -> None:
+    room = await plane.room()
+    source, listener = plane.add_source(room), plane.add_listener(room)
+    assert plane.say(source, {"type": "setMix"})["code"] == "not_allowed"
+    assert plane.say(listener, {"type": "unregisterSource"})["code"] == "not_allowed"
+    again = {"type": "registerListener", "roomId": room.id, "roomToken": "x"}
+    assert plane.say(listener, again)["code"] == "already_registered"
+    assert not plane.media.closed
+
+
+async def test_connections_that_did_not_register_are_counted_by_address(
+    plane: ControlPlane,
+) -> None:
+    room = await plane.room()
+    waiting = [plane.connect("192.0.2.7") for _ in range(4)]
+    assert not plane.connections.may_connect("192.0.2.7")
+    assert plane.connections.may_connect("192.0.2.8")
+    token = plane.token(room, Role.LISTENER)
+    plane.say(waiting[0], {"type": "registerListener", "roomId": room.id, "roomToken": token})
+    assert plane.connections.may_connect("192.0.2.7")
+    plane.connect("192.0.2.7")
+    assert not plane.connections.may_connect("192.0.2.7")
+    plane.hang_up(waiting[1])
+    assert plane.connections.may_connect("192.0.2.7")
+    plane.hang_up(waiting[0])  # registered: it does not count a second time
+    plane.connect("192.0.2.7")
+    assert not plane.connections.may_connect("192.0.2.7")
