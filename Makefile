@@ -16,7 +16,7 @@ NATIVE := setup.py $(shell find src -name '*.pyx' -o -name '*.pxi' -o -name '*.p
 
 say = printf '\n== %s (%s)\n' "$(1)" "$$(date +%T)"
 
-.PHONY: help demo test bench lint types unit wheel sanitize build clean
+.PHONY: help demo test bench lint types unit wheel sanitize conformance build clean
 
 help: ## show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
@@ -61,6 +61,10 @@ sanitize: $(STAMPS)/dev ## the extension's tests under address and undefined-beh
 		ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$(SANITIZED)/lib \
 		$(BIN)/python -m pytest --capture=sys --timeout 300 tests/unit/test_ring_buffer.py \
 		tests/unit/test_jitter_*.py tests/unit/test_kernels.py tests/integration/relay $(ARGS)
+
+conformance: $(STAMPS)/dev $(STAMPS)/native ## the Autobahn WebSocket suite (needs Python 2.7), summary into docs/
+	@$(call say,Autobahn)
+	@$(BIN)/python tests/conformance/autobahn.py
 
 build: $(STAMPS)/dev $(STAMPS)/native ## environment for development, extension built in place
 

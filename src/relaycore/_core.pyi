@@ -197,6 +197,7 @@ class Relay:
         register_timeout_s: float = 10.0,
         max_text_bytes: int = 65536,
         max_binary_bytes: int = ...,
+        max_queued_bytes: int = ...,
         max_packets_per_s: int = 50_000,
         ping_interval_ms: float = 1000,
         source_timeout_s: float = 10.0,

@@ -249,6 +249,7 @@ cdef extern from "relaycore/relay.h" namespace "relaycore" nogil:
         int64_t watchdog_ns
         size_t max_text_bytes
         size_t max_binary_bytes
+        size_t max_queued_bytes
         unsigned max_packets_per_s
 
     cdef cppclass ThreadFigures:

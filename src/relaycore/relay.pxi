@@ -134,7 +134,14 @@ cdef bytes _utf8(object text):
         return b""
     if not isinstance(text, str):
         raise TypeError(f"text must be str, not {type(text).__name__}")
-    return (<str>text).encode()
+    return _sized((<str>text).encode())
+
+
+cdef bytes _sized(bytes message):
+    """The message, if it is not longer than one can be that waits to be sent."""
+    if len(message) > 1 << 30:
+        raise ValueError("a message has at most 2**30 bytes")
+    return message
 
 
 cdef object _listener_figures(const capi.ListenerFigures& f):
@@ -220,6 +227,8 @@ cdef class Relay:
     evict_after_s: a listener that takes nothing for so long is reset.
     register_timeout_s: a connection must be bound within this time (4408).
     max_text_bytes, max_binary_bytes: limits of what clients send (1009).
+    max_queued_bytes: messages for one connection that wait to be sent, with what each costs; a
+        peer that lets more pile up is reset. One message alone may not be larger either.
     max_packets_per_s: of one source (4429).
     ping_interval_ms: distance of the pings that measure lag.
     source_timeout_s: a source from which no byte came for so long is closed.
@@ -237,8 +246,8 @@ cdef class Relay:
 
     def __init__(self, *, threads=None, realtime=True, max_lag_ms=500, evict_after_s=15.0,
                  register_timeout_s=10.0, max_text_bytes=65536, max_binary_bytes=2 << 20,
-                 max_packets_per_s=50_000, ping_interval_ms=1000, source_timeout_s=10.0,
-                 silence_timeout_s=2.0, watchdog_ms=500):
+                 max_queued_bytes=1 << 20, max_packets_per_s=50_000, ping_interval_ms=1000,
+                 source_timeout_s=10.0, silence_timeout_s=2.0, watchdog_ms=500):
         cdef capi.RelayConfig config
         cdef capi.Status status
         if self.relay.get() != NULL:
@@ -248,7 +257,8 @@ cdef class Relay:
                 os, "sched_getaffinity") else 1
         if not 1 <= threads <= 64:
             raise ValueError(f"threads must be from 1 to 64, not {threads!r}")
-        for name, size in (("max_text_bytes", max_text_bytes), ("max_binary_bytes", max_binary_bytes)):
+        for name, size in (("max_text_bytes", max_text_bytes), ("max_binary_bytes", max_binary_bytes),
+                           ("max_queued_bytes", max_queued_bytes)):
             if not 125 <= size <= 1 << 30:
                 raise ValueError(f"{name} must be from 125 to 2**30, not {size!r}")
         if not 1 <= max_packets_per_s <= 10_000_000:
@@ -264,6 +274,7 @@ cdef class Relay:
         config.watchdog_ns = _nanoseconds(watchdog_ms / 1000, "watchdog_ms")
         config.max_text_bytes = max_text_bytes
         config.max_binary_bytes = max_binary_bytes
+        config.max_queued_bytes = max_queued_bytes
         config.max_packets_per_s = max_packets_per_s
         with nogil:
             status = capi.Relay.start(config, self.relay)
@@ -293,7 +304,8 @@ cdef class Relay:
         """The events that wait, oldest first, at most `limit` of them; does not block.
 
         Texts it returns count as processed when it is called again: until then a connection with
-        16 of them is not read from. Raises RuntimeError when another thread is polling.
+        16 of them is not read from, and one whose peer then broke the protocol is not closed, for a
+        second at most. It may return nothing though the descriptor was readable. Raises RuntimeError when another thread is polling.
         """
         cdef size_t most = limit
         if most == 0:
@@ -409,11 +421,11 @@ cdef class Relay:
         cdef bytes data
         cdef bint is_text = isinstance(text, str)
         if is_text:
-            data = (<str>text).encode()
+            data = _sized((<str>text).encode())
         elif stamp:
             raise ValueError("send: only a text can be stamped")
         else:
-            data = bytes(text)
+            data = _sized(bytes(text))
         _check(self.core().send(connection, data, is_text, bool(stamp)))
 
     def send_room(self, room, text):

@@ -63,6 +63,16 @@ def test_files_that_are_named_exist(page: Path) -> None:
         assert found or any(ROOT.glob(f"src/**/{named}")), f"{page.name} names {named}"
 
 
+def test_the_conformance_page_tells_of_every_group_and_of_no_failure() -> None:
+    rows = re.findall(
+        r"^\| (\d+) \| .* \| (\d+) \| (\d+) \|$",
+        (ROOT / "docs" / "conformance.md").read_text(),
+        re.MULTILINE,
+    )
+    assert [group for group, *_ in rows] == ["1", "2", "3", "4", "5", "6", "7", "9", "10"]
+    assert sum(int(ok) + int(informational) for _, ok, informational in rows) == 301
+
+
 def words(page: str) -> set[str]:
     """Everything that the page sets in code, word by word."""
     spans = re.findall(r"`([^`]+)`", prose(ROOT / "docs" / page))

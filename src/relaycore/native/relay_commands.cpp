@@ -51,7 +51,7 @@ void RelayThread::bind_listener(uint64_t id, uint64_t room, Ref<RoomCounters> ro
                                 const Subscription& subscription, Ref<Text> reply,
                                 uint16_t known_stream, uint32_t burst_ms, uint64_t from) {
   Connection* connection = find(id);
-  if (!connection || connection->closing != Closing::open) return;
+  if (!connection || connection->closing != Closing::open || connection->fault) return;
   detach_from_room(*connection);
   RoomView* view = find_view(room);
   if (!view) {
@@ -89,7 +89,7 @@ void RelayThread::bind_listener(uint64_t id, uint64_t room, Ref<RoomCounters> ro
 
 void RelayThread::bind_source(uint64_t id, SourceSession session, Ref<Text> reply) {
   Connection* connection = find(id);
-  if (!connection || connection->closing != Closing::open) return;
+  if (!connection || connection->closing != Closing::open || connection->fault) return;
   detach_from_room(*connection);
   connection->role = PeerRole::source;
   connection->source = std::make_unique<SourceState>();
@@ -201,6 +201,10 @@ void RelayThread::resume_reading(uint64_t id) {
   if (!connection || !connection->read_paused) return;
   // Held back for its texts, it goes on when they are processed.
   if (connection->texts_pending.load(std::memory_order_relaxed) >= kMaxTextsPending) return;
+  if (connection->fault && connection->closing == Closing::open) {
+    tell_fault(*connection);
+    return;
+  }
   connection->read_paused = false;
   receive(*connection);
 }
@@ -224,7 +228,7 @@ void RelayThread::enqueue(Connection& connection, Ref<Text> text, Delivery chang
     connection.outbox_tail = entry.get();
     connection.outbox = std::move(entry);
   }
-  if (connection.outbox_bytes > kMaxOutboxBytes) {
+  if (connection.outbox_bytes > shared.config.max_queued_bytes) {
     connection.closed_event.reason = CloseReason::too_slow;
     connection.closed_event.code = 4413;
     connection.closed_event.detail = "messages piled up unread";

@@ -158,14 +158,28 @@ size_t RelayThread::consume(Connection& connection, uint8_t* data, size_t n) {
   ReceiveHandler handler{*this, connection};
   WsParser::Result result = connection.parser.feed(data, n, limits_of(connection), handler);
   if (result.error_code && connection.closing == Closing::open) {
-    CloseReason reason =
-        result.error_code == 1009 ? CloseReason::too_big : CloseReason::protocol_error;
-    begin_close(connection, reason, result.error_code, result.error);
     // What the peer answers can't be read any more: it is enough that it has been told.
     connection.deaf = true;
+    connection.fault = result.error;
+    connection.closed_event.code = result.error_code;
+    connection.closed_event.reason =
+        result.error_code == 1009 ? CloseReason::too_big : CloseReason::protocol_error;
     connection.deadline_ns = now_ns + kSecond;
+    // Answers to what came before stand before the close, if the control plane has them soon: it is
+    // woken, since it may have seen all there was.
+    connection.read_paused = true;
+    if (connection.texts_pending.fetch_add(kFaultWeight, std::memory_order_relaxed) != 0)
+      shared.wake_poller();
+    else
+      tell_fault(connection);
   }
   return result.consumed;
+}
+
+void RelayThread::tell_fault(Connection& connection) {
+  const ClosedEvent& closed = connection.closed_event;
+  begin_close(connection, closed.reason, closed.code, connection.fault);
+  connection.deadline_ns = now_ns + kSecond;
 }
 
 // ---- source packets ----

@@ -10,9 +10,8 @@
 
 namespace relaycore {
 
-constexpr size_t kMaxOutboxBytes = 1 << 20;  // of messages queued for one connection
-
-// What a queued message costs, the small ones' overhead included. Shared texts count in full.
+// What a queued message costs, the small ones' overhead included. Shared texts count in full. No
+// message is longer than 2^30 bytes, nor may more be queued, so that the sum fits 32 bits.
 inline uint32_t outbox_cost(const Ref<Text>& text) noexcept {
   return static_cast<uint32_t>(sizeof(OutboxEntry) + (text ? sizeof(Text) + text->size() : 0));
 }

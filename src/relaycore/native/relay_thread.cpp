@@ -69,7 +69,12 @@ int64_t monotonic_ns() noexcept {
 
 void RelayShared::post_event(QueueNode* event) noexcept {
   events.push(event);
-  // acq_rel: the consumer's exchange that follows this one sees the push; see Relay::poll.
+  wake_poller();
+}
+
+void RelayShared::wake_poller() noexcept {
+  // acq_rel: the consumer's exchange that follows this one sees what was pushed, or counted; see
+  // Relay::poll.
   if (!event_signalled.exchange(true, std::memory_order_acq_rel)) signal(event_fd);
 }
 
@@ -353,6 +358,10 @@ void RelayThread::check_connection(Connection& connection) {
   const RelayConfig& config = shared.config;
   if (connection.closing != Closing::open) {
     if (now_ns >= connection.deadline_ns) destroy(connection, true);
+    return;
+  }
+  if (connection.fault) {
+    if (now_ns >= connection.deadline_ns) tell_fault(connection);
     return;
   }
   switch (connection.role) {

@@ -33,6 +33,7 @@ struct RelayShared {
     return (monotonic_ns + unix_offset_ns) / 1000;
   }
   void post_event(QueueNode* event) noexcept;
+  void wake_poller() noexcept;  // poll() is called once more, even if nothing new is there
 };
 
 int64_t monotonic_ns() noexcept;
@@ -104,6 +105,8 @@ class RelayThread {
   // Says goodbye: a close frame behind what is queued. `reason` is what the control plane is told.
   void begin_close(Connection& connection, CloseReason reason, uint16_t code, std::string_view detail,
                    uint64_t not_before = 0);
+  // Closes a connection whose peer broke the framing (Connection::fault).
+  void tell_fault(Connection& connection);
   // The end: the descriptor is closed, the control plane told when this step of the loop is over.
   void destroy(Connection& connection, bool reset = false);
 

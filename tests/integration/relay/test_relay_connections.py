@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import select
 import socket
 import struct
 import threading
@@ -163,6 +164,38 @@ def test_bad_input_is_refused_with_its_code(
     assert (closed.reason, closed.code) == (reason, code)
 
 
+@pytest.mark.parametrize("at_once", [True, False], ids=["in one piece", "after they were polled"])
+def test_what_was_said_before_a_fault_is_answered_before_the_close(
+    relay: Relay, events: Events, at_once: bool
+) -> None:
+    peer = Peer.attach(relay, deliver_binary=True)
+    fault = b"\x81\x01x"  # no mask
+    said = b"".join(mask(TEXT, b'{"n":%d}' % n) for n in range(14)) + mask(BINARY, b"b")
+    peer.sock.sendall(said + fault if at_once else said)
+    answers: list[str | bytes] = [events.wait(TextReceived).data for _ in range(14)]
+    answers.append(events.wait(BinaryReceived).data)
+    if not at_once:
+        peer.sock.sendall(fault)
+        # Nothing more happened, but the program is woken, so that its answers count as given.
+        assert select.select([relay.fileno()], [], [], 10)[0]
+    for answer in answers:
+        relay.send(peer.connection, answer)
+    relay.poll()
+    assert [peer.next_text()["n"] for _ in range(14)] == list(range(14))
+    assert peer.receive() == b"b"
+    assert peer.wait_closed().code == 1002
+    peer.close()
+    closed = events.wait(ConnectionClosed)
+    assert (closed.reason, closed.code) == (CloseReason.PROTOCOL_ERROR, 1002)
+
+
+def test_a_fault_does_not_wait_for_a_program_that_never_polls(relay: Relay) -> None:
+    peer = Peer.attach(relay)
+    peer.sock.sendall(mask(TEXT, b"{}") + mask(TEXT, b"\xff"))
+    assert peer.wait_closed().code == 1007
+    assert peer.sock.recv(1) == b"", "the connection is shut"
+
+
 def test_binary_from_a_listener_and_malformed_packets_are_refused(relay: Relay) -> None:
     room = relay.open_room()
     listener = bind_listener(relay, room)
@@ -258,6 +291,20 @@ def test_a_peer_that_only_asks_for_pongs_is_ended(relay: Relay, events: Events) 
     closed = events.wait(ConnectionClosed)
     assert closed.reason == CloseReason.TOO_SLOW
     assert sum(t.evicted for t in relay.counters().threads) == 1
+
+
+@pytest.mark.parametrize(("most", "arrives"), [(3 << 20, True), (1 << 20, False)])
+def test_as_much_is_queued_for_a_connection_as_the_program_allows(most: int, arrives: bool) -> None:
+    with Relay(threads=1, max_queued_bytes=most) as relay:
+        peer = Peer.attach(relay)
+        message = bytes(range(1, 256)) * 8192  # 2 MiB: over the default
+        relay.send(peer.connection, b"\x02" + message)
+        if arrives:
+            assert peer.receive() == b"\x02" + message
+        else:
+            assert peer.wait_closed().code == 1006
+            assert Events(relay).wait(ConnectionClosed).reason == CloseReason.TOO_SLOW
+        peer.close()
 
 
 # ---- figures ----
@@ -375,6 +422,8 @@ def test_misuse_raises_and_harms_nobody(relay: Relay, tmp_path: Path) -> None:
         relay.bind_listener(1, room, None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="1005"):
         relay.close_connection(1, 1005)
+    with pytest.raises(ValueError, match="at most 2"):
+        relay.send(1, bytes(2**30 + 1))
     for gone in (0, 1, 77 << 8, 2**63, 255):
         relay.send(gone, "nobody")
         relay.bind_listener(gone, room, ALL)

@@ -20,6 +20,9 @@ class RoomView;
 
 // At so many texts not yet processed a connection is not read from until some are.
 constexpr uint32_t kMaxTextsPending = 16;
+// A fault of the peer counts as so many texts more: whatever came before it, one text or fifteen,
+// the last of them to be processed brings the sum below the limit, and the close follows.
+constexpr uint32_t kFaultWeight = kMaxTextsPending - 1;
 
 enum class PeerRole : uint8_t { unregistered, listener, source };
 
@@ -130,6 +133,7 @@ struct alignas(64) Connection {
   WsParser parser;
   Backlog backlog;
   std::unique_ptr<SourceState> source;
+  const char* fault = nullptr;  // a static phrase: why it is closed once its texts are processed
   // Texts handed to the control plane and not yet processed; it counts down from its own thread.
   // relaxed: it carries no data, and the resume that follows is posted through a queue.
   std::atomic<uint32_t> texts_pending{0};
@@ -140,7 +144,7 @@ struct alignas(64) Connection {
   uint32_t slot = 0;
   Connection* ready_previous = nullptr;
   Connection* ready_next = nullptr;
-  int64_t deadline_ns = 0;  // to register, or to finish closing
+  int64_t deadline_ns = 0;  // to register, for a fault to be told, or to finish closing
   const uint64_t id;
   ClosedEvent closed_event;
 };

@@ -28,6 +28,7 @@ struct RelayConfig {
   int64_t watchdog_ns = 500'000'000;  // 0: none
   size_t max_text_bytes = 65'536;
   size_t max_binary_bytes = 2 << 20;
+  size_t max_queued_bytes = 1 << 20;  // messages that wait to be sent, per connection
   unsigned max_packets_per_s = 50'000;
 };
 
