@@ -236,6 +236,11 @@ cdef extern from "relaycore/events.h" namespace "relaycore" nogil:
         vector[ListenerFigures] listeners
         vector[LayoutFigures] layouts
 
+cdef extern from "relaycore/counters.h" namespace "relaycore" nogil:
+    cdef cppclass LatenessHistogram:
+        @staticmethod
+        uint64_t bound_us(size_t bucket) noexcept
+
 cdef extern from "relaycore/relay.h" namespace "relaycore" nogil:
     cdef cppclass RelayConfig:
         unsigned threads
@@ -256,6 +261,7 @@ cdef extern from "relaycore/relay.h" namespace "relaycore" nogil:
         uint64_t connections, listeners, rooms, ticks, tick_late_ns_max, frames_sent
         uint64_t frames_dropped, frames_built, bytes_sent, bytes_received, sends, packets, evicted
         uint64_t stalls
+        vector[uint64_t] tick_late
 
     cdef cppclass RoomFigures:
         uint64_t room, blocks, packets, frames_sent, frames_dropped, bytes_sent, listeners

@@ -48,6 +48,9 @@ class ThreadCounters(NamedTuple):
     evicted: int
     stalls: int
     """Times the watchdog found it over its limit late."""
+    tick_late_us: dict[float, int]
+    """Ticks by how late their block was there: under so many µs, and not under the bound before.
+    The bounds rise from 1 µs to a second, above 4 µs by a quarter at most; the last is infinite."""
 
 
 class RoomCounters(NamedTuple):

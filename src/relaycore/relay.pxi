@@ -221,7 +221,7 @@ cdef class Relay:
     After `close` every method but `poll`, `fileno` and `close` raises RelayClosedError.
 
     threads: relay threads, 1 to 64; None: the number of CPUs less one, at least 1.
-    realtime: ask for SCHED_FIFO, or else for a short scheduling slice.
+    realtime: ask for SCHED_FIFO. A thread without it asks for a short scheduling slice.
     max_lag_ms: a listener that is further behind gets nothing until it has answered its ping,
         and then goes on at live.
     evict_after_s: a listener that takes nothing for so long is reset.
@@ -457,7 +457,7 @@ cdef class Relay:
             tuple([_counters.ThreadCounters(
                 t.connections, t.listeners, t.rooms, t.ticks, t.tick_late_ns_max, t.frames_sent,
                 t.frames_dropped, t.frames_built, t.bytes_sent, t.bytes_received, t.sends,
-                t.packets, t.evicted, t.stalls) for t in threads]),
+                t.packets, t.evicted, t.stalls, _by_bound(t.tick_late)) for t in threads]),
             {r.room: _counters.RoomCounters(r.blocks, r.packets, r.frames_sent, r.frames_dropped,
                                           r.bytes_sent, r.listeners) for r in rooms})
 
@@ -470,6 +470,13 @@ cdef class Relay:
         cdef capi.Relay* core = self.core()
         with nogil:
             core.close(view, wait)
+
+
+# A LatenessHistogram's counts by the bounds of its buckets.
+cdef dict _by_bound(const vector[uint64_t]& counts):
+    cdef size_t i
+    return {float(capi.LatenessHistogram.bound_us(i) or "inf"): counts[i]
+            for i in range(counts.size())}
 
 
 cdef uint16_t _close_code(object code) except? 0:

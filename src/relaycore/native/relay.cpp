@@ -412,7 +412,8 @@ std::vector<ThreadFigures> Relay::thread_figures() const {
     all.push_back({c.connections.get(), c.listeners.get(), c.rooms.get(), c.ticks.get(),
                    c.tick_late_ns_max.get(), c.frames_sent.get(), c.frames_dropped.get(),
                    c.frames_built.get(), c.bytes_sent.get(), c.bytes_received.get(),
-                   c.sends.get(), c.packets.get(), c.evicted.get(), c.stalls.get()});
+                   c.sends.get(), c.packets.get(), c.evicted.get(), c.stalls.get(),
+                   c.tick_late.get()});
   }
   return all;
 }

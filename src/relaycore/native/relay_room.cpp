@@ -110,7 +110,9 @@ int64_t Room::tick(int64_t now_ns) {
       timeline_end_ = block->timestamp + block->samples;
       publish(std::move(spare_));
       thread_.counters.ticks.add(1);
-      auto late = static_cast<uint64_t>(std::max<int64_t>(0, now_ns - info.deadline_ns));
+      // By a clock of its own: other rooms may have had their ticks since this round began.
+      auto late = static_cast<uint64_t>(std::max<int64_t>(0, monotonic_ns() - info.deadline_ns));
+      thread_.counters.tick_late.add(static_cast<int64_t>(late));
       if (late > thread_.counters.tick_late_ns_max.get()) thread_.counters.tick_late_ns_max.set(late);
       counters_->blocks.add(1);
     }

@@ -119,14 +119,14 @@ void RelayThread::post(Task* task) noexcept {
   if (!task_signalled_.exchange(true, std::memory_order_acq_rel)) signal(wake_fd_);
 }
 
-// The audio may not wait for whatever else the machine does: SCHED_FIFO where that is allowed, else
-// a short scheduling slice, with which the kernel lets a thread that wakes run sooner.
+// The audio may not wait for whatever else the machine does: SCHED_FIFO where that is wanted and
+// allowed, else a short scheduling slice, with which the kernel lets a thread that wakes run sooner.
 void RelayThread::use_realtime_scheduling() noexcept {
   prctl(PR_SET_TIMERSLACK, 1UL);
-  if (!shared.config.realtime) return;
   sched_param priority{};
   priority.sched_priority = kRealtimePriority;
-  if (pthread_setschedparam(pthread_self(), SCHED_FIFO, &priority) == 0) return;
+  if (shared.config.realtime && pthread_setschedparam(pthread_self(), SCHED_FIFO, &priority) == 0)
+    return;
   // struct sched_attr of sched_setattr(2), which the C library does not declare everywhere.
   struct {
     uint32_t size = 48, policy = SCHED_OTHER;

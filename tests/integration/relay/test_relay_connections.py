@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import select
 import socket
 import struct
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -329,6 +331,27 @@ def test_inspect_and_counters_tell_what_was_sent(relay: Relay, events: Events) -
     assert counters.rooms[room].frames_sent >= 40
     assert sum(t.listeners for t in counters.threads) == 4
     source.stop()
+
+
+def test_every_tick_is_counted_by_its_lateness(relay: Relay, events: Events) -> None:
+    room = relay.open_room()
+    source = bind_source(relay, room)
+    player = Source(source, noise(2, 0.5))
+    player.start()
+    player.join()
+    relay.unbind_source(source.connection)
+    assert events.wait(StreamEnded).room == room
+    figures = [thread for thread in relay.counters().threads if thread.ticks]
+    assert len(figures) == 1
+    late = figures[0].tick_late_us
+    bounds = list(late)
+    assert (bounds[0], bounds[-2], bounds[-1]) == (1, 1 << 20, math.inf)
+    assert all(low < high for low, high in pairwise(bounds))
+    assert all(high <= 1.25 * low for low, high in pairwise(bounds[3:-1]))
+    assert sum(late.values()) == figures[0].ticks >= 20
+    worst = max(bound for bound, ticks in late.items() if ticks)
+    assert worst > figures[0].tick_late_ns_max // 1000
+    assert worst == 1 or bounds[bounds.index(worst) - 1] <= figures[0].tick_late_ns_max // 1000
 
 
 # ---- life and misuse ----

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import socket
+import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from relaycore import Relay
 from support.freeze import thread_named
 
+# Their numbers; neither Python nor every C library has the calls.
+SCHED_SETATTR, SCHED_GETATTR = {"x86_64": (314, 315), "aarch64": (274, 275)}[platform.machine()]
 # Gives CAP_SYS_NICE (23) and the limit that could stand in for it away, then says how a relay's
 # thread is scheduled that asked for more.
 WITHOUT_PERMISSION = """
@@ -31,15 +38,52 @@ print(scheduling(realtime=True)[0])
 """
 
 
-def scheduling(*, realtime: bool) -> tuple[int, int]:
-    """Policy and priority of a relay's thread that has done something."""
+@contextmanager
+def relay_thread(*, realtime: bool) -> Iterator[int]:
+    """The id of a relay's thread that has done something."""
     with Relay(threads=1, realtime=realtime) as relay:
         ours, theirs = socket.socketpair()
         relay.attach(theirs, b"hello")
         with ours:
             assert ours.recv(5) == b"hello"
-        thread = thread_named(os.getpid(), "relay-0")
+        yield thread_named(os.getpid(), "relay-0")
+
+
+def scheduling(*, realtime: bool) -> tuple[int, int]:
+    """Policy and priority of a relay's thread."""
+    with relay_thread(realtime=realtime) as thread:
         return os.sched_getscheduler(thread), os.sched_getparam(thread).sched_priority
+
+
+def attributes_of(thread: int) -> bytearray:
+    """The kernel's `struct sched_attr` of a thread; 0: of the one that asks."""
+    attributes = bytearray(48)
+    buffer = (ctypes.c_char * len(attributes)).from_buffer(attributes)
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.syscall(SCHED_GETATTR, thread, buffer, len(attributes), 0) == 0
+    return attributes
+
+
+def slice_ns(thread: int) -> int:
+    """How long a thread runs before others have their turn; 0 where the kernel does not tell."""
+    return int(struct.unpack_from("=Q", attributes_of(thread), 24)[0])
+
+
+def slice_that_is_granted(wanted_ns: int) -> int:
+    """Tried by a thread: a kernel before 6.12 knows one slice for all."""
+    answers: list[int] = []
+
+    def ask() -> None:
+        attributes = attributes_of(0)
+        struct.pack_into("=Q", attributes, 24, wanted_ns)
+        buffer = (ctypes.c_char * len(attributes)).from_buffer(attributes)
+        assert ctypes.CDLL(None).syscall(SCHED_SETATTR, 0, buffer, 0) == 0
+        answers.append(slice_ns(0))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+    return answers[0]
 
 
 def may_be_realtime() -> bool:
@@ -64,6 +108,11 @@ def may_be_realtime() -> bool:
 def test_realtime_scheduling_is_asked_for_unless_refused(wanted: bool) -> None:
     allowed = wanted and may_be_realtime()
     assert scheduling(realtime=wanted) == ((os.SCHED_FIFO, 10) if allowed else (os.SCHED_OTHER, 0))
+
+
+def test_a_thread_without_realtime_scheduling_has_a_short_slice() -> None:
+    with relay_thread(realtime=False) as thread:
+        assert slice_ns(thread) == slice_that_is_granted(100_000)
 
 
 def test_without_permission_the_relay_runs_all_the_same() -> None:

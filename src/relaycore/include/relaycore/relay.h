@@ -35,6 +35,7 @@ struct RelayConfig {
 struct ThreadFigures {
   uint64_t connections, listeners, rooms, ticks, tick_late_ns_max, frames_sent, frames_dropped,
       frames_built, bytes_sent, bytes_received, sends, packets, evicted, stalls;
+  std::vector<uint64_t> tick_late;  // ticks in each bucket of a LatenessHistogram
 };
 
 struct RoomFigures {
