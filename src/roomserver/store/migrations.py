@@ -1,0 +1,175 @@
+"""The database's schema: plain SQL files, numbered, applied in order and never changed again.
+
+`sql/migrations/NNNN_name.sql` is one transaction. `relay.migrations` holds what was applied, with a
+hash of each file: a file that was changed afterwards is an error, because the databases that have
+it differ from those that get it now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+import asyncpg
+
+# Any number will do, so long as nothing else in the database locks the same.
+LOCK_KEY = 0x72656C6179  # "relay"
+LOCK_POLL_S = 0.1
+OLDEST_VERSION = 150_000
+FILE_NAME = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
+LEDGER = """
+CREATE SCHEMA IF NOT EXISTS relay;
+CREATE TABLE IF NOT EXISTS relay.migrations (
+    version integer PRIMARY KEY,
+    name text NOT NULL,
+    sha256 bytea NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+);
+ALTER TABLE relay.migrations ENABLE ROW LEVEL SECURITY;
+"""
+
+
+class MigrationError(Exception):
+    """The schema can't be brought up to date; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One file."""
+
+    version: int
+    name: str
+    sql: str = field(repr=False)
+
+    @property
+    def sha256(self) -> bytes:
+        """Of its text, so that only a change of the text counts."""
+        return hashlib.sha256(self.sql.encode()).digest()
+
+
+def load_migrations(folder: Traversable | None = None) -> tuple[Migration, ...]:
+    """All migrations in their order. Raises MigrationError for a name or number out of line."""
+    found = []
+    for file in (folder or files("roomserver.store") / "sql" / "migrations").iterdir():
+        match = FILE_NAME.fullmatch(file.name)
+        if match is None:
+            raise MigrationError(f"{file.name} is not named like 0001_what_it_does.sql")
+        found.append(Migration(int(match[1]), match[2], file.read_text("utf-8")))
+    found.sort(key=lambda migration: migration.version)
+    for number, migration in enumerate(found, 1):
+        if migration.version != number:
+            raise MigrationError(f"migration {number:04} is missing, or there are two of one")
+    return tuple(found)
+
+
+def roles_sql() -> str:
+    """What makes the roles that the schema names; repeatable."""
+    return (files("roomserver.store") / "sql" / "roles.sql").read_text("utf-8")
+
+
+def whole_sql(migrations: Sequence[Migration]) -> str:
+    """Everything that brings a database from nothing to these migrations, for an administrator."""
+    parts = ["BEGIN;", roles_sql(), LEDGER]
+    for migration in migrations:
+        parts += [
+            f"-- {migration.version:04} {migration.name}",
+            migration.sql,
+            f"INSERT INTO relay.migrations (version, name, sha256) VALUES"  # noqa: S608 - ours
+            f" ({migration.version}, '{migration.name}', '\\x{migration.sha256.hex()}');",
+        ]
+    return "\n".join([*parts, "COMMIT;", ""])
+
+
+async def pending(
+    connection: asyncpg.Connection[asyncpg.Record], migrations: Sequence[Migration]
+) -> tuple[Migration, ...]:
+    """Those that the database does not have yet.
+
+    Raises MigrationError when one that it has was changed since, or is of a later version.
+    """
+    if await connection.fetchval("SELECT to_regclass('relay.migrations')") is None:
+        return tuple(migrations)
+    rows = await connection.fetch(
+        "SELECT version, name, sha256 FROM relay.migrations ORDER BY version"
+    )
+    for row, migration in zip(rows, migrations, strict=False):
+        if (row["version"], row["sha256"]) != (migration.version, migration.sha256):
+            raise MigrationError(
+                f"migration {migration.version:04} ({migration.name}) is not the one that was "
+                f"applied to this database ({row['version']:04} {row['name']}): an old migration "
+                f"must never change; install the release that made this database, or a later one"
+            )
+    if len(rows) > len(migrations):
+        raise MigrationError(
+            f"the database is at version {len(rows)}, this release knows only {len(migrations)}: "
+            f"install a later release"
+        )
+    return tuple(migrations[len(rows) :])
+
+
+async def migrate(
+    connection: asyncpg.Connection[asyncpg.Record], migrations: Sequence[Migration] | None = None
+) -> tuple[Migration, ...]:
+    """Applies what is missing and returns it; several servers may do so at once.
+
+    Needs a connection of its own, not one of a pooler. Raises MigrationError.
+    """
+    if migrations is None:
+        migrations = load_migrations()
+    version = connection.get_server_version()
+    if version.major * 10_000 < OLDEST_VERSION:
+        raise MigrationError(
+            f"the server is PostgreSQL {version.major}; {OLDEST_VERSION // 10_000} is the oldest"
+        )
+    await _lock(connection)
+    try:
+        missing = await pending(connection, migrations)
+        if missing:
+            await _make_roles(connection)
+        for migration in missing:
+            await _apply(connection, migration)
+        return missing
+    finally:
+        await connection.execute(f"SELECT pg_advisory_unlock({LOCK_KEY})")
+
+
+async def _lock(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    """Asked for again and again: waiting inside the database would keep a snapshot open, which
+    whoever builds an index concurrently waits for."""
+    while not await connection.fetchval(  # noqa: ASYNC110 - the database sends no event
+        f"SELECT pg_try_advisory_lock({LOCK_KEY})"
+    ):
+        await asyncio.sleep(LOCK_POLL_S)
+
+
+async def _make_roles(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    try:
+        async with connection.transaction():
+            await connection.execute(roles_sql())
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise MigrationError(
+            f"the role this server connects as may not make roles ({error}): have an "
+            f"administrator run what `roomserver migrate --print-sql` prints"
+        ) from error
+
+
+async def _apply(connection: asyncpg.Connection[asyncpg.Record], migration: Migration) -> None:
+    try:
+        async with connection.transaction():
+            await connection.execute(LEDGER)
+            await connection.execute(migration.sql)
+            await connection.execute(
+                "INSERT INTO relay.migrations (version, name, sha256) VALUES ($1, $2, $3)",
+                migration.version,
+                migration.name,
+                migration.sha256,
+            )
+    except asyncpg.PostgresError as error:
+        raise MigrationError(
+            f"migration {migration.version:04} {migration.name}: {error}"
+        ) from error

@@ -1,0 +1,131 @@
+-- ---- views ----
+
+CREATE VIEW relay.active_rooms_view WITH (security_invoker = true) AS
+SELECT
+    r.id, r.code, r.name, r.created_by, r.created_at, r.public, r.permanent, r.state,
+    r.suspended_until, r.metadata, r.channel_names, r.max_listeners, r.server_id,
+    p.listeners, p.broadcasters
+FROM relay.audio_rooms r
+CROSS JOIN LATERAL (
+    SELECT
+        count(*) FILTER (WHERE role = 'listener') AS listeners,
+        count(*) FILTER (WHERE role = 'broadcaster') AS broadcasters
+    FROM relay.room_participants
+    WHERE room_id = r.id AND left_at IS NULL
+) p
+WHERE r.active;
+
+-- Stays are half-open intervals: who leaves at the moment somebody joins is not counted with them.
+CREATE VIEW relay.room_statistics_view WITH (security_invoker = true) AS
+SELECT
+    r.id, r.code, r.name, r.created_by, r.created_at, r.state,
+    s.participants, s.sessions, s.listen_seconds, s.average_session_seconds, peak.peak_listeners
+FROM relay.audio_rooms r
+CROSS JOIN LATERAL (
+    SELECT
+        count(DISTINCT participant_id) AS participants,
+        count(*) AS sessions,
+        coalesce(sum(seconds), 0) AS listen_seconds,
+        coalesce(avg(seconds), 0) AS average_session_seconds
+    FROM (
+        SELECT
+            participant_id,
+            coalesce(
+                connection_duration, extract(epoch FROM coalesce(left_at, now()) - joined_at)
+            ) AS seconds
+        FROM relay.room_participants
+        WHERE room_id = r.id AND role = 'listener'
+    ) stays
+) s
+CROSS JOIN LATERAL (
+    SELECT coalesce(max(present), 0) AS peak_listeners
+    FROM (
+        SELECT sum(change) OVER (ORDER BY at, change) AS present
+        FROM relay.room_participants,
+            LATERAL (VALUES (joined_at, 1), (left_at, -1)) AS moves (at, change)
+        WHERE room_id = r.id AND role = 'listener' AND at IS NOT NULL
+    ) sweep
+) peak;
+
+-- ---- who may see what ----
+-- The owner of the tables, as whom the server works, is bound by no policy. Reads on behalf of a
+-- user run as `authenticated`, with the claims of the user's token set for the transaction.
+
+CREATE FUNCTION relay.current_user_id() RETURNS uuid LANGUAGE sql STABLE SET search_path = '' AS $$
+    SELECT (nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub')::uuid
+$$;
+
+ALTER TABLE relay.users ENABLE ROW LEVEL SECURITY;
+ALTER TABLE relay.refresh_tokens ENABLE ROW LEVEL SECURITY;
+ALTER TABLE relay.servers ENABLE ROW LEVEL SECURITY;
+ALTER TABLE relay.audio_rooms ENABLE ROW LEVEL SECURITY;
+ALTER TABLE relay.room_participants ENABLE ROW LEVEL SECURITY;
+ALTER TABLE relay.room_analytics ENABLE ROW LEVEL SECURITY;
+ALTER TABLE relay.room_bans ENABLE ROW LEVEL SECURITY;
+ALTER TABLE relay.invites ENABLE ROW LEVEL SECURITY;
+ALTER TABLE relay.mix_presets ENABLE ROW LEVEL SECURITY;
+ALTER TABLE relay.audit_log ENABLE ROW LEVEL SECURITY;
+ALTER TABLE relay.outbox_progress ENABLE ROW LEVEL SECURITY;
+ALTER TABLE relay.dead_letters ENABLE ROW LEVEL SECURITY;
+
+-- Without this a policy that asks for a room's owner would be bound by the room's policies, which
+-- ask for the room. It tells nothing but whether the asking user owns the room.
+CREATE FUNCTION relay.owns_room(room uuid) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' AS $$
+    SELECT EXISTS (
+        SELECT FROM relay.audio_rooms
+        WHERE id = room AND created_by = relay.current_user_id()
+    )
+$$;
+REVOKE ALL ON FUNCTION relay.owns_room FROM PUBLIC;
+
+GRANT USAGE ON SCHEMA relay TO authenticated;
+GRANT EXECUTE ON FUNCTION relay.current_user_id, relay.owns_room TO authenticated;
+
+-- Columns are named, so that a column added later is not shown by accident.
+GRANT SELECT (id, email, role, disabled_at, created_at) ON relay.users TO authenticated;
+CREATE POLICY own ON relay.users FOR SELECT TO authenticated
+    USING (id = relay.current_user_id());
+
+GRANT SELECT (
+    id, code, name, created_by, created_at, updated_at, active, public, permanent, state,
+    suspended_until, metadata, channel_names, max_listeners, grace_s, server_id, closed_at,
+    close_reason
+) ON relay.audio_rooms TO authenticated;
+CREATE POLICY own_or_public ON relay.audio_rooms FOR SELECT TO authenticated
+    USING (created_by = relay.current_user_id() OR (public AND active));
+
+GRANT SELECT (
+    id, room_id, user_id, participant_id, nickname, client_id, role, joined_at, left_at,
+    connection_duration, leave_reason, ip_address, user_agent, frames_sent, frames_dropped,
+    avg_latency_ms
+) ON relay.room_participants TO authenticated;
+CREATE POLICY own_or_in_own_room ON relay.room_participants FOR SELECT TO authenticated
+    USING (user_id = relay.current_user_id() OR relay.owns_room(room_id));
+
+GRANT SELECT (
+    id, room_id, date, peak_listeners, total_listen_minutes, total_listeners, avg_latency_ms,
+    total_packets_sent, total_packets_received
+) ON relay.room_analytics TO authenticated;
+CREATE POLICY of_own_room ON relay.room_analytics FOR SELECT TO authenticated
+    USING (relay.owns_room(room_id));
+
+GRANT SELECT (
+    id, room_id, participant_id, user_id, address, reason, created_by, created_at, lifted_at
+) ON relay.room_bans TO authenticated;
+CREATE POLICY of_own_room ON relay.room_bans FOR SELECT TO authenticated
+    USING (relay.owns_room(room_id));
+
+GRANT SELECT (
+    id, user_id, name, faders, pans, mutes, solos, master, updated_at
+) ON relay.mix_presets TO authenticated;
+CREATE POLICY own ON relay.mix_presets FOR SELECT TO authenticated
+    USING (user_id = relay.current_user_id());
+
+GRANT SELECT (
+    id, event_type, user_id, room_id, ip_address, user_agent, details, created_at
+) ON relay.audit_log TO authenticated;
+CREATE POLICY own ON relay.audit_log FOR SELECT TO authenticated
+    USING (user_id = relay.current_user_id());
+
+GRANT SELECT ON relay.active_rooms_view, relay.room_statistics_view TO authenticated;
