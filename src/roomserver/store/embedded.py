@@ -65,6 +65,7 @@ SETTINGS = {
     "max_wal_senders": "0",
     "max_logical_replication_workers": "0",
     "log_line_prefix": "",
+    "log_error_verbosity": "terse",  # details hold addresses of people
     "log_min_error_statement": "panic",  # statements may hold what no log may hold
     "timezone": "UTC",
     "log_timezone": "UTC",

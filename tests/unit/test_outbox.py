@@ -1,0 +1,205 @@
+"""The outbox: nothing acknowledged is lost, and what is too much goes in a fixed order."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from roomserver.protocol.codes import Role, RoomState
+from roomserver.store.events import (
+    Audited,
+    Counted,
+    Event,
+    Joined,
+    Left,
+    RoomChanged,
+    Weight,
+    decode_event,
+    encode_event,
+)
+from roomserver.store.outbox import Outbox, OutboxError
+from roomserver.store.records import AuditEvent, AuditRecord, ParticipantRecord, RoomRecord
+
+ROOM = RoomRecord(
+    id="6f8b1c1e-0b5e-4b43-9d8c-0f2f0a6f6a10",
+    code="ABC234",
+    name="Grüße",
+    password_hash=b"$2b$\x00\xff",
+    created_by="owner",
+    created_at=1.5,
+    public=True,
+    metadata={"stage": [1, {"deep": None}]},
+)
+STAY = ParticipantRecord(
+    room=ROOM.id,
+    participant="p",
+    connection="c",
+    role=Role.LISTENER,
+    user=None,
+    nickname="n",
+    address="::1",
+    joined_at=1.0,
+)
+AUDIT = Audited("a", AuditRecord(AuditEvent.ROOM_CREATED, 1.0, details={"code": "ABC234"}))
+ONE_OF_EACH: list[Event] = [RoomChanged(ROOM), Joined(STAY), Left(STAY), Counted(STAY), AUDIT]
+# Says after each event that it is on disk, then is killed in the middle of many more.
+KILLED = """
+import asyncio, os, signal, sys
+from pathlib import Path
+sys.path[:0] = sys.argv[2:]
+from unit.test_outbox import ROOM, AUDIT, Outbox, RoomChanged, replace
+async def main():
+    outbox = Outbox(Path(sys.argv[1]), capacity=10**6)
+    for version in range(1, 10**6):
+        outbox.append_soon(AUDIT)
+        await outbox.append(RoomChanged(replace(ROOM, version=version)))
+        print(version, flush=True)
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+async def outbox(tmp_path: Path) -> AsyncIterator[Outbox]:
+    outbox = Outbox(tmp_path, capacity=100)
+    yield outbox
+    await outbox.close()
+
+
+async def everything(outbox: Outbox) -> list[Event]:
+    return [entry.event for entry in await outbox.read(0, 10**6)]
+
+
+@pytest.mark.parametrize("event", ONE_OF_EACH, ids=lambda event: type(event).__name__)
+def test_an_event_is_read_as_it_was_written(event: Event) -> None:
+    assert decode_event(encode_event(event)) == event
+
+
+async def test_events_come_in_their_order_until_they_are_acknowledged(outbox: Outbox) -> None:
+    for event in ONE_OF_EACH:
+        outbox.append_soon(event)
+    first, second, *rest = await outbox.read(0, 100)
+    assert [e.event for e in (first, second, *rest)] == ONE_OF_EACH
+    assert [e.event for e in await outbox.read(first.seq, 1)] == [second.event]
+    await outbox.acknowledge(second.seq)
+    assert await everything(outbox) == ONE_OF_EACH[2:]
+    assert outbox.waiting == 3
+
+
+async def test_numbers_are_never_used_again(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path, capacity=100)
+    await outbox.append(RoomChanged(ROOM))
+    [entry] = await outbox.read(0, 10)
+    await outbox.acknowledge(entry.seq)
+    await outbox.close()
+    again = Outbox(tmp_path, capacity=100)
+    await again.append(RoomChanged(ROOM))
+    [later] = await again.read(0, 10)
+    assert later.seq > entry.seq
+    assert again.stream_id == outbox.stream_id
+    await again.close()
+
+
+async def test_what_was_taken_is_there_after_a_restart(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path, capacity=100)
+    for event in ONE_OF_EACH:
+        outbox.append_soon(event)
+    await outbox.close()
+    again = Outbox(tmp_path, capacity=100)
+    assert again.waiting == len(ONE_OF_EACH)
+    assert await everything(again) == ONE_OF_EACH
+    await again.close()
+    assert (tmp_path / "outbox.db").stat().st_mode & 0o777 == 0o600
+
+
+async def test_another_file_is_another_stream(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    outboxes = [Outbox(tmp_path / name, capacity=1) for name in "ab"]
+    assert outboxes[0].stream_id != outboxes[1].stream_id
+    for outbox in outboxes:
+        await outbox.close()
+
+
+async def test_the_snapshot_holds_open_rooms_as_they_last_were(outbox: Outbox) -> None:
+    other = replace(ROOM, id="other", code="OTHER2")
+    for room in (ROOM, other, replace(ROOM, version=2, state=RoomState.ACTIVE)):
+        await outbox.append(RoomChanged(room))
+    await outbox.append(RoomChanged(replace(other, state=RoomState.CLOSED, closed_at=2.0)))
+    await outbox.acknowledge(10**6)
+    assert list(await outbox.rooms()) == [replace(ROOM, version=2, state=RoomState.ACTIVE)]
+
+
+async def test_the_lightest_are_dropped_first_and_counted(outbox: Outbox) -> None:
+    light: list[Event] = [Counted(STAY), Joined(STAY), Left(STAY), AUDIT]
+    taken = {event.weight: 0 for event in light}
+    for event in light:
+        for _ in range(100):
+            taken[event.weight] += outbox.append_soon(event)
+    assert outbox.append_soon(RoomChanged(ROOM))
+    assert taken == {Weight.COUNTERS: 70, Weight.JOIN: 10, Weight.LEAVE: 10, Weight.AUDIT: 10}
+    assert outbox.dropped == {weight: 100 - count for weight, count in taken.items()}
+    await outbox.acknowledge((await outbox.read(0, 1000))[-1].seq)
+    assert outbox.append_soon(Counted(STAY))  # there is room again
+
+
+async def test_readers_are_told_when_there_is_more(outbox: Outbox) -> None:
+    loop = asyncio.get_running_loop()
+    told = asyncio.Event()
+    outbox.on_written(lambda: loop.call_soon_threadsafe(told.set))
+    outbox.append_soon(AUDIT)
+    async with asyncio.timeout(10):
+        await told.wait()
+    assert await everything(outbox) == [AUDIT]
+
+
+def test_every_event_that_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(tmp_path), *sys.path],
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        while int(process.stdout.readline()) < 50:
+            pass
+        process.kill()
+        acknowledged = [int(line) for line in process.stdout if line.endswith("\n")]
+    process.wait(30)
+
+    async def kept() -> tuple[list[int], list[RoomRecord]]:
+        outbox = Outbox(tmp_path, capacity=10**6)
+        events = [e for e in await everything(outbox) if isinstance(e, RoomChanged)]
+        rooms = list(await outbox.rooms())
+        await outbox.close()
+        return [event.room.version for event in events], rooms
+
+    versions, [room] = asyncio.run(kept())
+    assert versions == list(range(1, len(versions) + 1))
+    assert len(versions) >= max(acknowledged, default=50)
+    assert room.version == versions[-1]  # the snapshot is not behind and not ahead
+
+
+async def test_a_disk_that_takes_nothing_is_told_and_tried_again(outbox: Outbox) -> None:
+    await outbox.append(RoomChanged(ROOM))
+    # A page is the unit in which the file grows: it may not, from here on.
+    outbox._db.execute("PRAGMA max_page_count = 1")
+    big = replace(ROOM, id="big", metadata={"text": "x" * 100_000})
+    assert outbox.append_soon(Audited("b", replace(AUDIT.record, details=big.metadata)))
+    with pytest.raises(OutboxError, match=r"outbox.db can't be written: .*full"):
+        await outbox.append(RoomChanged(big))
+    assert [room.id for room in await outbox.rooms()] == [ROOM.id]
+    assert outbox.waiting == 2
+    outbox._db.execute("PRAGMA max_page_count = 1000000")
+    await outbox.append(RoomChanged(big))
+    assert [event.weight for event in await everything(outbox)] == [
+        Weight.ROOM,
+        Weight.AUDIT,
+        Weight.ROOM,
+    ]
