@@ -37,6 +37,7 @@ _ANSWER_TIMEOUT_S: Final = 15.0
 _SILENCE_TIMEOUT_S: Final = 10.0  # a source hears its status every second, a listener its pongs
 _MAX_MESSAGE_BYTES: Final = 64 << 20  # 64 channels of float at 96 kHz are 25 MB a second
 _FIRST_RETRY_WITHIN_S: Final = 0.3
+_GOODBYE_S: Final = 1.0  # for TLS: what comes beneath a closed WebSocket is the end of that
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,9 @@ class RoomApi:
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            timeout=_HTTP_TIMEOUT, headers={"User-Agent": "roomserver-client"}
+            timeout=_HTTP_TIMEOUT,
+            headers={"User-Agent": "roomserver-client"},
+            ws_response_class=_WebSocket,
         )
         return self
 
@@ -154,6 +157,7 @@ class RoomApi:
             ) from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise UnreachableError(f"{self.url}: {_reason(error)}") from error
+        assert isinstance(websocket, _WebSocket)
         connection = RelayConnection(websocket)
         try:
             async with asyncio.timeout(_ANSWER_TIMEOUT_S):
@@ -208,6 +212,32 @@ class RoomApi:
         return answer
 
 
+class _WebSocket(aiohttp.ClientWebSocketResponse):
+    """One that knows when its transport is gone, too: over TLS that takes another round trip.
+
+    An event loop that is closed before complains about the transport it finds.
+    """
+
+    def __init__(
+        self, reader: Any, writer: Any, protocol: Any, response: Any, *rest: Any, **named: Any
+    ) -> None:
+        super().__init__(reader, writer, protocol, response, *rest, **named)
+        self._beneath = response.connection.protocol
+        self._transport: asyncio.Transport = response.connection.transport
+
+    async def gone(self) -> None:
+        """Wait until nothing is left of a connection that was closed; after a while make it so."""
+        ended = self._beneath.closed
+        if ended is None:
+            return
+        try:
+            if not (await asyncio.wait({ended}, timeout=_GOODBYE_S))[0]:
+                self._transport.abort()
+                await asyncio.wait({ended})
+        finally:
+            ended.add_done_callback(lambda future: future.cancelled() or future.exception())
+
+
 class RelayConnection:
     """One registered WebSocket connection.
 
@@ -216,7 +246,7 @@ class RelayConnection:
         registered: Its answer to the registration.
     """
 
-    def __init__(self, websocket: aiohttp.ClientWebSocketResponse) -> None:
+    def __init__(self, websocket: _WebSocket) -> None:
         self._websocket = websocket
         self._last_error: Message | None = None
         self.config: Message = {}
@@ -287,6 +317,7 @@ class RelayConnection:
     async def close(self) -> None:
         """Close with code 1000 and wait, for a bounded time, for the other side's close."""
         await self._websocket.close()
+        await self._websocket.gone()
 
     async def abort(self) -> None:
         """Close without waiting for long; for a connection that is of no use any more."""
@@ -294,7 +325,8 @@ class RelayConnection:
             async with asyncio.timeout(1.0):
                 await self._websocket.close()
         except TimeoutError:
-            return
+            pass  # cancelled, it has closed the transport all the same
+        await self._websocket.gone()
 
     async def _guard(self, sending: Awaitable[None]) -> None:
         try:
