@@ -109,8 +109,14 @@ class ControlPlane:
         )
         return connection
 
-    def hang_up(self, connection: int, reason: LeaveReason = LeaveReason.LOST) -> None:
+    def hang_up(
+        self,
+        connection: int,
+        reason: LeaveReason = LeaveReason.LOST,
+        code: int = 1006,
+        detail: str = "",
+    ) -> None:
         """The connection is over."""
         self.connections.connection_closed(
-            connection, Closed(reason, 1006, "", 10, 2, 1000, 100, 1.5)
+            connection, Closed(reason, code, detail, 10, 2, 1000, 100, 1.5)
         )

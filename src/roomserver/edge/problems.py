@@ -14,6 +14,7 @@ import structlog
 from aiohttp import web
 
 from relaycore.errors import RelayClosedError
+from roomserver.edge.addresses import limit_key
 from roomserver.edge.services import SERVICES, Services
 from roomserver.store.records import AuditEvent
 
@@ -153,6 +154,7 @@ def _audit(services: Services, request: web.Request, address: str, problem: Prob
         services.rooms.audit(
             problem.event,
             address=address,
+            limit_key=limit_key(address),
             method=request.method,
             path=request.path[:MAX_LOGGED_PATH],
             code=problem.code.value,

@@ -28,6 +28,11 @@ from roomserver.store.records import AuditEvent, LeaveReason
 MAX_RENEWAL_LEAD_S = 1800.0
 RENEWALS_AT_ONCE = 100  # a signature takes 65 µs, and the loop has other things to do
 
+# Why the relay by itself closes connections that did not register.
+_RULES_OF_THE_RELAY = frozenset(
+    {LeaveReason.PROTOCOL_ERROR, LeaveReason.RATE_LIMITED, LeaveReason.REFUSED}
+)
+
 log = structlog.stdlib.get_logger("roomserver.connections")
 
 
@@ -140,6 +145,16 @@ class Connections:
             code=closed.code,
             detail=closed.detail,
         )
+        if gone.token is None and gone.leaving is None and closed.reason in _RULES_OF_THE_RELAY:
+            self._rooms.audit(
+                AuditEvent.REQUEST_REFUSED,
+                address=gone.address,
+                limit_key=gone.limit_key,
+                client=gone.client_id,
+                reason=reason,
+                code=closed.code,
+                detail=closed.detail,
+            )
         if gone.room is None:
             return
         room = gone.room
@@ -408,6 +423,7 @@ class Connections:
         self._rooms.audit(
             AuditEvent.INVALID_TOKEN if token_refused else AuditEvent.ROOM_ACCESS_DENIED,
             address=sender.address,
+            limit_key=sender.limit_key,
             user=sender.token.user if sender.token is not None else None,
             room=room.id if room is not None else None,
             client=sender.client_id,

@@ -11,6 +11,7 @@ from roomserver.auth.passwords import RoomPasswords
 from roomserver.protocol.codes import RoomCloseReason, RoomState
 from roomserver.rooms.codes import new_code
 from roomserver.rooms.ports import MediaVerbs, Timers
+from roomserver.rooms.refusals import REFUSALS, RefusalLimit
 from roomserver.rooms.room import Room
 from roomserver.store.interfaces import CodeTakenError, RoomStore
 from roomserver.store.records import AuditEvent, AuditRecord, RoomRecord
@@ -44,6 +45,7 @@ class Rooms:
         self._by_media: dict[int, Room] = {}
         # A client that comes back to a room that was closed is told so, not "no such room".
         self._closed: dict[str, None] = {}
+        self._refusals = RefusalLimit()
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -127,12 +129,22 @@ class Rooms:
         event: AuditEvent,
         *,
         address: str | None = None,
+        limit_key: str | None = None,
         user: str | None = None,
         room: str | None = None,
         **details: Any,
     ) -> None:
-        """Adds a line to the audit log."""
+        """Adds a line to the audit log, unless the address has been refused too often for that.
+
+        `limit_key` is what limits count by, for events that have an address.
+        """
         at = self._media.clock_us() / 1e6
+        if event in REFUSALS:
+            suppressed = self._refusals.admit(limit_key or "", at)
+            if suppressed is None:
+                return
+            if suppressed:
+                details["suppressed"] = suppressed
         self._store.audit(AuditRecord(event, at, address, user, room, details))
 
     async def _keep(self, record: RoomRecord) -> RoomRecord:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from roomserver.protocol.codes import Role
+from roomserver.rooms.refusals import BURST, MAX_ADDRESSES, REFUSALS, RefusalLimit
+from roomserver.store.records import AuditRecord, LeaveReason
 from support.control_plane import ControlPlane
 
 
@@ -136,3 +138,82 @@ async def test_connections_that_did_not_register_are_counted_by_address(
     plane.hang_up(waiting[0])  # registered: it does not count a second time
     plane.connect("192.0.2.7")
     assert not plane.connections.may_connect("192.0.2.7")
+
+
+def refusals(plane: ControlPlane) -> list[AuditRecord]:
+    """The lines of audit about refusals."""
+    return [record for record in plane.store.audit_log if record.event in REFUSALS]
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [
+        (LeaveReason.PROTOCOL_ERROR, 1002),
+        (LeaveReason.RATE_LIMITED, 4429),
+        (LeaveReason.REFUSED, 4408),
+    ],
+)
+async def test_what_the_relay_closes_before_it_registered_is_audited(
+    plane: ControlPlane, reason: LeaveReason, code: int
+) -> None:
+    plane.hang_up(plane.connect(), reason, code, "this is why")
+    (record,) = refusals(plane)
+    assert (record.event, record.address) == ("request_refused", "192.0.2.1")
+    assert record.details["reason"] == reason
+    assert record.details["code"] == code
+    assert record.details["detail"] == "this is why"
+
+
+async def test_clients_that_leave_by_themselves_are_not_refused(plane: ControlPlane) -> None:
+    room = await plane.room()
+    for reason in (LeaveReason.LEFT, LeaveReason.LOST, LeaveReason.SHUTDOWN):
+        plane.hang_up(plane.connect(), reason)
+    plane.hang_up(plane.add_listener(room), LeaveReason.PROTOCOL_ERROR)  # its stay says that
+    assert refusals(plane) == []
+
+
+@pytest.mark.parametrize("way", ["not_allowed", "token_invalid", "by_the_relay"])
+async def test_an_address_cannot_flood_the_audit_log(plane: ControlPlane, way: str) -> None:
+    room = await plane.room()
+    listener = plane.add_listener(room)
+
+    def be_refused() -> None:
+        if way == "not_allowed":
+            assert plane.say(listener, {"type": "unregisterSource"})["code"] == "not_allowed"
+        elif way == "token_invalid":
+            plane.hang_up(plane.add_listener(room, roomToken="nonsense"))
+        else:
+            plane.hang_up(plane.connect(), LeaveReason.PROTOCOL_ERROR, 1002)
+
+    for _ in range(3 * BURST):
+        be_refused()
+    assert len(refusals(plane)) == BURST
+    plane.timers.advance(1.0)
+    be_refused()
+    be_refused()
+    assert len(refusals(plane)) == BURST + 1
+    assert refusals(plane)[-1].details["suppressed"] == 2 * BURST
+
+    plane.hang_up(plane.connect("192.0.2.2"), LeaveReason.PROTOCOL_ERROR)
+    assert refusals(plane)[-1].address == "192.0.2.2", "others are audited as before"
+    assert "suppressed" not in refusals(plane)[-1].details
+
+
+async def test_joining_and_leaving_is_audited_however_often(plane: ControlPlane) -> None:
+    room = await plane.room()
+    for _ in range(2 * BURST):
+        plane.hang_up(plane.add_listener(room))
+    left = [record for record in plane.store.audit_log if record.event == "room_left"]
+    assert len(left) == 2 * BURST
+
+
+def test_only_so_many_addresses_are_remembered() -> None:
+    limit = RefusalLimit()
+    for _ in range(BURST + 1):
+        limit.admit("first", 0)
+        limit.admit("second", 0)
+    assert limit.admit("first", 0) is None
+    for number in range(MAX_ADDRESSES - 1):
+        limit.admit(str(number), 0)
+    assert limit.admit("first", 0) is None, "heard of more lately than the other"
+    assert limit.admit("second", 0) == 0
