@@ -1,138 +1,155 @@
 // Everything at once for a while: start, stop, attach, bind, remix, kick, rooms that open and close
-// during full flow, from several threads. The sanitizers watch; what is checked here is that every
-// connection ends exactly once and that nothing is left.
+// during full flow, from several threads, and over the end of the relay. The sanitizers watch; what
+// is checked here is that every connection that the relay took ends exactly once, that no descriptor
+// and no object is left, and that all of it happened.
 //
 //   stress_relay SECONDS SEED
 
-#include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <mutex>
 #include <random>
 #include <thread>
 #include <vector>
 
-#include "relaycore/relay.h"
-#include "relaycore/ws_codec.h"
+#include "relay_client.h"
 
 using namespace relaycore;
-using Clock = std::chrono::steady_clock;
+using namespace relaycore::client;
 
 namespace {
 
-constexpr char kAnnounce[] = R"({"type":"streamStarted","timestamp":)";
+constexpr unsigned kWorkers = 3;
+constexpr size_t kMaxClients = 40;  // of each worker
+constexpr size_t kMaxRooms = 4;
+
+// What has to have happened before the program ends.
+struct Seen {
+  std::atomic<uint64_t> reasons{0};  // bit r: a connection that ended for reason r
+  std::atomic<uint64_t> kinds{0};    // bit k: an event of kind k
+  std::atomic<uint64_t> frames{0};   // that connections got
+  std::atomic<uint64_t> refused{0};  // attachments that came too late for the relay
+
+  bool has(CloseReason reason) const { return reasons >> static_cast<int>(reason) & 1; }
+  bool has(EventKind kind) const { return kinds >> static_cast<int>(kind) & 1; }
+  bool all() const {
+    return has(CloseReason::peer_lost) && has(CloseReason::closed) &&
+           has(CloseReason::room_closed) && has(CloseReason::shutdown) &&
+           has(CloseReason::too_slow) && has(EventKind::text) && has(EventKind::stream_live) &&
+           has(EventKind::stream_ended) && has(EventKind::room_report) && frames > 1000 &&
+           refused > 0;
+  }
+};
 
 struct Client {
-  int fd = -1;
+  int fd;
   uint64_t id = 0;
   bool is_source = false;
   bool reads = true;
   uint64_t timestamp = 0;
+  Clock::time_point since = Clock::now();
 };
-
-void set_nonblocking(int fd) { fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK); }
 
 // One control thread's world: it attaches clients, feeds and drains them, and changes its mind.
 class Worker {
  public:
-  Worker(Relay& relay, unsigned seed, std::atomic<uint64_t>& attached)
-      : relay_(relay), random_(seed), attached_(attached) {}
+  Worker(Relay& relay, unsigned seed, Seen& seen) : relay_(relay), random_(seed), seen_(seen) {}
 
   ~Worker() {
     for (Client& client : clients_) ::close(client.fd);
     for (int copy : copies_) ::close(copy);
   }
 
-  void run(Clock::time_point end) {
-    while (Clock::now() < end) {
-      step();
+  // Until the relay takes nothing any more.
+  void run() {
+    while (!refused_) {
+      for (unsigned n = pick(8); n--;) step();
       feed();
-      drain();
+      drain_all();
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
   }
 
+  std::vector<uint64_t> attached;  // every id that the relay gave out
+
  private:
-  unsigned pick(unsigned n) { return random_() % n; }
+  unsigned pick(size_t n) { return static_cast<unsigned>(random_() % n); }
 
   Subscription subscription() {
-    Subscription wish;
-    wish.mode = pick(2) ? Mode::mix : Mode::multichannel;
+    Subscription wish = pick(2) ? mixed() : everything();
     wish.encoding = pick(2) ? Encoding::s16le : Encoding::f32le;
     wish.all_channels = pick(2);
     wish.channels = pick(255) + 1;
     wish.levels = pick(4) == 0;
     wish.interval_ms = pick(4) ? 0 : pick(200);
     wish.mutes = pick(4);
-    for (unsigned c = 0; c < kMaxChannels; ++c) {
-      wish.faders[c] = static_cast<float>(pick(3));
-      wish.pans[c] = 0;
-    }
+    for (unsigned c = 0; c < kMaxChannels; ++c) wish.faders[c] = static_cast<float>(pick(3));
     return wish;
   }
 
-  void attach() {
-    int ends[2];
-    if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0) return;
-    set_nonblocking(ends[1]);
-    if (pick(8) == 0) copies_.push_back(dup(ends[0]));  // the relay is not the only one to hold it
-    Client client;
-    client.fd = ends[1];
-    client.reads = pick(8) != 0;
-    if (relay_.attach(ends[0], "HTTP/1.1 101 Switching Protocols\r\n\r\n", false, client.id) !=
-        Status::ok) {
-      ::close(ends[0]);
-      ::close(ends[1]);
-      return;
-    }
-    ++attached_;
-    client.is_source = pick(6) == 0;
-    uint64_t room = rooms_.empty() ? 0 : rooms_[pick(static_cast<unsigned>(rooms_.size()))];
+  void bind(Client& client) {
+    uint64_t room = rooms_.empty() ? 0 : rooms_[pick(rooms_.size())];
     if (client.is_source) {
-      SourceBinding binding{client.id, room, static_cast<uint16_t>(++streams_),
-                            {Encoding::s16le, 8, 48000}, 5, 30, kAnnounce};
-      relay_.bind_source(binding, R"({"type":"sourceRegistered"})");
+      client.timestamp = 0;
+      client.since = Clock::now();
+      relay_.bind_source(source_binding(client.id, room, static_cast<uint16_t>(++streams_)),
+                         R"({"type":"sourceRegistered"})");
     } else {
       relay_.bind_listener(client.id, room, subscription(), R"({"type":"listenerRegistered"})", 0,
                            pick(3) ? 0 : 500, 0);
     }
+  }
+
+  void attach() {
+    Ends ends = connected();
+    if (pick(8) == 0) copies_.push_back(dup(ends.relays));  // the relay is not alone in holding it
+    Client client{ends.ours};
+    client.is_source = pick(6) == 0;
+    client.reads = pick(8) != 0;
+    Status status = relay_.attach(ends.relays, kUpgrade, false, client.id);
+    if (status != Status::ok) {
+      // It is still ours.
+      require(status == Status::closed, "a sound socket is refused by a closed relay alone");
+      require(::close(ends.relays) == 0, "what is refused stays open");
+      ::close(ends.ours);
+      refused_ = true;
+      ++seen_.refused;
+      return;
+    }
+    attached.push_back(client.id);
+    bind(client);
     clients_.push_back(client);
   }
 
   void step() {
-    switch (pick(12)) {
+    switch (pick(14)) {
       case 0:
-        if (rooms_.size() < 4) {
-          uint64_t room;
-          if (relay_.open_room(room) == Status::ok) rooms_.push_back(room);
-        }
+        if (uint64_t room = 0; rooms_.size() < kMaxRooms && relay_.open_room(room) == Status::ok)
+          rooms_.push_back(room);
         break;
       case 1:
         if (pick(20) == 0 && !rooms_.empty()) {
-          size_t at = pick(static_cast<unsigned>(rooms_.size()));
-          relay_.close_room(rooms_[at], R"({"type":"roomClosed"})", 4410);
-          rooms_.erase(rooms_.begin() + static_cast<long>(at));
+          auto room = rooms_.begin() + pick(rooms_.size());
+          relay_.close_room(*room, R"({"type":"roomClosed"})", 4410);
+          rooms_.erase(room);
         }
         break;
       case 2:
       case 3:
-        if (clients_.size() < 60) attach();
+        if (clients_.size() >= kMaxClients) forget(pick(clients_.size()));
+        attach();
         break;
       case 4:
         if (Client* client = any()) relay_.close_connection(client->id, 4403, "kicked", {});
         break;
       case 5:
-        if (pick(4) == 0 && !clients_.empty()) {
-          size_t at = pick(static_cast<unsigned>(clients_.size()));
-          ::close(clients_[at].fd);
-          clients_.erase(clients_.begin() + static_cast<long>(at));
-        }
+        if (pick(4) == 0 && !clients_.empty()) forget(pick(clients_.size()));
         break;
       case 6:
         if (!rooms_.empty()) relay_.send_room(rooms_[0], R"({"type":"roomStatus"})");
@@ -144,107 +161,84 @@ class Worker {
         if (Client* client = any(); client && client->is_source && pick(10) == 0)
           relay_.unbind_source(client->id);
         break;
+      case 9:  // to another room, or anew
+        if (Client* client = any(); client && pick(5) == 0) bind(*client);
+        break;
+      case 10:
+        if (Client* client = any()) relay_.send(client->id, R"({"type":"pong","at":)", true, true);
+        break;
       default:
         if (Client* client = any())
           relay_.subscribe(client->id, subscription(), R"({"type":"mixChanged"})");
     }
   }
 
-  Client* any() {
-    return clients_.empty() ? nullptr : &clients_[pick(static_cast<unsigned>(clients_.size()))];
+  Client* any() { return clients_.empty() ? nullptr : &clients_[pick(clients_.size())]; }
+
+  void forget(size_t at) {
+    ::close(clients_[at].fd);
+    clients_.erase(clients_.begin() + static_cast<long>(at));
   }
 
-  // Some audio of every source, masked with zeros.
+  // What is due of every source, and now and then far more than that, so that the rings fill and
+  // reading pauses.
   void feed() {
     for (Client& client : clients_) {
       if (!client.is_source) {
-        if (pick(50) == 0) {
-          const uint8_t text[] = {0x81, 0x82, 0, 0, 0, 0, '{', '}'};
-          [[maybe_unused]] ssize_t n = ::send(client.fd, text, sizeof text, MSG_NOSIGNAL);
-        }
+        if (pick(50) == 0) send_text(client.fd);
         continue;
       }
-      // Now and then far ahead of its room, so that the rings fill and reading pauses.
-      unsigned bursts = pick(30) == 0 ? 400 : 1;
-      while (bursts-- && feed(client)) {
+      auto elapsed = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - client.since);
+      uint64_t due = static_cast<uint64_t>(elapsed.count()) * kSamplesPerMs;
+      if (pick(100) == 0) due = client.timestamp + 400 * kSamplesPerMs;
+      for (int most = 400; most && client.timestamp < due; --most) {
+        if (!send_packet(client.fd, client.timestamp)) break;
+        client.timestamp += kSamplesPerMs;
       }
     }
   }
 
-  bool feed(Client& client) {
-    constexpr uint32_t kSamples = 48;
-    uint8_t message[8 + kHeaderBytes + 8 * kSamples * 2] = {};
-    size_t payload = sizeof message - 8;
-    message[0] = 0x82;
-    message[1] = 0x80 | 126;
-    message[2] = static_cast<uint8_t>(payload >> 8);
-    message[3] = static_cast<uint8_t>(payload);
-    PacketHeader header{1, 1, 0, 0, 0, 8, 0, kSamples, client.timestamp, 1};
-    write_packet_header(message + 8, header);
-    ssize_t sent = ::send(client.fd, message, sizeof message, MSG_NOSIGNAL);
-    if (sent == static_cast<ssize_t>(sizeof message)) {
-      client.timestamp += kSamples;
-      return true;
-    }
-    if (sent > 0) ::shutdown(client.fd, SHUT_RDWR);  // a packet that is cut in half
-    return false;
-  }
-
-  void drain() {
-    char buffer[65536];
-    for (size_t i = 0; i < clients_.size();) {
-      ssize_t n = clients_[i].reads ? ::recv(clients_[i].fd, buffer, sizeof buffer, 0) : -1;
-      if (n > 10) answer_ping(clients_[i], reinterpret_cast<uint8_t*>(buffer) + n - 10);
-      if (n == 0) {
-        ::close(clients_[i].fd);
-        clients_.erase(clients_.begin() + static_cast<long>(i));
-      } else {
-        ++i;
-      }
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
-
-  // A ping stands at the end of what is sent together.
-  void answer_ping(Client& client, const uint8_t* tail) {
-    if (tail[0] != 0x89 || tail[1] != 8) return;
-    uint8_t pong[14] = {0x8a, 0x88};
-    std::memcpy(pong + 6, tail + 2, 8);
-    [[maybe_unused]] ssize_t n = ::send(client.fd, pong, sizeof pong, MSG_NOSIGNAL);
+  void drain_all() {
+    for (size_t i = clients_.size(); i-- > 0;)
+      if (clients_[i].reads && drain(clients_[i].fd) < 0) forget(i);
   }
 
   Relay& relay_;
   std::mt19937 random_;
-  std::atomic<uint64_t>& attached_;
+  Seen& seen_;
+  bool refused_ = false;
   std::vector<Client> clients_;
   std::vector<int> copies_;
   std::vector<uint64_t> rooms_;
   uint64_t streams_ = 0;
 };
 
-bool round_of(Clock::time_point end, unsigned seed) {
+void round_of(std::chrono::milliseconds length, unsigned seed, Seen& seen) {
   RelayConfig config;
-  config.threads = 3;
+  config.threads = 1 + seed % 3;
   config.realtime = false;
   config.max_lag_ns = 50'000'000;
   config.ping_interval_ns = 20'000'000;
   config.evict_after_ns = 200'000'000;
+  config.watchdog_ns = 50'000'000;
+  unsigned descriptors = open_descriptors();
   std::unique_ptr<Relay> relay;
-  if (Relay::start(config, relay) != Status::ok) {
-    std::perror("Relay::start");
-    return false;
-  }
-  std::atomic<uint64_t> attached{0};
+  require(Relay::start(config, relay) == Status::ok, "Relay::start");
   std::atomic<bool> done{false};
-  uint64_t closed = 0;
+  std::vector<uint64_t> closed;
   auto poll_all = [&] {
     std::vector<Event*> events;
-    size_t count = 0;
     do {
-      if (relay->poll(64, events) != Status::ok) return;
-      count = events.size();
-      for (Event* event : events) closed += event->kind == EventKind::closed;
-    } while (count);
+      require(relay->poll(64, events) == Status::ok, "poll");
+      for (Event* event : events) {
+        seen.kinds |= uint64_t{1} << static_cast<int>(event->kind);
+        if (event->kind != EventKind::closed) continue;
+        auto* end = static_cast<ClosedEvent*>(event);
+        closed.push_back(end->subject);
+        seen.reasons |= uint64_t{1} << static_cast<int>(end->reason);
+        seen.frames += end->frames_sent;
+      }
+    } while (!events.empty());
   };
   std::thread poller([&] {
     while (!done) {
@@ -255,17 +249,35 @@ bool round_of(Clock::time_point end, unsigned seed) {
       relay->room_figures();
     }
   });
+  std::vector<std::unique_ptr<Worker>> workers;
   std::vector<std::thread> threads;
-  for (unsigned i = 0; i < 2; ++i) {
-    threads.emplace_back([&, i] { Worker(*relay, seed + i, attached).run(end); });
+  for (unsigned i = 0; i < kWorkers; ++i) {
+    workers.push_back(std::make_unique<Worker>(*relay, seed * kWorkers + i, seen));
+    threads.emplace_back([&worker = *workers.back()] { worker.run(); });
   }
+  std::this_thread::sleep_for(length);
+  // Two ask for the end, while the others go on: with time for goodbyes, or without.
+  std::thread another([&] { relay->close({}, 0); });
+  relay->close(R"({"type":"bye"})", seed % 2 ? 200'000'000 : 0);
+  another.join();
   for (std::thread& thread : threads) thread.join();
-  relay->close(R"({"type":"bye"})", 200'000'000);
   done = true;
   poller.join();
   poll_all();
-  std::printf("seed %u: %lu attached, %lu closed\n", seed, attached.load(), closed);
-  return attached == closed;
+  uint64_t connections = 0;
+  for (const ThreadFigures& figures : relay->thread_figures()) connections += figures.connections;
+  relay.reset();
+  std::vector<uint64_t> attached;
+  for (auto& worker : workers)
+    attached.insert(attached.end(), worker->attached.begin(), worker->attached.end());
+  workers.clear();
+  std::sort(attached.begin(), attached.end());
+  std::sort(closed.begin(), closed.end());
+  std::printf("seed %u: %zu attached, %zu closed\n", seed, attached.size(), closed.size());
+  require(attached == closed, "every connection that was taken ends once");
+  require(connections == 0, "no connection is counted any more");
+  require(open_descriptors() == descriptors, "every descriptor is closed");
+  require(nothing_is_left(), "every object is freed");
 }
 
 }  // namespace
@@ -273,11 +285,15 @@ bool round_of(Clock::time_point end, unsigned seed) {
 int main(int argc, char** argv) {
   double seconds = argc > 1 ? std::atof(argv[1]) : 2;
   unsigned seed = argc > 2 ? static_cast<unsigned>(std::atoi(argv[2])) : 1;
-  auto end = Clock::now() + std::chrono::duration_cast<Clock::duration>(
-                                std::chrono::duration<double>(seconds));
-  do {
-    auto round_end = std::min(end, Clock::now() + std::chrono::milliseconds(700));
-    if (!round_of(round_end, seed++)) return 1;
-  } while (Clock::now() < end);
+  auto begin = Clock::now();
+  auto lasted = [begin](double wanted) {
+    return std::chrono::duration<double>(Clock::now() - begin).count() >= wanted;
+  };
+  Seen seen;
+  while (!lasted(seconds) || !seen.all()) {
+    require(!lasted(seconds + 60), "a minute later all of it has happened");
+    round_of(std::chrono::milliseconds(100 + 300 * (seed % 3)), seed, seen);
+    ++seed;
+  }
   return 0;
 }

@@ -19,8 +19,14 @@ def test_relay_stands_everything_at_once(sanitizer: str) -> None:
     program = build(
         Path(__file__).with_name("stress_relay.cpp"),
         compiler="g++",
-        flags=("-O1", "-g", f"-fsanitize={WATCHED[sanitizer]}", "-fno-sanitize-recover=all"),
+        flags=(
+            "-O1",
+            "-g",
+            f"-fsanitize={WATCHED[sanitizer]}",
+            "-fno-sanitize-recover=all",
+            "-DRELAYCORE_COUNT_OBJECTS",
+        ),
         with_core=True,
     )
-    done = run([program, str(SECONDS), "1"], timeout=60 + 2 * SECONDS)
+    done = run([program, str(SECONDS), "1"], timeout=120 + 2 * SECONDS)
     assert done.returncode == 0, done.stdout

@@ -94,7 +94,8 @@ void JitterPort::write(std::size_t word, std::uint64_t value) noexcept {
 void JitterPort::publish() noexcept {
   // relaxed: only the popping role writes the version, and roles hand over with synchronisation.
   const std::uint64_t version = version_.load(std::memory_order_relaxed);
-  version_.store(version + 1, std::memory_order_relaxed);  // ordered before the words by write()
+  // relaxed: ordered before the words by write().
+  version_.store(version + 1, std::memory_order_relaxed);
   write(0, (buffer_->live() ? 1u : 0u) | (buffer_->ended() ? 2u : 0u));
   write(1, std::bit_cast<std::uint64_t>(buffer_->fill_ms()));
   write(2, std::bit_cast<std::uint64_t>(buffer_->target_ms()));
@@ -127,6 +128,7 @@ std::array<std::uint64_t, N> JitterPort::read(std::size_t first) const noexcept 
       // come before these loads.
       values[i] = words_[first + i].load(std::memory_order_acquire);
     }
+    // relaxed: ordered behind the words by their acquire.
     const std::uint64_t after = version_.load(std::memory_order_relaxed);
     // The writer is done within a microsecond and comes back a tick later: this ends soon.
     if (before == after && before % 2 == 0) return values;

@@ -52,11 +52,11 @@ constinit std::atomic<const PcmOps*> in_use{nullptr};
 }  // namespace
 
 const PcmOps& pcm_ops() noexcept {
-  // Tables are constants of the program: whoever sees the pointer sees the table.
+  // relaxed: tables are constants of the program; whoever sees the pointer sees the table.
   const PcmOps* ops = in_use.load(std::memory_order_relaxed);
   if (ops) return *ops;
   const PcmOps* best = available().tables[0];
-  // Who comes too late takes what a concurrent force_pcm_ops() has set.
+  // relaxed: the same. Who comes too late takes what a concurrent force_pcm_ops() has set.
   return in_use.compare_exchange_strong(ops, best, std::memory_order_relaxed) ? *best : *ops;
 }
 
@@ -67,7 +67,7 @@ std::span<const PcmOps* const> pcm_ops_available() noexcept {
 bool force_pcm_ops(const char* name) noexcept {
   for (const PcmOps* ops : pcm_ops_available()) {
     if (name && std::string_view(name) != ops->name) continue;
-    in_use.store(ops, std::memory_order_relaxed);
+    in_use.store(ops, std::memory_order_relaxed);  // relaxed: see pcm_ops()
     return true;
   }
   return false;

@@ -14,6 +14,7 @@
 #include <mutex>
 #include <new>
 
+#include "relaycore/gate.h"
 #include "relay_thread.h"
 #include "relay_watchdog.h"
 
@@ -35,14 +36,30 @@ struct AttachTask final : Task {
   Ref<Text> response;
 };
 
+// Made when the relay starts, so that it can be ended when there is no memory left.
+struct StopTask final : Task {
+  void run(RelayThread& thread) override { thread.stop(text, deadline_ns); }
+  void dispose() noexcept override {}
+  Ref<Text> text;
+  int64_t deadline_ns = 0;
+};
+
+template <class F>
+std::unique_ptr<Task> make_task(F&& function) {
+  return std::make_unique<FunctionTask<std::decay_t<F>>>(std::forward<F>(function));
+}
+
 }  // namespace
 
 struct Relay::Impl {
   RelayShared shared;
   RelayWatchdog watchdog{shared};
   std::atomic<uint64_t> next_serial{1};
-  std::atomic<bool> closed{false};
-  std::vector<Event*> polled;  // given out by the last poll()
+  // Every verb goes through it with its tasks, which so stand before the last one in each thread's
+  // queue: what was taken over is carried out, or ended by the end of the relay, and told.
+  Gate gate;
+  std::unique_ptr<StopTask[]> stops;  // by thread
+  std::vector<Event*> polled;         // given out by the last poll()
 
   std::mutex mutex;  // control plane only: for the rooms, never held for long
   std::mutex closing;
@@ -77,17 +94,32 @@ struct Relay::Impl {
     return thread < shared.threads.size() ? shared.threads[thread].get() : nullptr;
   }
 
-  template <class F>
-  Status call(uint64_t id, F&& function) noexcept {
-    if (closed.load(std::memory_order_acquire)) return Status::closed;
-    RelayThread* thread = owner(id);
-    if (!thread) return Status::ok;
-    try {
-      thread->call(std::forward<F>(function));
-    } catch (const std::bad_alloc&) {
-      return Status::out_of_memory;
-    }
+  // Nothing fails after the task is made: what takes memory comes first, then the gate, and then
+  // what changes anything.
+  Status post(uint64_t id, std::unique_ptr<Task> task) noexcept {
+    GatePass pass(gate);
+    if (!pass) return Status::closed;
+    if (RelayThread* thread = owner(id)) thread->post(task.release());
     return Status::ok;
+  }
+  template <class F>
+  Status call(uint64_t id, F&& function) {
+    return post(id, make_task(std::forward<F>(function)));
+  }
+  // To every thread at once.
+  template <class F>
+  Status call_all(const F& function) {
+    std::vector<std::unique_ptr<Task>> tasks;
+    for (size_t i = 0; i < shared.threads.size(); ++i) tasks.push_back(make_task(F(function)));
+    GatePass pass(gate);
+    if (!pass) return Status::closed;
+    for (size_t i = 0; i < shared.threads.size(); ++i) shared.threads[i]->post(tasks[i].release());
+    return Status::ok;
+  }
+
+  template <class T>
+  static void reserve_one_more(std::vector<T>& list) {
+    if (list.size() == list.capacity()) list.reserve(std::max<size_t>(64, 2 * list.size()));
   }
 
   static Ref<Text> text_or_nothing(std::string_view text) {
@@ -101,11 +133,13 @@ struct Relay::Impl {
         case EventKind::text:
         case EventKind::binary: {
           auto* message = static_cast<MessageEvent*>(event);
+          // relaxed: see Connection::texts_pending.
           uint32_t before =
               message->connection->texts_pending.fetch_sub(1, std::memory_order_relaxed);
           if (before == kMaxTextsPending)
-            call(message->subject, [id = message->subject](RelayThread& t) { t.resume_reading(id); });
-          delete message;
+            owner(message->subject)->post(&message->resume);
+          else
+            delete message;
           break;
         }
         case EventKind::closed: {
@@ -121,6 +155,7 @@ struct Relay::Impl {
           break;
         case EventKind::source_report: {
           auto* report = static_cast<SourceReportEvent*>(event);
+          // release: see SourceLink::report_waits.
           report->link->report_waits.store(false, std::memory_order_release);
           delete report;
           break;
@@ -152,6 +187,7 @@ Status Relay::start(const RelayConfig& config, std::unique_ptr<Relay>& relay) no
     if (shared.event_fd < 0) return Status::system_error;
     for (unsigned i = 0; i < config.threads; ++i)
       shared.threads.push_back(std::make_unique<RelayThread>(shared, i));
+    impl->stops = std::make_unique<StopTask[]>(config.threads);
     relay.reset(new Relay(std::move(impl)));
     Status status = Status::ok;
     for (auto& thread : shared.threads)
@@ -177,15 +213,17 @@ Status Relay::poll(size_t limit, std::vector<Event*>& events) noexcept {
   impl_->release_polled();
   uint64_t value;
   [[maybe_unused]] ssize_t got = ::read(shared.event_fd, &value, sizeof value);
-  // acq_rel: a producer that finds the flag set has pushed before; its event is popped below.
+  // acquire: pairs with post_event(). A producer that finds the flag set has pushed before; its
+  // event is popped below. release: one that sets it anew comes after this.
   shared.event_signalled.exchange(false, std::memory_order_acq_rel);
   events.clear();
   Status status = Status::ok;
   bool somebody_waits = false;
   try {
     while (events.size() < limit) {
-      impl_->polled.reserve(events.size() + 1);
-      events.reserve(events.size() + 1);
+      // The places first: an event that is taken out of the queue can't be lost.
+      impl_->reserve_one_more(impl_->polled);
+      impl_->reserve_one_more(events);
       QueueNode* node = shared.events.pop();
       if (!node) break;
       auto* event = static_cast<Event*>(node);
@@ -193,14 +231,17 @@ Status Relay::poll(size_t limit, std::vector<Event*>& events) noexcept {
       events.push_back(event);
       if (event->kind == EventKind::text || event->kind == EventKind::binary) {
         auto& pending = static_cast<MessageEvent*>(event)->connection->texts_pending;
+        // relaxed: see Connection::texts_pending; who pauses after this look posts an event.
         somebody_waits |= pending.load(std::memory_order_relaxed) >= kMaxTextsPending;
       }
     }
   } catch (const std::bad_alloc&) {
-    status = Status::out_of_memory;
+    if (events.empty()) status = Status::out_of_memory;
+    limit = events.size();
   }
   // More may wait, or a connection waits for its texts to count as processed: the descriptor stays
   // readable, so that the next call comes.
+  // acq_rel: as in post_event(), whose place this takes.
   if ((events.size() >= limit || somebody_waits) &&
       !shared.event_signalled.exchange(true, std::memory_order_acq_rel)) {
     uint64_t one = 1;
@@ -211,7 +252,7 @@ Status Relay::poll(size_t limit, std::vector<Event*>& events) noexcept {
 
 Status Relay::attach(int fd, std::string_view response, bool deliver_binary,
                      uint64_t& id) noexcept {
-  if (impl_->closed.load(std::memory_order_acquire)) return Status::closed;
+  if (impl_->gate.is_shut()) return Status::closed;
   int domain = 0, type = 0;
   socklen_t size = sizeof domain;
   if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) < 0) return Status::system_error;
@@ -231,7 +272,8 @@ Status Relay::attach(int fd, std::string_view response, bool deliver_binary,
     connection.deliver_binary = deliver_binary;
     if (int on = 1; connection.is_tcp)  // a frame does not wait until the one before is acknowledged
       setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    if (impl_->closed.load(std::memory_order_acquire)) return Status::closed;
+    GatePass pass(impl_->gate);
+    if (!pass) return Status::closed;
     // Nothing can fail any more: from here the descriptor is the connection's.
     connection.fd = fd;
     RelayThread& thread = *impl_->owner(id);
@@ -244,34 +286,32 @@ Status Relay::attach(int fd, std::string_view response, bool deliver_binary,
 }
 
 Status Relay::open_room(uint64_t& room) noexcept {
-  if (impl_->closed.load(std::memory_order_acquire)) return Status::closed;
   try {
-    room = impl_->make_id(impl_->least_loaded(&ThreadCounters::rooms));
-    // Counted here already, so that rooms opened in a burst are spread.
-    impl_->owner(room)->counters.rooms.add_shared(1);
+    uint64_t id = impl_->make_id(impl_->least_loaded(&ThreadCounters::rooms));
     auto counters = Ref<RoomCounters>::adopt(new RoomCounters);
+    auto task = make_task([id, counters](RelayThread& t) { t.open_room(id, counters); });
+    GatePass pass(impl_->gate);
+    if (!pass) return Status::closed;
     {
       std::lock_guard lock(impl_->mutex);
-      impl_->rooms.emplace(room, counters);
+      impl_->rooms.emplace(id, std::move(counters));
     }
-    return impl_->call(room, [room, counters](RelayThread& t) {
-      t.open_room(room, counters);
-    });
+    // Counted here already, so that rooms opened in a burst are spread.
+    RelayThread& home = *impl_->owner(id);
+    home.counters.rooms.add_shared(1);
+    home.post(task.release());
+    room = id;
+    return Status::ok;
   } catch (const std::bad_alloc&) {
     return Status::out_of_memory;
   }
 }
 
 Status Relay::close_room(uint64_t room, std::string_view text, uint16_t code) noexcept {
-  {
-    std::lock_guard lock(impl_->mutex);
-    if (!impl_->rooms.erase(room)) return Status::ok;
-  }
-  impl_->owner(room)->counters.rooms.add_shared(~uint64_t{0});
   try {
     Ref<Text> last = impl_->text_or_nothing(text);
     // The room's home first: what it has sent to the views stands before the end of them.
-    return impl_->call(room, [room, code, last](RelayThread& home) {
+    auto task = make_task([room, code, last](RelayThread& home) {
       home.close_room(room, code, last);
       for (auto& thread : home.shared.threads) {
         thread->call([room, code, last](RelayThread& t) {
@@ -279,6 +319,16 @@ Status Relay::close_room(uint64_t room, std::string_view text, uint16_t code) no
         });
       }
     });
+    GatePass pass(impl_->gate);
+    if (!pass) return Status::closed;
+    {
+      std::lock_guard lock(impl_->mutex);
+      if (!impl_->rooms.erase(room)) return Status::ok;
+    }
+    RelayThread& home = *impl_->owner(room);
+    home.counters.rooms.add_shared(~uint64_t{0});
+    home.post(task.release());
+    return Status::ok;
   } catch (const std::bad_alloc&) {
     return Status::out_of_memory;
   }
@@ -319,7 +369,11 @@ Status Relay::bind_source(const SourceBinding& binding, std::string_view reply) 
 }
 
 Status Relay::unbind_source(uint64_t connection) noexcept {
-  return impl_->call(connection, [connection](RelayThread& t) { t.unbind_source(connection); });
+  try {
+    return impl_->call(connection, [connection](RelayThread& t) { t.unbind_source(connection); });
+  } catch (const std::bad_alloc&) {
+    return Status::out_of_memory;
+  }
 }
 
 Status Relay::bind_listener(uint64_t connection, uint64_t room, const Subscription& subscription,
@@ -369,14 +423,8 @@ Status Relay::send(uint64_t connection, std::string_view data, bool is_text, boo
 Status Relay::send_room(uint64_t room, std::string_view data) noexcept {
   try {
     Ref<Text> text = Text::message(WsOpcode::text, data);
-    // To every thread at once: a listener that was bound before this call is there before it.
-    for (auto& thread : impl_->shared.threads) {
-      Status status = impl_->call(thread->index, [room, text](RelayThread& t) {
-        t.send_room(room, text);
-      });
-      if (status != Status::ok) return status;
-    }
-    return Status::ok;
+    // Not by way of the room's home: a listener that was bound before this call is there before it.
+    return impl_->call_all([room, text](RelayThread& t) { t.send_room(room, text); });
   } catch (const std::bad_alloc&) {
     return Status::out_of_memory;
   }
@@ -395,12 +443,11 @@ Status Relay::close_connection(uint64_t connection, uint16_t code, std::string_v
 }
 
 Status Relay::inspect(uint64_t room) noexcept {
-  for (auto& thread : impl_->shared.threads) {
-    Status status =
-        impl_->call(thread->index, [room](RelayThread& t) { t.report_room(room); });
-    if (status != Status::ok) return status;
+  try {
+    return impl_->call_all([room](RelayThread& t) { t.report_room(room); });
+  } catch (const std::bad_alloc&) {
+    return Status::out_of_memory;
   }
-  return Status::ok;
 }
 
 int64_t Relay::clock_us() const noexcept { return impl_->shared.clock_us(monotonic_ns()); }
@@ -430,11 +477,19 @@ std::vector<RoomFigures> Relay::room_figures() const {
 
 void Relay::close(std::string_view text, int64_t timeout_ns) noexcept {
   std::lock_guard lock(impl_->closing);
-  if (impl_->closed.exchange(true, std::memory_order_acq_rel)) return;
+  if (!impl_->gate.shut()) return;
   int64_t deadline = monotonic_ns() + timeout_ns;
-  Ref<Text> last = impl_->text_or_nothing(text);
-  for (auto& thread : impl_->shared.threads)
-    thread->call([last, deadline](RelayThread& t) { t.stop(last, deadline); });
+  Ref<Text> last;
+  try {
+    last = impl_->text_or_nothing(text);
+  } catch (const std::bad_alloc&) {  // they are told by the close frame alone
+  }
+  for (auto& thread : impl_->shared.threads) {
+    StopTask& stop = impl_->stops[thread->index];
+    stop.text = last;
+    stop.deadline_ns = deadline;
+    thread->post(&stop);
+  }
   for (auto& thread : impl_->shared.threads) thread->join();
   impl_->watchdog.stop();
 }

@@ -14,6 +14,8 @@ constexpr int64_t kCloseTimeout = 3'000'000'000;
 
 }  // namespace
 
+void MessageEvent::Resume::run(RelayThread& thread) { thread.resume_reading(event.subject); }
+
 Connection* RelayThread::find(uint64_t id) noexcept {
   auto it = connections_.find(id);
   return it == connections_.end() ? nullptr : it->second;
@@ -200,6 +202,7 @@ void RelayThread::resume_reading(uint64_t id) {
   Connection* connection = find(id);
   if (!connection || !connection->read_paused) return;
   // Held back for its texts, it goes on when they are processed.
+  // relaxed: see Connection::texts_pending.
   if (connection->texts_pending.load(std::memory_order_relaxed) >= kMaxTextsPending) return;
   if (connection->fault && connection->closing == Closing::open) {
     tell_fault(*connection);

@@ -77,6 +77,7 @@ struct ReceiveHandler {
     event->connection = &connection;
     event->received_us = thread.shared.clock_us(thread.now_ns);
     event->data.assign(reinterpret_cast<const char*>(data), n);
+    // relaxed: see Connection::texts_pending.
     uint32_t pending = connection.texts_pending.fetch_add(1, std::memory_order_relaxed) + 1;
     bool pause = pending >= kMaxTextsPending;
     if (pause) {
@@ -187,6 +188,7 @@ void RelayThread::tell_fault(Connection& connection) {
 bool RelayThread::on_packet(Connection& connection, const uint8_t* data, size_t n) {
   SourceState& source = *connection.source;
   SourceLink& link = *source.link;
+  // relaxed: see SourceLink::cut; a packet too many goes nowhere.
   if (link.cut.load(std::memory_order_relaxed)) return true;
   if (now_ns - source.rate_window_ns >= kSecond) {
     source.rate_window_ns = now_ns;
@@ -208,10 +210,11 @@ bool RelayThread::on_packet(Connection& connection, const uint8_t* data, size_t 
   link.counters->packets.add_shared(1);
   if (packet.time_us) {
     uint64_t end_us = packet.time_us + uint64_t{packet.sample_count} * 1'000'000 / link.format.sample_rate;
+    // relaxed, then release: see SourceLink::has_capture_offset.
     link.capture_offset_us.store(
         static_cast<int64_t>(static_cast<uint64_t>(shared.clock_us(now_ns)) - end_us),
         std::memory_order_relaxed);
-    link.has_capture_offset.store(true, std::memory_order_relaxed);
+    link.has_capture_offset.store(true, std::memory_order_release);
   }
   uint32_t offset = 0;
   if (push_packet(connection, packet, offset, now_ns)) return true;
@@ -233,6 +236,7 @@ bool RelayThread::push_packet(Connection& connection, const SourcePacket& packet
   SourceLink& link = *connection.source->link;
   size_t sample = sample_bytes(packet.encoding);
   bool has_waited = false;
+  // relaxed: see SourceLink::cut.
   while (offset < packet.sample_count && !link.cut.load(std::memory_order_relaxed)) {
     size_t n = packet.sample_count - offset;
     for (unsigned c = 0; c < packet.channel_count; ++c)
@@ -246,7 +250,8 @@ bool RelayThread::push_packet(Connection& connection, const SourcePacket& packet
       }
       has_waited = true;
       connection.read_paused = true;
-      link.writer_waits.store(true);  // and look once more; see SourceLink::writer_waits
+      // acq_rel: see SourceLink::writer_waits. And then it looks once more.
+      link.writer_waits.exchange(true, std::memory_order_acq_rel);
       continue;
     }
     for (unsigned c = 0; c < packet.channel_count; ++c) {

@@ -47,6 +47,7 @@ void Room::finish_stream(const SourceLink* link, bool drained) {
 
 void Room::end_stream() {
   if (!session_) return;
+  // relaxed: see SourceLink::cut.
   session_->link->cut.store(true, std::memory_order_relaxed);
   // Its source may be waiting for space in rings that nobody drains any more.
   uint64_t source = session_->link->connection;
@@ -68,8 +69,8 @@ void Room::drain_rings() {
       jitter.place(c, timestamp, arrival_ns, first, first_n, second, second_n);
     });
   }
-  // See SourceLink::writer_waits.
-  if (link.writer_waits.exchange(false)) {
+  // acq_rel: see SourceLink::writer_waits.
+  if (link.writer_waits.exchange(false, std::memory_order_acq_rel)) {
     uint64_t source = link.connection;
     RelayThread& reader = *thread_.shared.threads[thread_of(source)];
     reader.call([source](RelayThread& t) { t.resume_reading(source); });
@@ -211,7 +212,9 @@ void Room::report(int64_t now_ns) {
   const JitterBuffer& jitter = *session_->jitter;
   SourceLink& link = *session_->link;
   // A control plane that does not listen finds one report when it does, not a day's.
-  if (link.report_waits.exchange(true, std::memory_order_acq_rel)) return;
+  // acquire: see SourceLink::report_waits. Nothing is handed over by setting it: the event goes
+  // through its queue.
+  if (link.report_waits.exchange(true, std::memory_order_acquire)) return;
   auto* event = new SourceReportEvent(EventKind::source_report, id);
   event->link = session_->link;
   event->connection = link.connection;
@@ -220,7 +223,9 @@ void Room::report(int64_t now_ns) {
   event->target_ms = jitter.target_ms();
   event->jitter_ms = jitter.jitter_ms();
   event->drift_ppm = jitter.drift_ppm();
-  event->has_capture_offset = link.has_capture_offset.load(std::memory_order_relaxed);
+  // acquire: see SourceLink::has_capture_offset.
+  event->has_capture_offset = link.has_capture_offset.load(std::memory_order_acquire);
+  // relaxed: the same.
   event->capture_offset_us = link.capture_offset_us.load(std::memory_order_relaxed);
   for (unsigned c = 0; c < link.format.channels; ++c) event->channels.push_back(jitter.counters(c));
   thread_.shared.post_event(event);

@@ -12,6 +12,7 @@
 #include "relaycore/counters.h"
 #include "relaycore/jitter_buffer.h"
 #include "relaycore/layout.h"
+#include "relaycore/live_objects.h"
 #include "relaycore/source_link.h"
 
 namespace relaycore {
@@ -28,7 +29,7 @@ struct SourceSession {
 };
 
 // Home side; the home thread's own.
-class Room {
+class Room : Counted<"Room"> {
  public:
   Room(RelayThread& thread, uint64_t id, Ref<RoomCounters> counters)
       : id(id), thread_(thread), counters_(std::move(counters)) {}
@@ -78,7 +79,7 @@ class Room {
 };
 
 // Listeners' side; its thread's own.
-class RoomView {
+class RoomView : Counted<"RoomView"> {
  public:
   RoomView(RelayThread& thread, uint64_t room, Ref<RoomCounters> counters)
       : room(room), counters(std::move(counters)), thread_(thread) {}

@@ -73,8 +73,8 @@ void RelayShared::post_event(QueueNode* event) noexcept {
 }
 
 void RelayShared::wake_poller() noexcept {
-  // acq_rel: the consumer's exchange that follows this one sees what was pushed, or counted; see
-  // Relay::poll.
+  // release: the consumer's exchange that finds the flag set, and so follows this one, sees what was
+  // pushed, or counted; see Relay::poll. acquire: if it was set already, that exchange is to come.
   if (!event_signalled.exchange(true, std::memory_order_acq_rel)) signal(event_fd);
 }
 
@@ -116,6 +116,7 @@ void RelayThread::join() {
 
 void RelayThread::post(Task* task) noexcept {
   tasks_.push(task);
+  // release: run_tasks() that takes the flag back sees the push. acquire: pairs with that.
   if (!task_signalled_.exchange(true, std::memory_order_acq_rel)) signal(wake_fd_);
 }
 
@@ -148,7 +149,7 @@ void RelayThread::run() noexcept {
   } catch (...) {  // pthread_exit and pthread_cancel too
     die(index, "it was ended from outside");
   }
-  due_ns_.store(INT64_MAX, std::memory_order_relaxed);
+  due_ns_.store(INT64_MAX, std::memory_order_relaxed);  // relaxed: see due_ns()
 }
 
 void RelayThread::loop() {
@@ -171,7 +172,7 @@ void RelayThread::loop() {
 // A tick that waits is due since its deadline, however often the loop comes round.
 void RelayThread::note_due(int64_t at_ns) noexcept {
   if (!deadlines_.empty()) at_ns = std::min(at_ns, deadlines_.front().at_ns);
-  due_ns_.store(at_ns, std::memory_order_relaxed);  // see due_ns()
+  due_ns_.store(at_ns, std::memory_order_relaxed);  // relaxed: see due_ns()
 }
 
 void RelayThread::arm_timer() {
@@ -218,7 +219,8 @@ void RelayThread::handle_events(int timeout_ms) {
 }
 
 void RelayThread::run_tasks() {
-  // acq_rel: a producer that finds the flag still set has pushed before; its task is seen below.
+  // acquire: pairs with post(); the push of whoever set the flag, or found it set, is seen below.
+  // release: whoever sets it anew comes after this, so that its signal is not lost.
   if (!task_signalled_.exchange(false, std::memory_order_acq_rel)) return;
   int64_t end = now_ns + kSliceNs;
   do {
@@ -227,7 +229,7 @@ void RelayThread::run_tasks() {
     task->run(*this);
     task->dispose();
   } while (monotonic_ns() < end);
-  // More may wait: come back after the ticks.
+  // More may wait: come back after the ticks. acq_rel: as in post().
   if (!task_signalled_.exchange(true, std::memory_order_acq_rel)) signal(wake_fd_);
 }
 

@@ -6,6 +6,7 @@
 #include <memory>
 #include <new>
 
+#include "relaycore/live_objects.h"
 #include "relaycore/ref.h"
 #include "relaycore/task.h"
 #include "relaycore/text.h"
@@ -17,7 +18,7 @@ constexpr unsigned kMaxFrameSamples = 96'000 * 60 / 1000;  // 60 ms at 96 kHz
 constexpr unsigned kRetainMs = 2000;  // how much of its past a room keeps
 
 // One source session of a room ("stream" on the wire). Immutable once its first block is out.
-struct StreamInfo final : Shared {
+struct StreamInfo final : Shared, Counted<"StreamInfo"> {
   uint16_t stream = 0;
   uint16_t frame_ms = 20;
   uint16_t channels = 0;
@@ -45,17 +46,22 @@ struct BlockPost final : Task {
 
 // A block's samples are written by the room's thread before it is published and by nobody after;
 // once every other reference is gone the room's thread fills it anew.
-class Block final : public Shared {
+class Block final : public Shared, Counted<"Block"> {
  public:
   static constexpr size_t kAlignment = 64;
 
   // `threads`: how many there are to publish it to. nullptr: no memory.
   static Block* create(unsigned channels, unsigned samples, unsigned threads) noexcept {
     size_t stride = (samples + 15) & ~size_t{15};
-    void* memory = ::operator new(channels * stride * sizeof(float), std::align_val_t{kAlignment},
-                                  std::nothrow);
+    std::unique_ptr<BlockPost[]> posts(new (std::nothrow) BlockPost[threads]);
+    void* memory = posts ? ::operator new(channels * stride * sizeof(float),
+                                          std::align_val_t{kAlignment}, std::nothrow)
+                         : nullptr;
     if (!memory) return nullptr;
-    return new (std::nothrow) Block(static_cast<float*>(memory), channels, stride, threads);
+    auto* samples_memory = static_cast<float*>(memory);
+    auto* block = new (std::nothrow) Block(samples_memory, channels, stride, std::move(posts));
+    if (!block) ::operator delete(memory, std::align_val_t{kAlignment});
+    return block;
   }
 
   bool fits(unsigned channels, unsigned samples) const noexcept {
@@ -78,8 +84,9 @@ class Block final : public Shared {
   std::unique_ptr<BlockPost[]> posts;  // by thread
 
  private:
-  Block(float* samples, unsigned channels, size_t stride, unsigned threads)
-      : posts(std::make_unique<BlockPost[]>(threads)),
+  Block(float* samples, unsigned channels, size_t stride,
+        std::unique_ptr<BlockPost[]> posts) noexcept
+      : posts(std::move(posts)),
         samples_(samples),
         capacity_(channels),
         stride_(stride) {}

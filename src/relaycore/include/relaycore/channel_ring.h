@@ -11,12 +11,13 @@
 #include <cstdint>
 #include <cstring>
 
+#include "relaycore/live_objects.h"
 #include "relaycore/pcm_ops.h"
 #include "relaycore/spsc_ring.h"
 
 namespace relaycore {
 
-class ChannelRing {
+class ChannelRing : Counted<"ChannelRing"> {
  public:
   // Room for at least `capacity_samples` of samples in records (a record adds five words).
   bool init(std::size_t capacity_samples, std::uint64_t first_index = 0) noexcept {

@@ -10,6 +10,7 @@
 #include "relaycore/events.h"
 #include "relaycore/frame.h"
 #include "relaycore/layout.h"
+#include "relaycore/live_objects.h"
 #include "relaycore/source_link.h"
 #include "relaycore/text.h"
 #include "relaycore/ws_codec.h"
@@ -42,7 +43,7 @@ struct Delivery {
 };
 
 // A message that waits for its turn, and the change of delivery that goes with it.
-struct OutboxEntry {
+struct OutboxEntry : Counted<"OutboxEntry"> {
   Ref<Text> text;               // may be empty when there is a change
   uint64_t not_before = 0;      // frames with a lower block number go first
   Delivery change;              // layout == nullptr: none
@@ -65,7 +66,7 @@ struct Backlog {
   uint32_t offset = 0;
 };
 
-struct SourceState {
+struct SourceState : Counted<"SourceState"> {
   Ref<SourceLink> link;
   PendingPacket pending;
   int64_t rate_window_ns = 0;
@@ -74,7 +75,7 @@ struct SourceState {
 
 // What a send touches comes first, so that it is two cache lines and not six: after each send the
 // kernel has driven most of ours out of the caches.
-struct alignas(64) Connection {
+struct alignas(64) Connection : Counted<"Connection"> {
   Connection(uint64_t id, int fd) noexcept : fd(fd), id(id), closed_event(id, this) {}
   ~Connection() {
     if (fd >= 0) ::close(fd);  // only of one that never came to its thread
@@ -135,7 +136,8 @@ struct alignas(64) Connection {
   std::unique_ptr<SourceState> source;
   const char* fault = nullptr;  // a static phrase: why it is closed once its texts are processed
   // Texts handed to the control plane and not yet processed; it counts down from its own thread.
-  // relaxed: it carries no data, and the resume that follows is posted through a queue.
+  // relaxed: it carries no data. It is one atomic, so every time it has come up to 16 somebody
+  // counts it down from there; who does posts the resume through a queue, behind the pause.
   std::atomic<uint32_t> texts_pending{0};
   uint64_t bytes_received = 0;
   int64_t last_received_ns = 0;

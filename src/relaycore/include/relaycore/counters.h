@@ -8,20 +8,23 @@
 #include <cstdint>
 #include <vector>
 
+#include "relaycore/live_objects.h"
 #include "relaycore/ref.h"
 
 namespace relaycore {
 
-// relaxed throughout: each figure stands for itself and orders nothing.
 class Counter {
  public:
+  // relaxed throughout: each figure stands for itself and orders nothing.
   // The one thread that keeps it.
   void add(uint64_t n) noexcept {
     value_.store(value_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
   }
+  // relaxed: the same.
   void set(uint64_t value) noexcept { value_.store(value, std::memory_order_relaxed); }
-  // Several threads keep it.
+  // Several threads keep it. relaxed: the same, and no addition is lost.
   void add_shared(uint64_t n) noexcept { value_.fetch_add(n, std::memory_order_relaxed); }
+  // relaxed: the same.
   uint64_t get() const noexcept { return value_.load(std::memory_order_relaxed); }
 
  private:
@@ -81,7 +84,7 @@ struct alignas(64) ThreadCounters {
   LatenessHistogram tick_late;  // from a tick's deadline until its block is there
 };
 
-struct RoomCounters final : Shared {
+struct RoomCounters final : Shared, Counted<"RoomCounters"> {
   Counter blocks;
   Counter packets;
   Counter frames_sent;

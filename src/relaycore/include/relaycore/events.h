@@ -6,8 +6,10 @@
 #include <vector>
 
 #include "relaycore/jitter_buffer.h"
+#include "relaycore/live_objects.h"
 #include "relaycore/mpsc_queue.h"
 #include "relaycore/source_link.h"
+#include "relaycore/task.h"
 
 namespace relaycore {
 
@@ -40,14 +42,24 @@ enum class CloseReason : uint8_t {
   shutdown,
 };
 
-struct Event : QueueNode {
+struct Event : QueueNode, Counted<"Event"> {
   explicit Event(EventKind kind, uint64_t subject) noexcept : kind(kind), subject(subject) {}
   EventKind kind;
   uint64_t subject;  // connection, room or thread
 };
 
 struct MessageEvent final : Event {
-  using Event::Event;
+  // Lets the connection be read again. A part of the event, so that it can't be lost for want of
+  // memory; the event goes with it.
+  struct Resume final : Task {
+    explicit Resume(MessageEvent& event) noexcept : event(event) {}
+    void run(RelayThread& thread) override;
+    void dispose() noexcept override { delete &event; }
+    MessageEvent& event;
+  };
+
+  MessageEvent(EventKind kind, uint64_t subject) noexcept : Event(kind, subject), resume(*this) {}
+  Resume resume;
   Connection* connection = nullptr;  // lives until its ClosedEvent has been polled
   int64_t received_us = 0;
   std::string data;

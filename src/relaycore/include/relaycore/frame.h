@@ -6,6 +6,7 @@
 #include <new>
 #include <utility>
 
+#include "relaycore/live_objects.h"
 #include "relaycore/packet.h"
 #include "relaycore/ws_codec.h"
 
@@ -13,7 +14,7 @@ namespace relaycore {
 
 // Belongs to one thread, so its count of references is a plain number. The samples begin at a
 // cache line whatever the length of the headers, which are written backwards from there.
-class alignas(64) Frame {
+class alignas(64) Frame : Counted<"Frame"> {
  public:
   static Frame* create(size_t payload_bytes) {
     size_t size = sizeof(Frame) + kHeaderSpace + payload_bytes;

@@ -48,6 +48,7 @@
 
 #include "relaycore/bit_ring.h"
 #include "relaycore/clock.h"
+#include "relaycore/live_objects.h"
 
 namespace relaycore {
 
@@ -80,7 +81,7 @@ struct FrameInfo {
   std::int64_t deadline_ns = 0;      // when it was due
 };
 
-class JitterBuffer {
+class JitterBuffer : Counted<"JitterBuffer"> {
  public:
   // nullptr: a value out of its range, or no memory. Takes and touches all memory, 70 KiB to
   // 560 KiB a channel by rate: not for the audio thread.

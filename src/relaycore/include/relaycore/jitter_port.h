@@ -13,6 +13,7 @@
 
 #include "relaycore/channel_ring.h"
 #include "relaycore/jitter_buffer.h"
+#include "relaycore/live_objects.h"
 #include "relaycore/role.h"
 #include "relaycore/spsc_ring.h"
 
@@ -30,7 +31,7 @@ struct JitterStats {
   std::uint64_t end_timestamp = 0;
 };
 
-class JitterPort {
+class JitterPort : Counted<"JitterPort"> {
  public:
   enum class Pushed { ok, full, finished, busy };
   enum class Popped { none, frame, busy };

@@ -6,6 +6,7 @@
 
 #include "relaycore/block.h"
 #include "relaycore/frame.h"
+#include "relaycore/live_objects.h"
 #include "relaycore/subscription.h"
 
 namespace relaycore {
@@ -54,7 +55,7 @@ class FrameCache {
 };
 
 // One thread's own; lives while a listener uses it or still has a ramp from it to play.
-class Layout {
+class Layout : Counted<"Layout"> {
  public:
   Layout(const LayoutKey& key, uint64_t hash) noexcept : key_(key), hash_(hash) {}
 

@@ -21,8 +21,8 @@ class MpscQueue {
   void push(QueueNode* node) noexcept {
     // relaxed: the node is not visible to anyone yet.
     node->next.store(nullptr, std::memory_order_relaxed);
-    // acq_rel: publishes the node to the next producer, whose store to its `next` must come after
-    // the one above.
+    // release: publishes the node to the next producer, whose store to its `next` must come after
+    // the one above, and to pop(), which compares. acquire: the same from the producer before.
     QueueNode* previous = head_.exchange(node, std::memory_order_acq_rel);
     // release: the consumer that sees the link sees all that was written before the push.
     previous->next.store(node, std::memory_order_release);
@@ -37,6 +37,7 @@ class MpscQueue {
     if (tail == &stub_) {
       if (!next) return nullptr;
       tail_ = tail = next;
+      // acquire: the same.
       next = next->next.load(std::memory_order_acquire);
     }
     if (next) {
@@ -44,8 +45,11 @@ class MpscQueue {
       return tail;
     }
     // One node left, or a push under way: only behind the stub can the last node be taken out.
+    // acquire: not needed for the node, whose link was acquired; if a stale value says that no push
+    // is under way, the push below goes behind it all the same.
     if (tail != head_.load(std::memory_order_acquire)) return nullptr;
     push(&stub_);
+    // acquire: pairs with the release in push(), by us or by who came between.
     next = tail->next.load(std::memory_order_acquire);
     if (!next) return nullptr;
     tail_ = next;

@@ -9,12 +9,13 @@
 
 #include "relaycore/channel_ring.h"
 #include "relaycore/counters.h"
+#include "relaycore/live_objects.h"
 #include "relaycore/packet.h"
 #include "relaycore/ref.h"
 
 namespace relaycore {
 
-class SourceLink final : public Shared {
+class SourceLink final : public Shared, Counted<"SourceLink"> {
  public:
   // Rings for about a third of a second; a source that is ahead of that waits. nullptr: no memory.
   static Ref<SourceLink> create(const SourceFormat& format, uint64_t connection, uint64_t room,
@@ -36,16 +37,21 @@ class SourceLink final : public Shared {
   const uint64_t room;
   const Ref<RoomCounters> counters;
 
-  // Set by the writer when a packet did not fit, before it looks at the rings once more; the
-  // reader takes it back after it has drained them. seq_cst on both sides: either the writer sees
-  // the room that was made, or the reader sees that it waits.
+  // Set by the writer when a packet did not fit, before it looks at the rings once more; taken back
+  // by the reader after it has drained them. Both exchange, with acq_rel: if the reader's exchange
+  // comes second it finds the flag set; if the writer's does, it acquires what the reader released,
+  // so that the look that follows sees the space. A plain store on either side, sequentially
+  // consistent or not, would leave a third possibility, in which both wait.
   std::atomic<bool> writer_waits{false};
   // relaxed: told by the room's thread when the stream is over; the writer drops what still comes.
+  // One that waits for space is woken through its thread's queue, which brings the flag along.
   std::atomic<bool> cut{false};
-  // relaxed: figures for the source's report.
+  // For the source's report. The offset is relaxed, the flag released behind it and acquired: who
+  // sees it set sees an offset that was measured, if not the latest.
   std::atomic<bool> has_capture_offset{false};
   std::atomic<int64_t> capture_offset_us{0};
-  // A report is on its way to the control plane. acq_rel keeps one report's end before the next.
+  // A report is on its way to the control plane. It is set with acquire and taken back with
+  // release, so that the end of one report comes before the beginning of the next.
   std::atomic<bool> report_waits{false};
 
   static void destroy(SourceLink* link) noexcept { delete link; }

@@ -101,7 +101,8 @@ class SpscRing {
 
   // Publishes the first `n` of the places reserved last. n must not exceed what was reserved.
   void commit(std::size_t n) noexcept {
-    const std::uint64_t write = writer_.index.load(std::memory_order_relaxed);  // our own index
+    // relaxed: our own index.
+    const std::uint64_t write = writer_.index.load(std::memory_order_relaxed);
     // release: pairs with the acquire in readable(). What was written into the places happens
     // before the consumer sees the index that covers them.
     writer_.index.store(write + n, std::memory_order_release);
@@ -132,7 +133,8 @@ class SpscRing {
 
   // Frees the oldest `n` elements. n must not exceed readable().
   void release(std::size_t n) noexcept {
-    const std::uint64_t read = reader_.index.load(std::memory_order_relaxed);  // our own index
+    // relaxed: our own index.
+    const std::uint64_t read = reader_.index.load(std::memory_order_relaxed);
     // release: pairs with the acquire in writable(). Our reads of the places happen before the
     // producer may write over them.
     reader_.index.store(read + n, std::memory_order_release);

@@ -3,13 +3,14 @@
 
 #include <utility>
 
+#include "relaycore/live_objects.h"
 #include "relaycore/mpsc_queue.h"
 
 namespace relaycore {
 
 class RelayThread;
 
-struct Task : QueueNode {
+struct Task : QueueNode, Counted<"Task"> {
   virtual void run(RelayThread& thread) = 0;
   // After run(), or instead of it when the thread has ended.
   virtual void dispose() noexcept { delete this; }

@@ -6,13 +6,14 @@
 #include <new>
 #include <string_view>
 
+#include "relaycore/live_objects.h"
 #include "relaycore/ref.h"
 #include "relaycore/ws_codec.h"
 
 namespace relaycore {
 
 // The bytes of one WebSocket message as they go over the wire.
-class Text final : public Shared {
+class Text final : public Shared, Counted<"Text"> {
  public:
   // Room for a number that is only known when the text is written; Unix µs have 16 digits from
   // 2001 to 2286.
