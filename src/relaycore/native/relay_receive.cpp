@@ -169,6 +169,7 @@ size_t RelayThread::consume(Connection& connection, uint8_t* data, size_t n) {
     // Answers to what came before stand before the close, if the control plane has them soon: it is
     // woken, since it may have seen all there was.
     connection.read_paused = true;
+    // relaxed: see Connection::texts_pending. wake_poller() releases what was counted.
     if (connection.texts_pending.fetch_add(kFaultWeight, std::memory_order_relaxed) != 0)
       shared.wake_poller();
     else
