@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import documents, machine, report, scenarios
+from benchmarks import documents, machine, pacing, report, scenarios
 from benchmarks.child import ChildError
 from benchmarks.load import LoadError
 from benchmarks.subjects import SUBJECTS
@@ -20,6 +21,11 @@ from benchmarks.workload import SAMPLE_BYTES, Workload
 ROUNDS = 9
 QUICK_ROUNDS = 3
 MEMORY_ROUNDS = 3
+PACING_ROUNDS = 3
+PACING_S = 10.0
+QUICK_PACING_S = 2.0
+# Twice as many ticks as usual, and so much in the buffer that the source's process may wait.
+PACING_WORKLOAD = Workload(listeners=200, frame_ms=10, buffer_ms=500)
 
 app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 console = Console()
@@ -33,6 +39,9 @@ Encoding = Annotated[str, typer.Option(help="pcm_s16le or pcm_f32le.")]
 FrameMs = Annotated[int, typer.Option(help="Frame length: 5, 10, 20, 40 or 60.")]
 Rounds = Annotated[int | None, typer.Option(min=1, help="Times each subject is run.")]
 Seconds = Annotated[float, typer.Option(min=0.5, max=60, help="Length of a measured interval.")]
+ConditionSeconds = Annotated[
+    float | None, typer.Option(min=0.5, max=60, help="Length of each condition.")
+]
 Quick = Annotated[bool, typer.Option("--quick", help="Fewer rounds: a look, not a result.")]
 Subjects = Annotated[str, typer.Option(help="Which, separated by commas.")]
 Json = Annotated[bool, typer.Option("--json", help="Keep raw results in benchmarks/results/.")]
@@ -43,7 +52,7 @@ Output = Annotated[Path | None, typer.Option(help="Keep raw results in this file
 def everything(context: typer.Context, quick: Quick = False, json: Json = False) -> None:
     """Runs all scenarios with their defaults, or one with its own options."""
     if context.invoked_subcommand is None:
-        results = [run_cpu(quick=quick), run_memory(quick=quick)]
+        results = [run_cpu(quick=quick), run_memory(quick=quick), run_pacing(quick=quick)]
         keep(results, json, None)
 
 
@@ -85,10 +94,33 @@ def memory(
     keep([run_memory(workload, subjects, rounds=rounds, quick=quick)], json, output)
 
 
+@app.command("pacing")
+def pacing_command(
+    listeners: Listeners = PACING_WORKLOAD.listeners,
+    channels: Channels = PACING_WORKLOAD.channels,
+    sample_rate: SampleRate = PACING_WORKLOAD.sample_rate,
+    encoding: Encoding = PACING_WORKLOAD.encoding,
+    frame_ms: FrameMs = PACING_WORKLOAD.frame_ms,
+    conditions: Annotated[
+        str, typer.Option(help="What is done to Python, separated by commas.")
+    ] = ",".join(pacing.CONDITIONS),
+    rounds: Rounds = None,
+    seconds: ConditionSeconds = None,
+    quick: Quick = False,
+    json: Json = False,
+    output: Output = None,
+) -> None:
+    """How late ticks are while the server's Python is tortured, against a bare timer loop."""
+    workload = workload_of(listeners, channels, sample_rate, encoding, frame_ms)
+    workload = replace(workload, buffer_ms=PACING_WORKLOAD.buffer_ms)
+    result = run_pacing(workload, conditions, rounds=rounds, seconds=seconds, quick=quick)
+    keep([result], json, output)
+
+
 @app.command()
-def docs(result: Annotated[Path, typer.Argument(exists=True, dir_okay=False)]) -> None:
-    """Put a kept result into docs/benchmarks.md and README.md."""
-    for path in documents.update(result):
+def docs(results: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False)]) -> None:
+    """Put kept results, of all scenarios that are to stand there, into docs and README.md."""
+    for path in documents.update(results):
         console.print(f"changed: {path}")
 
 
@@ -144,11 +176,32 @@ def run_memory(
     return result.as_json()
 
 
+def run_pacing(
+    workload: Workload = PACING_WORKLOAD,
+    conditions: str = ",".join(pacing.CONDITIONS),
+    *,
+    rounds: int | None = None,
+    seconds: float | None = None,
+    quick: bool = False,
+) -> dict[str, Any]:
+    """Runs and prints the scenario; returns what is kept."""
+    with progress("pacing") as tell:
+        result = pacing.pacing(
+            workload,
+            names(conditions, pacing.CONDITIONS),
+            rounds=rounds or (1 if quick else PACING_ROUNDS),
+            seconds=seconds or (QUICK_PACING_S if quick else PACING_S),
+            progress=tell,
+        )
+    console.print(report.pacing_table(result))
+    return result.as_json()
+
+
 def names(subjects: str, known: tuple[str, ...]) -> list[str]:
-    """The subjects named, each once."""
+    """The subjects (or conditions) named, each once."""
     chosen = list(dict.fromkeys(name.strip() for name in subjects.split(",") if name.strip()))
     if not chosen or not set(chosen) <= set(known):
-        raise typer.BadParameter(f"subjects are some of {', '.join(known)}")
+        raise typer.BadParameter(f"choose some of {', '.join(known)}")
     return chosen
 
 

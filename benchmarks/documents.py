@@ -1,4 +1,4 @@
-"""Puts kept results into the documentation: `python -m benchmarks docs RESULT`.
+"""Puts kept results into the documentation: `python -m benchmarks docs RESULT...`.
 
 The text between `<!-- measured:begin … -->` and `<!-- measured:end -->` is replaced; everything
 else in those files is written by hand.
@@ -18,6 +18,19 @@ MEASURED: Final = re.compile(
     r"(<!-- measured:begin[^>]*-->\n).*?(<!-- measured:end -->)", re.DOTALL
 )
 BUSY_CORES: Final = 0.3  # the source, and what a system does anyway, stay well below
+SCHEDULING: Final = {
+    "fifo": "with SCHED_FIFO",
+    "slice": "with a short slice",
+    "plain": "as any other thread",
+}
+CONDITIONS: Final = {
+    "quiet": "quiet",
+    "gil": "GIL held for a second at a time",
+    "loop": "event loop blocked",
+    "gc": "collections of a large heap",
+    "bcrypt": "burst of bcrypt",
+    "all": "all four tortures",
+}
 NAMES: Final = {
     "floor": "a plain C `send()` loop",
     "relay": "`relaycore.Relay` in a Python program",
@@ -25,16 +38,22 @@ NAMES: Final = {
 }
 
 
-def update(result: Path, root: Path = ROOT) -> list[Path]:
-    """Rewrites the blocks from a result file; returns the documents changed.
+def update(results: Sequence[Path], root: Path = ROOT) -> list[Path]:
+    """Rewrites the blocks from result files, in their order; returns the documents changed.
 
     Raises ValueError for a document without the marks, or a file that is no result.
     """
-    whole = json.loads(result.read_text())
-    if not isinstance(whole, dict) or "results" not in whole:
-        raise ValueError(f"{result} holds no results")
+    files: dict[str, Any] = {}
+    for result in results:
+        whole = json.loads(result.read_text())
+        if not isinstance(whole, dict) or "results" not in whole:
+            raise ValueError(f"{result} holds no results")
+        files[result.name] = whole
     changed = []
-    blocks = {"docs/benchmarks.md": full(whole, result.name), "README.md": short(whole)}
+    blocks = {
+        "docs/benchmarks.md": "\n".join(full(whole, name) for name, whole in files.items()),
+        "README.md": short(list(files.values())),
+    }
     for name, block in blocks.items():
         path = root / name
         text = path.read_text()
@@ -64,6 +83,11 @@ def full(whole: Mapping[str, Any], name: str) -> str:
                 f"**CPU per delivered frame.** {title}; medians of {result['rounds']} rounds of "
                 f"{result['seconds']:g} s.\n\n{_cpu(rows)}{_busy(rows)}"
             )
+        elif result["scenario"] == "pacing":
+            parts.append(
+                f"**Pacing.** {title}; {result['rounds']} rounds of {result['seconds']:g} s for "
+                f"each row; ms.\n\n{_pacing(rows)}{_busy(rows)}"
+            )
         else:
             parts.append(
                 f"**Memory per connection.** {title}; slope from {result['base']} connections, "
@@ -72,11 +96,11 @@ def full(whole: Mapping[str, Any], name: str) -> str:
     return "\n".join(parts)
 
 
-def short(whole: Mapping[str, Any]) -> str:
+def short(files: Sequence[Mapping[str, Any]]) -> str:
     """A few lines for the front page."""
     lines = []
-    for result in whole["results"]:
-        rows = {row["subject"]: row for row in result["summary"]}
+    for result in (result for whole in files for result in whole["results"]):
+        rows = {row.get("subject"): row for row in result["summary"]}
         if result["scenario"] == "cpu" and "server" in rows:
             row, floor = rows["server"], rows.get("floor")
             ratio = f", {row['ratio']['median']:.2f} × a plain C `send()` loop" if floor else ""
@@ -93,11 +117,25 @@ def short(whole: Mapping[str, Any]) -> str:
                 f"- Memory per listener: **{server:.1f} kB** in the whole server, of which "
                 f"{relay:.1f} kB in the relay."
             )
-    machine = whole["machine"]
+        elif result["scenario"] == "pacing":
+            busy = ", on a machine busy with other work" if _busy(result["summary"]) else ""
+            late = {r["granted"]: r["ticks"]["p999"] for r in rows_of_all_tortures(result)}
+            said = [f"{late[k] / 1000:.1f} ms {v}" for k, v in SCHEDULING.items() if k in late]
+            lines.append(
+                f"- {result['workload']['listeners']} listeners while the server's Python is "
+                "tortured (GIL held for seconds, event loop blocked, collections, bcrypt): 99.9 % "
+                f"of ticks are late by less than **{' and '.join(said)}**{busy}."
+            )
+    machine = files[0]["machine"]
     return (
         f"Measured on {machine['cores']} cores shared with the load client "
         f"([how, and what it does not say](docs/benchmarks.md)):\n\n" + "\n".join(lines) + "\n"
     )
+
+
+def rows_of_all_tortures(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Those of a pacing result in which all tortures stand together."""
+    return [row for row in result["summary"] if row["condition"] == "all"]
 
 
 def _busy(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -144,6 +182,27 @@ def _memory(rows: Sequence[Mapping[str, Any]]) -> str:
         "subject": _name,
         "resident, kB": kb("resident"),
         "TCP buffers of both ends, kB": kb("tcp_buffers"),
+    }
+    return _markdown(columns, rows)
+
+
+def _pacing(rows: Sequence[Mapping[str, Any]]) -> str:
+    def late(what: str) -> Callable[[Mapping[str, Any]], str]:
+        def text(row: Mapping[str, Any]) -> str:
+            return " / ".join(f"{row[what][q] / 1000:.2f}" for q in ("p50", "p99", "p999", "max"))
+
+        return text
+
+    columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "scheduling": lambda r: SCHEDULING[r["granted"]],
+        "Python": lambda r: CONDITIONS[r["condition"]],
+        "ticks": lambda r: str(r["ticks"]["count"]),
+        "tick late, p50 / p99 / p99.9 / max": late("ticks"),
+        "floor": late("floor"),
+        "p99.9 × floor": lambda r: f"{r['ratio']:.2f}",
+        "arrival": late("arrival"),
+        "frames missing": lambda r: str(r["missing"]),
+        "others, cores": lambda r: f"{r['others']:.2f}",
     }
     return _markdown(columns, rows)
 

@@ -63,7 +63,9 @@ class Measured:
     `frames_fewest` and `frames_most` are those of the least and best served connection; `missing`
     are frames that a connection's sequence passed over, in `gaps` places. `server_cpu_s` is read
     at the same instants as the frames are counted. `delay_ms` is from a frame's tick to its being
-    read, `arrival_ms` to its reaching the socket, if the client was asked for `kernel_times`.
+    read, `arrival_ms` to its reaching the socket, if the client was asked for `kernel_times`;
+    `arrival_us` says the same as pairs of a bound in µs and how many were under it, but not under
+    the bound before.
     """
 
     connections: int
@@ -82,6 +84,7 @@ class Measured:
     client_longest_batch_ms: float
     delay_ms: Quantiles
     arrival_ms: Quantiles
+    arrival_us: list[tuple[int, int]]
     errors: dict[str, int]
 
     @property

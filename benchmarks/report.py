@@ -12,6 +12,7 @@ from rich.table import Table
 
 from benchmarks import machine
 from benchmarks.child import ROOT
+from benchmarks.pacing import Lateness, PacingResult
 from benchmarks.scenarios import CpuResult, MemoryResult
 
 RESULTS: Final = ROOT / "benchmarks" / "results"
@@ -62,8 +63,41 @@ def memory_table(result: MemoryResult) -> Table:
     return table
 
 
-def _columns(table: Table, *numbers: str) -> None:
-    table.add_column("subject", no_wrap=True)
+def pacing_table(result: PacingResult) -> Table:
+    """One row for each scheduling and condition: all rounds together."""
+    rounds = max(s.round for s in result.samples) + 1
+    table = Table(
+        title=f"Pacing: {result.workload}",
+        caption=f"{rounds} rounds of {result.seconds:g} s together; p50/p99.9/max in ms; "
+        "late: from a tick's deadline to its block; floor: of a bare timer loop, and how often its "
+        "p99.9 goes into that of the ticks; arrival: from the deadline to the listener's socket; "
+        "others: cores used by other programs at most",
+    )
+    table.add_column("with", no_wrap=True)
+    columns = ("ticks", "late", "floor", "×", "arrival", "missing", "others")
+    _columns(table, *columns, first="Python")
+    for row in result.rows():
+        table.add_row(
+            row.granted,
+            row.condition,
+            str(row.ticks.count),
+            _lateness(row.ticks),
+            _lateness(row.floor),
+            f"{row.ratio:.2f}",
+            _lateness(row.arrival),
+            str(row.missing),
+            f"{row.others:.1f}",
+        )
+    return table
+
+
+def _lateness(late: Lateness) -> str:
+    quantiles = (late.p50, late.p999, late.max)
+    return "/".join(f"{us / 1000:.2f}" for us in quantiles)
+
+
+def _columns(table: Table, *numbers: str, first: str = "subject") -> None:
+    table.add_column(first, no_wrap=True)
     for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)
 

@@ -48,6 +48,28 @@ class Histogram {
     return text;
   }
 
+  // How many there are in each range, as JSON: pairs of a bound in microseconds, which none of them
+  // reaches, and a count. Four ranges per power of two, as a relay counts its ticks.
+  std::string ranges_json() const {
+    std::string out = "[";
+    uint64_t bound = 0, count = 0;
+    const auto write = [&] {
+      if (count > 0)
+        out += (out.size() > 1 ? ",[" : "[") + std::to_string(bound) + "," + std::to_string(count) + "]";
+    };
+    for (size_t i = 0; i < counts_.size(); ++i) {
+      if (counts_[i] == 0) continue;
+      const uint64_t value = i == 0 ? 0 : upper(i - 1) + 1;
+      const unsigned power = value < 4 ? 0 : static_cast<unsigned>(std::bit_width(value)) - 3;
+      const uint64_t next = ((value >> power) + 1) << power;
+      if (next != bound) write(), count = 0;
+      bound = next;
+      count += counts_[i];
+    }
+    write();
+    return out + "]";
+  }
+
  private:
   static constexpr unsigned kBits = 6;  // 64 steps per power of two
   static constexpr unsigned kSteps = 1u << kBits;

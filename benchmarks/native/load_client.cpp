@@ -339,12 +339,12 @@ class LoadClient final : Observer {
     say(R"({"event":"measured","connections":%zu,"lost":%llu,"seconds":%.6f,"frames":%llu,)"
         R"("frames_fewest":%u,"frames_most":%u,"gaps":%llu,"missing":%llu,"bytes":%llu,)"
         R"("reads":%llu,"pings":%llu,"server_cpu_s":%.6f,"client_cpu_s":%.6f,)"
-        R"("client_longest_batch_ms":%.3f,"delay_ms":%s,"arrival_ms":%s,"errors":%s})",
+        R"("client_longest_batch_ms":%.3f,"delay_ms":%s,"arrival_ms":%s,"arrival_us":%s,"errors":%s})",
         alive_, ull(lost_), static_cast<double>(wall_ns) / 1e9, ull(frames), alive_ ? fewest : 0,
         most, ull(gaps_), ull(missing_), ull(bytes_), ull(reads_), ull(pings_),
         static_cast<double>(server_ns) / 1e9, static_cast<double>(own_ns) / 1e9,
         static_cast<double>(longest_batch_ns_) / 1e6, delay_.json().c_str(),
-        arrival_.json().c_str(), errors_json().c_str());
+        arrival_.json().c_str(), arrival_.ranges_json().c_str(), errors_json().c_str());
   }
 
   static unsigned long long ull(uint64_t value) { return value; }

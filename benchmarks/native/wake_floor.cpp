@@ -70,7 +70,7 @@ int main(int argc, char** argv) {
       if (events[i].data.fd != STDIN_FILENO) continue;
       char line[64];
       if (read(STDIN_FILENO, line, sizeof line) <= 0) return 0;
-      say(R"({"event":"woken","late_ms":%s})", late.json().c_str());
+      say(R"({"event":"woken","late_us":%s})", late.ranges_json().c_str());
       late.clear();
     }
   }

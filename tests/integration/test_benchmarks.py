@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import documents, report, scenarios
+from benchmarks import documents, pacing, report, scenarios
 from benchmarks.child import ROOT
 from benchmarks.workload import Workload
 
@@ -48,6 +49,12 @@ def test_memory_is_the_slope_between_two_numbers_of_listeners() -> None:
     assert len(result.per_connection("server", "resident")) == 1
 
 
+def test_quantiles_of_ranges_are_the_bounds_of_those_they_lie_in() -> None:
+    ranges = {1.0: 0, 2.0: 500, 5.0: 490, 8.0: 9, 10.0: 0, 40.0: 1, math.inf: 0}
+    assert pacing.Lateness.of(ranges) == pacing.Lateness(1000, 5.0, 8.0, 40.0, 40.0)
+    assert pacing.Lateness.of({}) == pacing.Lateness(0, 0.0, 0.0, 0.0, 0.0)
+
+
 def test_the_command_prints_a_table_and_keeps_raw_results(tmp_path: Path) -> None:
     kept = tmp_path / "result.json"
     command = [sys.executable, "-m", "benchmarks", "cpu", "--listeners", "10", "--rounds", "1"]
@@ -62,18 +69,45 @@ def test_the_command_prints_a_table_and_keeps_raw_results(tmp_path: Path) -> Non
     assert result["samples"][0]["measured"]["frames"] > 0
 
 
+def test_pacing_puts_lateness_of_ticks_beside_that_of_a_bare_timer(tmp_path: Path) -> None:
+    kept = tmp_path / "result.json"
+    command = [sys.executable, "-m", "benchmarks", "pacing", "--quick", "--listeners", "10"]
+    command += ["--conditions", "quiet,bcrypt", "--seconds", "0.5", "--output", str(kept)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert "Pacing: 10 listeners" in done.stdout
+    (result,) = json.loads(kept.read_text())["results"]
+    for sample in result["samples"]:
+        assert sample["granted"] in documents.SCHEDULING
+        for what in ("ticks", "floor"):
+            assert sum(count for _, count in sample[what]) >= 20
+        assert sum(count for _, count in sample["arrival"]) == sample["measured"]["frames"] > 10
+        assert sample["condition"] == "quiet" or sample["torture"]["hashes"] > 0
+    shown = [(row["scheduling"], row["condition"]) for row in result["summary"]]
+    assert shown == [(s, c) for s in pacing.SCHEDULING for c in ("quiet", "bcrypt", "all")]
+    pages = write_pages(tmp_path)
+    assert sorted(documents.update([kept], tmp_path)) == pages
+    assert "99.9 % of ticks" in pages[0].read_text()
+    assert "burst of bcrypt" in pages[1].read_text()
+
+
+def write_pages(root: Path) -> list[Path]:
+    (root / "docs").mkdir()
+    pages = [root / "README.md", root / "docs" / "benchmarks.md"]
+    for page in pages:
+        page.write_text("above\n<!-- measured:begin (x) -->\nold\n<!-- measured:end -->\nbelow\n")
+    return pages
+
+
 def test_kept_results_replace_those_in_the_documents_and_nothing_else(tmp_path: Path) -> None:
     cpu = scenarios.cpu(SMALL, ["floor"], rounds=1, seconds=0.5, progress=quiet)
     kept = report.save([cpu.as_json()], tmp_path / "result.json")
-    (tmp_path / "docs").mkdir()
-    pages = [tmp_path / "README.md", tmp_path / "docs" / "benchmarks.md"]
-    for page in pages:
-        page.write_text("above\n<!-- measured:begin (x) -->\nold\n<!-- measured:end -->\nbelow\n")
-    assert sorted(documents.update(kept, tmp_path)) == pages
+    pages = write_pages(tmp_path)
+    assert sorted(documents.update([kept], tmp_path)) == pages
     for page in pages:
         text = page.read_text()
         assert text.startswith("above\n<!-- measured:begin (x) -->\n")
         assert text.endswith("\n<!-- measured:end -->\nbelow\n")
         assert "old" not in text
     assert str(SMALL) in pages[1].read_text()
-    assert documents.update(kept, tmp_path) == []
+    assert documents.update([kept], tmp_path) == []
