@@ -48,7 +48,7 @@ class RoomRecord:
     code: str
     name: str
     password_hash: bytes = field(repr=False)
-    created_by: str
+    created_by: str | None
     created_at: float
     public: bool
     metadata: dict[str, Any]

@@ -47,7 +47,7 @@ CREATE TABLE relay.audio_rooms (
     code text NOT NULL CHECK (length(code) BETWEEN 1 AND 64),
     name text NOT NULL DEFAULT '' CHECK (length(name) <= 200),
     password_hash text,  -- null: open to everyone
-    created_by uuid NOT NULL REFERENCES relay.users,
+    created_by uuid REFERENCES relay.users,  -- null: nobody whom this database knows
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now(),
     active boolean NOT NULL DEFAULT true,

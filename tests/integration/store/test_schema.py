@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 
+from roomserver.store.database import Connection
 from roomserver.store.embedded import EmbeddedPostgres
 from roomserver.store.migrations import (
     Migration,
@@ -21,37 +21,8 @@ from roomserver.store.migrations import (
     pending,
     whole_sql,
 )
-from support.postgres import open_directory
 
-Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 TABLES = "FROM pg_class c WHERE relnamespace = 'relay'::regnamespace AND relkind = 'r'"
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[EmbeddedPostgres]:
-    with open_directory() as directory:
-        database = EmbeddedPostgres(directory)
-        database.start()
-        try:
-            yield database
-        finally:
-            database.stop()
-
-
-@pytest.fixture
-async def empty(cluster: EmbeddedPostgres) -> AsyncIterator[Connection]:
-    """A connection to a database in which there is nothing."""
-    connection = await asyncpg.connect(**cluster.connection)
-    await connection.execute("DROP SCHEMA IF EXISTS relay CASCADE")
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-async def database(empty: Connection) -> Connection:
-    """A connection to a database that is up to date."""
-    await migrate(empty)
-    return empty
 
 
 async def shape(connection: Connection) -> list[tuple[Any, ...]]:
@@ -96,16 +67,16 @@ async def test_what_is_printed_for_an_administrator_is_what_migrate_does(
     assert await migrate(empty) == ()
 
 
-async def test_a_migration_that_was_changed_is_refused(database: Connection) -> None:
+async def test_a_migration_that_was_changed_is_refused(tables: Connection) -> None:
     first, *rest = load_migrations()
     changed = [Migration(first.version, first.name, first.sql + "-- a word more"), *rest]
     with pytest.raises(MigrationError, match=r"0001 .* must never change"):
-        await migrate(database, changed)
+        await migrate(tables, changed)
 
 
-async def test_a_database_of_a_later_release_is_refused(database: Connection) -> None:
+async def test_a_database_of_a_later_release_is_refused(tables: Connection) -> None:
     with pytest.raises(MigrationError, match="install a later release"):
-        await migrate(database, load_migrations()[:1])
+        await migrate(tables, load_migrations()[:1])
 
 
 async def test_a_migration_that_fails_leaves_nothing(empty: Connection) -> None:
@@ -158,8 +129,8 @@ def test_files_out_of_line_are_refused(tmp_path: Path, names: list[str], complai
 # ---- what it promises ----
 
 
-async def test_every_foreign_key_has_an_index(database: Connection) -> None:
-    without = await database.fetch("""
+async def test_every_foreign_key_has_an_index(tables: Connection) -> None:
+    without = await tables.fetch("""
         SELECT conrelid::regclass::text, conname FROM pg_constraint k
         WHERE contype = 'f' AND connamespace = 'relay'::regnamespace AND NOT EXISTS (
             SELECT FROM pg_index i WHERE i.indrelid = k.conrelid AND i.indkey[0] = k.conkey[1]
@@ -168,18 +139,18 @@ async def test_every_foreign_key_has_an_index(database: Connection) -> None:
     assert [tuple(row) for row in without] == []
 
 
-async def test_every_table_has_row_level_security(database: Connection) -> None:
-    without = await database.fetch(f"SELECT relname {TABLES} AND NOT relrowsecurity")
+async def test_every_table_has_row_level_security(tables: Connection) -> None:
+    without = await tables.fetch(f"SELECT relname {TABLES} AND NOT relrowsecurity")
     assert [row["relname"] for row in without] == []
-    views = await database.fetch("""
+    views = await tables.fetch("""
         SELECT relname FROM pg_class WHERE relnamespace = 'relay'::regnamespace
         AND relkind = 'v' AND NOT 'security_invoker=true' = ANY (coalesce(reloptions, '{}'))
     """)
     assert [row["relname"] for row in views] == []
 
 
-async def test_users_can_read_no_secret_and_write_nothing(database: Connection) -> None:
-    rows = await database.fetch(f"""
+async def test_users_can_read_no_secret_and_write_nothing(tables: Connection) -> None:
+    rows = await tables.fetch(f"""
         SELECT relname, attname, has_column_privilege('authenticated', c.oid, attnum, 'SELECT')
             AS readable
         {TABLES.replace("WHERE", "JOIN pg_attribute a ON attrelid = c.oid AND attnum > 0 WHERE")}
@@ -189,7 +160,7 @@ async def test_users_can_read_no_secret_and_write_nothing(database: Connection) 
     assert not [column for column in readable if "hash" in column[1] or "token" in column[1]]
     closed = {"refresh_tokens", "invites", "servers", "outbox_progress", "dead_letters"}
     assert not {table for table, _ in readable} & (closed | {"migrations"})
-    writable = await database.fetch(f"""
+    writable = await tables.fetch(f"""
         SELECT relname {TABLES} AND (
             has_any_column_privilege('authenticated', c.oid, 'INSERT, UPDATE')
             OR has_table_privilege('authenticated', c.oid, 'DELETE, TRUNCATE')
@@ -198,15 +169,15 @@ async def test_users_can_read_no_secret_and_write_nothing(database: Connection) 
     assert [row["relname"] for row in writable] == []
 
 
-async def add_user(database: Connection, email: str) -> UUID:
-    user: UUID = await database.fetchval(
+async def add_user(tables: Connection, email: str) -> UUID:
+    user: UUID = await tables.fetchval(
         "INSERT INTO relay.users (email, password_hash) VALUES ($1, 'x') RETURNING id", email
     )
     return user
 
 
-async def add_room(database: Connection, owner: UUID, code: str, *, public: bool = False) -> UUID:
-    room: UUID = await database.fetchval(
+async def add_room(tables: Connection, owner: UUID, code: str, *, public: bool = False) -> UUID:
+    room: UUID = await tables.fetchval(
         "INSERT INTO relay.audio_rooms (code, created_by, public) VALUES ($1, $2, $3) RETURNING id",
         code,
         owner,
@@ -215,73 +186,73 @@ async def add_room(database: Connection, owner: UUID, code: str, *, public: bool
     return room
 
 
-async def seen(database: Connection, user: UUID | None, query: str) -> set[Any]:
+async def seen(tables: Connection, user: UUID | None, query: str) -> set[Any]:
     """The first column of what somebody gets."""
     claims = "" if user is None else f'{{"sub": "{user}"}}'
-    async with database.transaction():
-        await database.execute("SET LOCAL ROLE authenticated")
-        await database.execute("SELECT set_config('request.jwt.claims', $1, true)", claims)
-        return {row[0] for row in await database.fetch(query)}
+    async with tables.transaction():
+        await tables.execute("SET LOCAL ROLE authenticated")
+        await tables.execute("SELECT set_config('request.jwt.claims', $1, true)", claims)
+        return {row[0] for row in await tables.fetch(query)}
 
 
-async def test_users_see_their_own_and_public_rooms(database: Connection) -> None:
-    anna, bert = [await add_user(database, f"{name}@example.org") for name in ("anna", "bert")]
-    private = await add_room(database, anna, "PRIVATE")
-    public = await add_room(database, anna, "PUBLIC", public=True)
-    theirs = await add_room(database, bert, "THEIRS")
+async def test_users_see_their_own_and_public_rooms(tables: Connection) -> None:
+    anna, bert = [await add_user(tables, f"{name}@example.org") for name in ("anna", "bert")]
+    private = await add_room(tables, anna, "PRIVATE")
+    public = await add_room(tables, anna, "PUBLIC", public=True)
+    theirs = await add_room(tables, bert, "THEIRS")
     for room, user in ((private, bert), (theirs, None)):
-        await database.execute(
+        await tables.execute(
             "INSERT INTO relay.room_participants (room_id, user_id, participant_id, role)"
             " VALUES ($1, $2, $3, 'listener')",
             room,
             user,
             uuid4(),
         )
-        await database.execute(
+        await tables.execute(
             "INSERT INTO relay.room_analytics (room_id, date) VALUES ($1, current_date)", room
         )
-    await database.execute(
+    await tables.execute(
         "INSERT INTO relay.audit_log (event_type, user_id) VALUES ('room_created', $1)", anna
     )
 
     rooms = "SELECT id FROM relay.audio_rooms"
-    assert await seen(database, anna, rooms) == {private, public}
-    assert await seen(database, bert, rooms) == {public, theirs}
-    assert await seen(database, None, rooms) == {public}
-    assert await seen(database, anna, "SELECT email FROM relay.users") == {"anna@example.org"}
+    assert await seen(tables, anna, rooms) == {private, public}
+    assert await seen(tables, bert, rooms) == {public, theirs}
+    assert await seen(tables, None, rooms) == {public}
+    assert await seen(tables, anna, "SELECT email FROM relay.users") == {"anna@example.org"}
     stays = "SELECT room_id FROM relay.room_participants"
-    assert await seen(database, anna, stays) == {private}
-    assert await seen(database, bert, stays) == {private, theirs}  # own stay, own room
-    assert await seen(database, bert, "SELECT room_id FROM relay.room_analytics") == {theirs}
+    assert await seen(tables, anna, stays) == {private}
+    assert await seen(tables, bert, stays) == {private, theirs}  # own stay, own room
+    assert await seen(tables, bert, "SELECT room_id FROM relay.room_analytics") == {theirs}
     audit = "SELECT event_type FROM relay.audit_log"
-    assert await seen(database, anna, audit) == {"room_created"}
-    assert await seen(database, bert, audit) == set()
+    assert await seen(tables, anna, audit) == {"room_created"}
+    assert await seen(tables, bert, audit) == set()
     views = "SELECT id FROM relay.active_rooms_view NATURAL JOIN relay.room_statistics_view"
-    assert await seen(database, anna, views) == {private, public}
+    assert await seen(tables, anna, views) == {private, public}
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_statistics_count_every_stay_once(database: Connection, seed: int) -> None:
+async def test_statistics_count_every_stay_once(tables: Connection, seed: int) -> None:
     rng = random.Random(seed)
-    room = await add_room(database, await add_user(database, "a@example.org"), "ROOM")
+    room = await add_room(tables, await add_user(tables, "a@example.org"), "ROOM")
     people = [uuid4() for _ in range(8)]
     stays = []
     for _ in range(40):
         begin = rng.randrange(100)
         stays.append((rng.choice(people), begin, begin + rng.randrange(1, 30)))
-    await database.executemany(
+    await tables.executemany(
         "INSERT INTO relay.room_participants (room_id, participant_id, role, joined_at, left_at)"
         " VALUES ($1, $2, 'listener', to_timestamp($3), to_timestamp($4))",
         [(room, person, float(begin), float(end)) for person, begin, end in stays],
     )
-    await database.execute(  # whoever broadcasts is no listener
+    await tables.execute(  # whoever broadcasts is no listener
         "INSERT INTO relay.room_participants (room_id, participant_id, role)"
         " VALUES ($1, $2, 'broadcaster')",
         room,
         uuid4(),
     )
 
-    row = await database.fetchrow("SELECT * FROM relay.room_statistics_view")
+    row = await tables.fetchrow("SELECT * FROM relay.room_statistics_view")
 
     assert row is not None
     listened = [end - begin for _, begin, end in stays]
@@ -293,30 +264,30 @@ async def test_statistics_count_every_stay_once(database: Connection, seed: int)
     assert row["peak_listeners"] == max(present)
 
 
-async def test_addresses_differ_in_more_than_case(database: Connection) -> None:
-    await add_user(database, "Anna@example.org")
+async def test_addresses_differ_in_more_than_case(tables: Connection) -> None:
+    await add_user(tables, "Anna@example.org")
     with pytest.raises(asyncpg.UniqueViolationError):
-        await add_user(database, "anna@EXAMPLE.org")
+        await add_user(tables, "anna@EXAMPLE.org")
 
 
-async def test_a_code_is_of_one_open_room(database: Connection) -> None:
-    owner = await add_user(database, "a@example.org")
-    first = await add_room(database, owner, "SAME")
+async def test_a_code_is_of_one_open_room(tables: Connection) -> None:
+    owner = await add_user(tables, "a@example.org")
+    first = await add_room(tables, owner, "SAME")
     with pytest.raises(asyncpg.UniqueViolationError):
-        await add_room(database, owner, "SAME")
-    await database.execute(
+        await add_room(tables, owner, "SAME")
+    await tables.execute(
         "UPDATE relay.audio_rooms SET state = 'closed', active = false, closed_at = now()"
         " WHERE id = $1",
         first,
     )
-    await add_room(database, owner, "SAME")
+    await add_room(tables, owner, "SAME")
 
 
-async def test_every_change_of_a_room_is_dated(database: Connection) -> None:
-    room = await add_room(database, await add_user(database, "a@example.org"), "ROOM")
-    await database.execute("UPDATE relay.audio_rooms SET updated_at = to_timestamp(0)")
+async def test_every_change_of_a_room_is_dated(tables: Connection) -> None:
+    room = await add_room(tables, await add_user(tables, "a@example.org"), "ROOM")
+    await tables.execute("UPDATE relay.audio_rooms SET updated_at = to_timestamp(0)")
     age = "SELECT now() - updated_at < '1 minute' FROM relay.audio_rooms WHERE id = $1"
-    assert await database.fetchval(age, room) is True
+    assert await tables.fetchval(age, room) is True
 
 
 @pytest.mark.parametrize(
@@ -333,7 +304,7 @@ async def test_every_change_of_a_room_is_dated(database: Connection) -> None:
         "created_by = gen_random_uuid()",
     ],
 )
-async def test_a_room_that_makes_no_sense_is_refused(database: Connection, change: str) -> None:
-    await add_room(database, await add_user(database, "a@example.org"), "ROOM")
+async def test_a_room_that_makes_no_sense_is_refused(tables: Connection, change: str) -> None:
+    await add_room(tables, await add_user(tables, "a@example.org"), "ROOM")
     with pytest.raises(asyncpg.IntegrityConstraintViolationError):
-        await database.execute(f"UPDATE relay.audio_rooms SET {change}")
+        await tables.execute(f"UPDATE relay.audio_rooms SET {change}")

@@ -1,0 +1,113 @@
+"""The connection to PostgreSQL: a pool, transactions, and what it means when there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Literal, TypeAlias
+
+import asyncpg
+
+CONNECT_TIMEOUT_S = 5.0
+COMMAND_TIMEOUT_S = 30.0
+POOL_SIZE = 10
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+# What asyncpg raises when the database is not to be reached, is going or coming, or has no
+# connection to spare: all of it passes.
+AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,  # shut down, crashed, starting up
+    asyncpg.InsufficientResourcesError,  # too many connections, disk full
+    asyncpg.InternalClientError,
+)
+
+
+class DatabaseAwayError(Exception):
+    """The database can't be reached now; what needs it has to wait, or to be refused with 503."""
+
+
+class Database:
+    """A pool of connections, opened when it is first needed and again after the database was away.
+
+    address: a postgresql:// URL, or keyword arguments of asyncpg.connect.
+    pooler: "transaction" for one in between that gives a connection away between transactions
+        (pgbouncer, Supabase's): nothing may be prepared or set for longer than one.
+    """
+
+    def __init__(
+        self,
+        address: str | dict[str, Any],
+        *,
+        pooler: Literal["none", "transaction"] = "none",
+    ) -> None:
+        self._options: dict[str, Any] = {"dsn": address} if isinstance(address, str) else address
+        self._pooled = pooler == "transaction"
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._opening = asyncio.Lock()
+
+    async def close(self) -> None:
+        """Closes every connection; those in use are waited for, but not for long."""
+        if self._pool is not None:
+            try:
+                await asyncio.wait_for(self._pool.close(), COMMAND_TIMEOUT_S)
+            except TimeoutError:
+                self._pool.terminate()
+            self._pool = None
+
+    @asynccontextmanager
+    async def transaction(
+        self, *, claims: dict[str, Any] | None = None
+    ) -> AsyncIterator[Connection]:
+        """One transaction; with `claims` as the user of a token, bound by the policies.
+
+        Raises DatabaseAwayError when the database is away at its beginning, in it or at its end;
+        then it may have been committed or not.
+        """
+        try:
+            pool = await self._open()
+            async with (
+                pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection,
+                connection.transaction(),
+            ):
+                if claims is not None:
+                    await connection.execute("SET LOCAL ROLE authenticated")
+                    await connection.execute(
+                        "SELECT set_config('request.jwt.claims', $1, true)", json.dumps(claims)
+                    )
+                yield connection  # type: ignore[misc]  # a proxy of one
+        except AWAY as error:
+            raise DatabaseAwayError(str(error) or type(error).__name__) from error
+
+    async def connect(self) -> Connection:
+        """A connection outside the pool, for migrations. Raises DatabaseAwayError."""
+        try:
+            return await asyncpg.connect(**self._options, timeout=CONNECT_TIMEOUT_S)
+        except AWAY as error:
+            raise DatabaseAwayError(str(error) or type(error).__name__) from error
+
+    async def _open(self) -> asyncpg.Pool[asyncpg.Record]:
+        async with self._opening:
+            if self._pool is None:
+                self._pool = await asyncpg.create_pool(
+                    **self._options,
+                    min_size=1,
+                    max_size=POOL_SIZE,
+                    timeout=CONNECT_TIMEOUT_S,
+                    command_timeout=COMMAND_TIMEOUT_S,
+                    statement_cache_size=0 if self._pooled else 100,
+                    init=_prepare,
+                )
+            return self._pool
+
+
+async def _prepare(connection: Connection) -> None:
+    await connection.set_type_codec(
+        "jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog"
+    )

@@ -1,0 +1,281 @@
+"""From the outbox into PostgreSQL, exactly once.
+
+A batch of events is one transaction, which also says how far this outbox has been taken over; the
+outbox forgets them afterwards. A crash between the two sends the batch again, and its numbers tell
+that it is known. What the database refuses is sought out event by event and never blocks the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import asyncpg
+import structlog
+
+from roomserver.protocol.codes import RoomState
+from roomserver.store.database import Connection, Database, DatabaseAwayError
+from roomserver.store.events import Audited, Counted, Event, Joined, Left, RoomChanged, encode_event
+from roomserver.store.outbox import Entry, Outbox
+from roomserver.store.records import AuditRecord, ParticipantRecord, RoomRecord
+
+BATCH = 500
+RETRY_FROM_S = 0.1
+RETRY_TO_S = 5.0
+
+PROGRESS = """
+INSERT INTO relay.outbox_progress AS p (stream_id) VALUES ($1)
+ON CONFLICT (stream_id) DO UPDATE SET last_seq = p.last_seq
+RETURNING last_seq
+"""
+ADVANCE = "UPDATE relay.outbox_progress SET last_seq = $2 WHERE stream_id = $1"
+ROOM = """
+INSERT INTO relay.audio_rooms AS r (
+    id, code, name, password_hash, created_by, created_at, active, public, permanent, state,
+    suspended_until, metadata, max_listeners, version, closed_at, close_reason
+)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+ON CONFLICT (id) DO UPDATE SET
+    name = excluded.name, password_hash = excluded.password_hash, active = excluded.active,
+    public = excluded.public, permanent = excluded.permanent, state = excluded.state,
+    suspended_until = excluded.suspended_until, metadata = excluded.metadata,
+    max_listeners = excluded.max_listeners, version = excluded.version,
+    closed_at = excluded.closed_at, close_reason = excluded.close_reason
+WHERE r.version < excluded.version
+"""
+STAY = """
+INSERT INTO relay.room_participants AS p (
+    id, room_id, user_id, participant_id, nickname, client_id, role, joined_at, left_at,
+    connection_duration, leave_reason, ip_address, frames_sent, frames_dropped, avg_latency_ms
+)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+ON CONFLICT (id) DO UPDATE SET
+    left_at = excluded.left_at, connection_duration = excluded.connection_duration,
+    leave_reason = excluded.leave_reason, frames_sent = excluded.frames_sent,
+    frames_dropped = excluded.frames_dropped, avg_latency_ms = excluded.avg_latency_ms
+WHERE p.left_at IS NULL AND excluded.frames_sent >= p.frames_sent
+"""
+AUDIT = """
+INSERT INTO relay.audit_log (id, event_type, user_id, room_id, ip_address, details, created_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
+ON CONFLICT (id) DO NOTHING
+"""
+DEAD = """
+INSERT INTO relay.dead_letters (stream_id, seq, kind, payload, error)
+VALUES ($1, $2, $3, $4::text::jsonb, $5)
+ON CONFLICT (stream_id, seq) DO NOTHING
+"""
+
+log = structlog.stdlib.get_logger("roomserver.drain")
+
+
+class Drain:
+    """Takes the outbox's events to the database for as long as it runs. One event loop."""
+
+    def __init__(
+        self, outbox: Outbox, database: Database, *, room: Callable[[str], RoomRecord | None]
+    ) -> None:
+        """room: this server's own copy of a room, made again when the database has lost it."""
+        self._outbox = outbox
+        self._database = database
+        self._room = room
+        self._more = asyncio.Event()
+        self._taken_over = asyncio.Condition()
+        self._acknowledged = 0
+        self._task: asyncio.Task[None] | None = None
+        self.away: str | None = None  # why nothing is taken over at the moment
+        self.dead_letters = 0
+
+    def start(self) -> None:
+        """Begins with what an earlier run left."""
+        loop = asyncio.get_running_loop()
+        self._outbox.on_written(lambda: loop.call_soon_threadsafe(self._more.set))
+        self._more.set()
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Ends; what has not been taken over waits in the outbox."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def empty(self) -> None:
+        """Returns when nothing waits."""
+        async with self._taken_over:
+            await self._taken_over.wait_for(lambda: self._outbox.waiting == 0)
+
+    async def _run(self) -> None:
+        delay = RETRY_FROM_S
+        while True:
+            await self._more.wait()
+            self._more.clear()
+            try:
+                while entries := await self._outbox.read(self._acknowledged, BATCH):
+                    await self.take_over(entries)
+                    self._acknowledged = entries[-1].seq
+                    await self._outbox.acknowledge(self._acknowledged)
+                    async with self._taken_over:
+                        self._taken_over.notify_all()
+                    if self.away is not None:
+                        log.info("database_back", waiting=self._outbox.waiting)
+                    self.away, delay = None, RETRY_FROM_S
+            except DatabaseAwayError as error:
+                if self.away is None:
+                    log.warning("database_away", reason=str(error))
+                self.away = str(error)
+                await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 - no secret
+                delay = min(2 * delay, RETRY_TO_S)
+                self._more.set()
+
+    async def take_over(self, entries: Sequence[Entry]) -> None:
+        """One transaction for all of them, or, if something in it is refused, with each on its own.
+
+        Raises DatabaseAwayError; then none or all have been taken over.
+        """
+        try:
+            async with self._database.transaction() as connection:
+                new = await self._new(connection, entries)
+                await _apply(connection, [entry.event for entry in new])
+                await self._advance(connection, entries)
+        except asyncpg.PostgresError as error:
+            log.warning("batch_refused", reason=str(error), events=len(entries))
+            async with self._database.transaction() as connection:
+                for entry in await self._new(connection, entries):
+                    await self._one(connection, entry)
+                await self._advance(connection, entries)
+
+    async def _new(self, connection: Connection, entries: Sequence[Entry]) -> list[Entry]:
+        """Those that the database does not have; the row is ours until the transaction ends."""
+        last = await connection.fetchval(PROGRESS, self._outbox.stream_id)
+        return [entry for entry in entries if entry.seq > last]
+
+    async def _advance(self, connection: Connection, entries: Sequence[Entry]) -> None:
+        await connection.execute(ADVANCE, self._outbox.stream_id, entries[-1].seq)
+
+    async def _one(self, connection: Connection, entry: Entry) -> None:
+        """An event by itself: without what the database does not know, else as a dead letter."""
+        try:
+            async with connection.transaction():
+                await _apply(connection, [await self._mended(connection, entry.event)])
+        except asyncpg.PostgresError as error:
+            kind = type(entry.event).__name__
+            log.error("event_refused", kind=kind, reason=str(error))
+            self.dead_letters += 1
+            payload = encode_event(entry.event).decode().replace("\\u0000", "\\ufffd")
+            await connection.execute(
+                DEAD, self._outbox.stream_id, entry.seq, kind, payload, str(error)
+            )
+
+    async def _mended(self, connection: Connection, event: Event) -> Event:
+        """The event with nobody in place of an unknown user; its room is made again if need be."""
+        match event:
+            case RoomChanged(room):
+                owner = await _known_user(connection, room.created_by)
+                return RoomChanged(replace(room, created_by=owner))
+            case Audited(id, record):
+                user = await _known_user(connection, record.user)
+                known = await self._known_room(connection, record.room)
+                return Audited(id, replace(record, user=user, room=known))
+            case Joined(stay) | Left(stay) | Counted(stay):
+                await self._known_room(connection, stay.room)
+                user = await _known_user(connection, stay.user)
+                return type(event)(replace(stay, user=user))
+
+    async def _known_room(self, connection: Connection, room: str | None) -> str | None:
+        if room is None or await connection.fetchval(
+            "SELECT true FROM relay.audio_rooms WHERE id = $1", room
+        ):
+            return room
+        ours = self._room(room)
+        if ours is None:
+            return None
+        owner = await _known_user(connection, ours.created_by)
+        await connection.execute(ROOM, *_room_row(replace(ours, created_by=owner)))
+        return room
+
+
+async def _known_user(connection: Connection, user: str | None) -> str | None:
+    if user is None:
+        return None
+    query = "SELECT id::text FROM relay.users WHERE id = $1"
+    known: str | None = await connection.fetchval(query, user)
+    return known
+
+
+async def _apply(connection: Connection, events: Iterable[Event]) -> None:
+    """What happened, in groups: rooms first, for the rest stands in them."""
+    rooms, stays, audits = [], [], []
+    for event in events:
+        match event:
+            case RoomChanged(room):
+                rooms.append(_room_row(room))
+            case Audited(id, record):
+                audits.append(_audit_row(id, record))
+            case Joined(stay) | Left(stay) | Counted(stay):
+                stays.append(_stay_row(stay))
+    for statement, rows in ((ROOM, rooms), (STAY, stays), (AUDIT, audits)):
+        if rows:
+            await connection.executemany(statement, rows)
+
+
+def _room_row(room: RoomRecord) -> tuple[object, ...]:
+    return (
+        room.id,
+        room.code,
+        room.name,
+        room.password_hash.decode("ascii"),
+        room.created_by,
+        _time(room.created_at),
+        room.state is not RoomState.CLOSED,
+        room.public,
+        room.permanent,
+        room.state.value,
+        _time(room.suspended_until),
+        room.metadata,
+        room.max_listeners,
+        room.version,
+        _time(room.closed_at),
+        room.close_reason,
+    )
+
+
+def _stay_row(stay: ParticipantRecord) -> tuple[object, ...]:
+    return (
+        stay.connection,
+        stay.room,
+        stay.user,
+        stay.participant,
+        stay.nickname,
+        stay.connection,
+        stay.role.value,
+        _time(stay.joined_at),
+        _time(stay.left_at),
+        stay.duration_s,
+        stay.reason,
+        stay.address,
+        stay.frames_sent,
+        stay.frames_dropped,
+        stay.latency_ms,
+    )
+
+
+def _audit_row(id: str, record: AuditRecord) -> tuple[object, ...]:  # noqa: A002 - the column's name
+    return (
+        id,
+        record.event.value,
+        record.user,
+        record.room,
+        record.address,
+        record.details,
+        _time(record.at),
+    )
+
+
+def _time(unix_s: float | None) -> datetime | None:
+    return None if unix_s is None else datetime.fromtimestamp(unix_s, UTC)

@@ -1,0 +1,265 @@
+"""From the outbox into PostgreSQL: everything, once, whatever breaks in between."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from roomserver.protocol.codes import Role, RoomState
+from roomserver.store.database import Connection, Database
+from roomserver.store.drain import Drain
+from roomserver.store.embedded import EmbeddedPostgres
+from roomserver.store.events import Audited, Counted, Event, Joined, Left, RoomChanged
+from roomserver.store.outbox import Outbox
+from roomserver.store.records import (
+    AuditEvent,
+    AuditRecord,
+    LeaveReason,
+    ParticipantRecord,
+    RoomRecord,
+)
+
+TIMEOUT_S = 60.0
+
+
+def new_room(**fields: Any) -> RoomRecord:
+    room = RoomRecord(
+        id=str(uuid4()),
+        code=uuid4().hex[:6].upper(),
+        name="Hall",
+        password_hash=b"$2b$04$hash",
+        created_by=None,
+        created_at=1_700_000_000.25,
+        public=True,
+        metadata={"stage": [1, {"deep": None}]},
+    )
+    return replace(room, **fields)
+
+
+def new_stay(room: RoomRecord, **fields: Any) -> ParticipantRecord:
+    stay = ParticipantRecord(
+        room=room.id,
+        participant=str(uuid4()),
+        connection=str(uuid4()),
+        role=Role.LISTENER,
+        user=None,
+        nickname="Grüße",
+        address="2001:db8::1",
+        joined_at=1_700_000_001.0,
+    )
+    return replace(stay, **fields)
+
+
+def new_audit(**fields: Any) -> Audited:
+    record = AuditRecord(AuditEvent.ROOM_CREATED, 1_700_000_000.0, details={"code": "ABC234"})
+    return Audited(str(uuid4()), replace(record, **fields))
+
+
+@pytest.fixture
+async def outbox(tmp_path: Path) -> AsyncIterator[Outbox]:
+    outbox = Outbox(tmp_path, capacity=10**6)
+    yield outbox
+    await outbox.close()
+
+
+@pytest.fixture
+async def drain(
+    cluster: EmbeddedPostgres, tables: Connection, outbox: Outbox
+) -> AsyncIterator[Drain]:
+    """Not started."""
+    database = Database(cluster.connection)
+    drain = Drain(outbox, database, room=lambda _: None)
+    yield drain
+    await drain.stop()
+    await database.close()
+
+
+async def drained(drain: Drain, outbox: Outbox, *events: Event) -> None:
+    """The events have been taken over."""
+    for event in events:
+        assert outbox.append_soon(event)
+    if drain._task is None:
+        drain.start()
+    async with asyncio.timeout(TIMEOUT_S):
+        await drain.empty()
+
+
+async def test_what_happened_is_there_as_it_was(
+    drain: Drain, outbox: Outbox, tables: Connection
+) -> None:
+    room = new_room(permanent=True, max_listeners=5)
+    stay = new_stay(room)
+    gone = replace(
+        stay,
+        left_at=1_700_000_011.0,
+        duration_s=10.5,
+        reason=LeaveReason.TOO_SLOW,
+        frames_sent=500,
+        frames_dropped=3,
+        latency_ms=41.5,
+    )
+    await drained(
+        drain,
+        outbox,
+        RoomChanged(room),
+        Joined(stay),
+        Counted(replace(stay, frames_sent=100)),
+        Left(gone),
+        new_audit(room=room.id, address="10.0.0.1"),
+    )
+
+    row = await tables.fetchrow("SELECT * FROM relay.audio_rooms")
+    assert row is not None
+    assert (str(row["id"]), row["code"], row["name"]) == (room.id, room.code, "Hall")
+    assert row["password_hash"] == "$2b$04$hash"
+    assert row["created_at"].timestamp() == room.created_at
+    assert (row["public"], row["permanent"], row["max_listeners"]) == (True, True, 5)
+    assert (row["state"], row["active"], row["version"]) == ("waiting", True, 1)
+    metadata = "SELECT metadata = $1::text::jsonb FROM relay.audio_rooms"
+    assert await tables.fetchval(metadata, '{"stage": [1, {"deep": null}]}') is True
+    row = await tables.fetchrow("SELECT * FROM relay.room_participants")
+    assert row is not None
+    assert str(row["participant_id"]) == stay.participant
+    assert (row["nickname"], str(row["ip_address"])) == ("Grüße", "2001:db8::1")
+    assert row["connection_duration"] == 10.5
+    assert (row["leave_reason"], row["frames_sent"], row["frames_dropped"]) == ("too_slow", 500, 3)
+    audit = await tables.fetchrow("SELECT * FROM relay.audit_log")
+    assert audit is not None
+    assert (audit["event_type"], str(audit["room_id"])) == ("room_created", room.id)
+
+
+async def test_the_highest_version_of_a_room_counts(
+    drain: Drain, outbox: Outbox, tables: Connection
+) -> None:
+    room = new_room()
+    closed = replace(room, version=3, state=RoomState.CLOSED, closed_at=1_700_000_100.0)
+    await drained(drain, outbox, RoomChanged(closed))
+    await drained(drain, outbox, RoomChanged(replace(room, version=2, name="late")))
+    row = await tables.fetchrow("SELECT state, name, version FROM relay.audio_rooms")
+    assert row is not None
+    assert tuple(row) == ("closed", "Hall", 3)
+
+
+async def test_a_lost_join_costs_nothing_and_a_late_one_neither(
+    drain: Drain, outbox: Outbox, tables: Connection
+) -> None:
+    room = new_room()
+    stay = new_stay(room)
+    left = replace(stay, left_at=1_700_000_005.0, duration_s=4.0, frames_sent=200)
+    await drained(drain, outbox, RoomChanged(room), Left(left))
+    await drained(drain, outbox, Joined(stay), Counted(replace(stay, frames_sent=900)))
+    rows = await tables.fetch(
+        "SELECT connection_duration, frames_sent FROM relay.room_participants"
+    )
+    assert [tuple(row) for row in rows] == [(4.0, 200)]
+
+
+@pytest.mark.parametrize("step", ["take_over", "acknowledge"])
+async def test_a_crash_before_or_after_the_commit_takes_nothing_twice(
+    drain: Drain, outbox: Outbox, tables: Connection, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """The events are sent again, and what the database has already is known by its number."""
+
+    async def crash(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    for _ in range(3):
+        outbox.append_soon(new_audit())
+    with monkeypatch.context() as patch:
+        patch.setattr(drain if step == "take_over" else outbox, step, crash)
+        drain.start()
+        assert drain._task is not None
+        await asyncio.wait({drain._task}, timeout=TIMEOUT_S)
+        assert outbox.waiting == 3
+    count = "SELECT count(*) FROM relay.audit_log"
+    assert await tables.fetchval(count) == (0 if step == "take_over" else 3)
+    # Would be an error if it were applied a second time: the table no longer knows the first.
+    await tables.execute("DELETE FROM relay.audit_log")
+    again = Drain(outbox, drain._database, room=lambda _: None)
+    await drained(again, outbox, new_audit())
+    await again.stop()
+    assert await tables.fetchval(count) == (4 if step == "take_over" else 1)
+
+
+async def test_numbers_of_a_lost_file_hide_nothing(
+    drain: Drain, outbox: Outbox, tables: Connection, tmp_path: Path
+) -> None:
+    await drained(drain, outbox, *(new_audit() for _ in range(5)))
+    (tmp_path / "new").mkdir()
+    new = Outbox(tmp_path / "new", capacity=100)
+    other = Drain(new, drain._database, room=lambda _: None)
+    await drained(other, new, new_audit())
+    await other.stop()
+    await new.close()
+    assert await tables.fetchval("SELECT count(*) FROM relay.audit_log") == 6
+
+
+async def test_whom_the_database_does_not_know_is_nobody(
+    drain: Drain, outbox: Outbox, tables: Connection
+) -> None:
+    stranger = str(uuid4())
+    room = new_room(created_by=stranger)
+    stay = new_stay(room, user=stranger)
+    await drained(
+        drain, outbox, RoomChanged(room), Joined(stay), new_audit(user=stranger, room=str(uuid4()))
+    )
+    assert await tables.fetchval("SELECT created_by FROM relay.audio_rooms") is None
+    assert await tables.fetchval("SELECT user_id FROM relay.room_participants") is None
+    row = await tables.fetchrow("SELECT user_id, room_id FROM relay.audit_log")
+    assert row is not None
+    assert tuple(row) == (None, None)
+    assert drain.dead_letters == 0
+
+
+async def test_a_room_that_the_database_lost_is_made_again(
+    cluster: EmbeddedPostgres, tables: Connection, outbox: Outbox
+) -> None:
+    room = new_room(name="still here")
+    database = Database(cluster.connection)
+    drain = Drain(outbox, database, room={room.id: room}.get)
+    await drained(drain, outbox, Joined(new_stay(room)))
+    await drain.stop()
+    await database.close()
+    assert await tables.fetchval("SELECT name FROM relay.audio_rooms") == "still here"
+    assert await tables.fetchval("SELECT count(*) FROM relay.room_participants") == 1
+
+
+async def test_what_can_not_be_is_put_aside_and_stops_nothing(
+    drain: Drain, outbox: Outbox, tables: Connection
+) -> None:
+    room = new_room()
+    await drained(
+        drain,
+        outbox,
+        Joined(new_stay(new_room())),  # nobody knows its room
+        RoomChanged(new_room(max_listeners=-1)),
+        new_audit(details={"text": "a\0b"}),
+        Joined(new_stay(room, participant="no uuid")),
+        RoomChanged(room),
+        Joined(new_stay(room)),
+    )
+    rows = await tables.fetch("SELECT kind, error FROM relay.dead_letters ORDER BY seq")
+    assert [row["kind"] for row in rows] == ["Joined", "RoomChanged", "Audited", "Joined"]
+    assert drain.dead_letters == 4
+    assert await tables.fetchval("SELECT count(*) FROM relay.audio_rooms") == 1
+    assert await tables.fetchval("SELECT count(*) FROM relay.room_participants") == 1
+
+
+async def test_a_database_that_was_away_gets_everything_afterwards(
+    cluster: EmbeddedPostgres, drain: Drain, outbox: Outbox, tables: Connection
+) -> None:
+    await drained(drain, outbox, new_audit())
+    assert cluster.pid is not None
+    os.kill(cluster.pid, signal.SIGKILL)
+    await drained(drain, outbox, *(new_audit() for _ in range(2000)))
+    assert drain.away is None
+    async with drain._database.transaction() as connection:
+        assert await connection.fetchval("SELECT count(*) FROM relay.audit_log") == 2001
