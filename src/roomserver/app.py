@@ -10,6 +10,7 @@ import resource
 import signal
 import socket
 import sqlite3
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,10 @@ from roomserver.edge.addresses import ClientAddresses
 from roomserver.edge.api import routes
 from roomserver.edge.failures import FailureLimiter
 from roomserver.edge.handover import websocket
+from roomserver.edge.http import HttpConnection, connection_factory, mind_requests
 from roomserver.edge.problems import problems
 from roomserver.edge.services import SERVICES, Services
-from roomserver.edge.tls import COMFORTABLE_CONNECTIONS, Certificate, TlsBridge
+from roomserver.edge.tls import BACKLOG, COMFORTABLE_CONNECTIONS, Certificate, TlsBridge
 from roomserver.logs import configure_logging
 from roomserver.rooms.connections import Connections
 from roomserver.rooms.media import Media
@@ -38,8 +40,6 @@ from roomserver.rooms.registry import Rooms
 from roomserver.store.accounts import FileAccountStore
 from roomserver.store.memory import MemoryRoomStore
 
-# A connection that sends no whole request for so long is closed.
-IDLE_HTTP_S = 75.0
 # Of the time to shut down in: what requests under way, and what TLS still has to send, may take.
 HTTP_SHARE = 0.2
 TLS_SHARE = 0.2
@@ -114,14 +114,15 @@ class Server:
             )
 
             # HTTP
-            app = web.Application(middlewares=[problems], client_max_size=settings.max_body_bytes)
+            app = web.Application(
+                middlewares=[mind_requests, problems], client_max_size=settings.max_body_bytes
+            )
             app.add_routes(routes)
             app.router.add_get("/ws", websocket)
             runner = web.AppRunner(
                 app,
                 access_log=None,
                 handle_signals=False,
-                keepalive_timeout=IDLE_HTTP_S,
                 shutdown_timeout=settings.shutdown_s * HTTP_SHARE,
             )
             failures = MemoryStorage()
@@ -139,8 +140,15 @@ class Server:
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
             assert runner.server is not None
+            make_connection = connection_factory(
+                runner.server,
+                timeout_s=settings.request_timeout_s,
+                max_head_bytes=settings.max_head_bytes,
+            )
             if certificate is not None:
-                self._bridge = TlsBridge(certificate, runner.server)
+                self._bridge = TlsBridge(
+                    certificate, make_connection, handshake_timeout_s=settings.request_timeout_s
+                )
                 stack.push_async_callback(self._bridge.close, settings.shutdown_s * TLS_SHARE)
 
             # The relay runs
@@ -153,7 +161,7 @@ class Server:
             stack.callback(connections.stop)
 
             # And lets people in
-            await self._listen(runner, stack)
+            await self._listen(make_connection, stack)
             if await account_store.count_accounts() == 0:
                 log.warning(
                     "no_accounts",
@@ -188,7 +196,9 @@ class Server:
     def _tls_peer(self, request: web.Request) -> str | None:
         return self._bridge.peer_of(request) if self._bridge is not None else None
 
-    async def _listen(self, runner: web.AppRunner, stack: AsyncExitStack) -> None:
+    async def _listen(
+        self, make_connection: Callable[[], HttpConnection], stack: AsyncExitStack
+    ) -> None:
         settings = self.settings
         unix = settings.unix_socket
         try:
@@ -206,14 +216,17 @@ class Server:
                     hint="put a proxy in front for more listeners than that",
                 )
             else:
-                site = (
-                    web.UnixSite(runner, unix, backlog=1024)
+                loop = asyncio.get_running_loop()
+                listening = (
+                    loop.create_unix_server(make_connection, str(unix), backlog=BACKLOG)
                     if unix is not None
-                    else web.TCPSite(runner, settings.host, settings.port, backlog=1024)
+                    else loop.create_server(
+                        make_connection, settings.host, settings.port, backlog=BACKLOG
+                    )
                 )
-                await site.start()
-                stack.push_async_callback(site.stop)
-                addresses = runner.addresses
+                server = await listening
+                stack.callback(server.close)
+                addresses = [sock.getsockname() for sock in server.sockets]
             if unix is not None:
                 stack.callback(_unlink, unix, _identity(unix))
                 unix.chmod(int(settings.unix_socket_mode, 8))

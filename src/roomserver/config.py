@@ -142,6 +142,12 @@ class Settings(BaseSettings):
     max_unregistered_per_address: int = _field(
         1024, "Connections of an address that did not register yet.", LIMITS, ge=1, le=1_000_000
     )
+    request_timeout_s: float = _field(
+        10.0, "Time for the head of an HTTP request, and for TLS before it.", LIMITS, ge=0.1, le=600
+    )
+    max_head_bytes: int = _field(
+        16_384, "Longest head of an HTTP request.", LIMITS, ge=1024, le=1 << 20
+    )
     max_body_bytes: int = _field(65_536, "Longest HTTP body.", LIMITS, ge=1024, le=16 << 20)
     login_limit: str = _field("5 per 15 minutes", "Failed logins by account and address.", LIMITS)
     join_limit: str = _field("10 per 5 minutes", "Failed joins by address and room.", LIMITS)

@@ -7,7 +7,6 @@ import sys
 from typing import Literal
 
 import structlog
-from aiohttp.http import HttpProcessingError
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 SECRET_FIELDS = frozenset(
@@ -32,14 +31,6 @@ def hide_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     for name in SECRET_FIELDS & event.keys():
         event[name] = "***"
     return event
-
-
-class BadRequests(logging.Filter):
-    """Keeps what clients send out of the error log: bytes that are no HTTP are their fault."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        return not isinstance(error, HttpProcessingError)
 
 
 def configure_logging(style: Literal["console", "json"], level: str) -> None:
@@ -78,5 +69,4 @@ def configure_logging(style: Literal["console", "json"], level: str) -> None:
     root.setLevel(level.upper())
     # A line per request belongs to the access log of a proxy; ours says what happened to rooms.
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
-    logging.getLogger("aiohttp.server").addFilter(BadRequests())
     logging.captureWarnings(True)

@@ -84,7 +84,7 @@ async def test_files_are_watched_on_after_an_error(
 ) -> None:
     monkeypatch.setattr(tls, "WATCH_INTERVAL_S", 0.01)
     certificate = Certificate(*write_certificate(tmp_path, "first"))
-    bridge = TlsBridge(certificate, asyncio.Protocol)
+    bridge = TlsBridge(certificate, asyncio.Protocol, handshake_timeout_s=10)
     looks = 0
     again = asyncio.Event()
 
@@ -146,7 +146,7 @@ def test_a_client_that_leaves_while_it_is_joined_leaves_no_handler(tmp_path: Pat
             client.sendall(b"GET / HTTP/1.1\r\n")
 
     async def serve() -> None:
-        bridge = TlsBridge(Certificate(chain, key), handler)
+        bridge = TlsBridge(Certificate(chain, key), handler, handshake_timeout_s=10)
         (listening,) = await bridge.start(host="127.0.0.1")
         async with asyncio.timeout(60):
             while made < 20:

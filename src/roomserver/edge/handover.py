@@ -6,6 +6,7 @@ aiohttp keeps nothing of the connection afterwards: no task, no transport, no pr
 
 from __future__ import annotations
 
+import contextlib
 import os
 from urllib.parse import urlsplit
 
@@ -62,8 +63,13 @@ async def websocket(request: web.Request) -> web.StreamResponse:
             headers=request.headers,
         )
     except UpgradeRefused as refused:
+        # Whoever meant a WebSocket may go on with frames, which are no requests.
         raise Problem(
-            refused.status, ProblemCode.UPGRADE_REFUSED, str(refused), headers=refused.headers
+            refused.status,
+            ProblemCode.UPGRADE_REFUSED,
+            str(refused),
+            headers=refused.headers,
+            close=True,
         ) from None
     transport = request.transport
     if transport is None or transport.is_closing():
@@ -75,7 +81,7 @@ async def websocket(request: web.Request) -> web.StreamResponse:
             400,
             ProblemCode.UPGRADE_REFUSED,
             "bytes before the answer to the upgrade",
-            headers={"Connection": "close"},
+            close=True,
         )
     try:
         descriptor = os.dup(transport.get_extra_info("socket").fileno())
@@ -104,6 +110,7 @@ def _check_origin(request: web.Request, allowed: frozenset[str]) -> None:
     origin = request.headers.get("Origin")
     if origin is None or "*" in allowed or origin.lower() in allowed:
         return
-    if urlsplit(origin).netloc.lower() == request.headers.get("Host", "").lower():
-        return
+    with contextlib.suppress(ValueError):  # it is no URL
+        if urlsplit(origin).netloc.lower() == request.headers.get("Host", "").lower():
+            return
     raise Problem(403, ProblemCode.ORIGIN_NOT_ALLOWED, "pages of that origin may not connect")

@@ -29,6 +29,7 @@ class ProblemCode(StrEnum):
 
     BODY_TOO_LARGE = "body_too_large"
     BUSY = "busy"
+    HEAD_TOO_LARGE = "head_too_large"
     INTERNAL = "internal"
     INVALID_CREDENTIALS = "invalid_credentials"
     INVALID_REQUEST = "invalid_request"
@@ -78,12 +79,15 @@ class Problem(Exception):  # noqa: N818 - the name RFC 9457 gives it
         detail: str,
         *,
         headers: Mapping[str, str] | None = None,
+        close: bool = False,
     ) -> None:
+        """With `close` the connection ends behind the answer."""
         super().__init__(detail)
         self.status = status
         self.code = code
         self.detail = detail
         self.headers = dict(headers or {})
+        self.close = close
         self.event = _AUDITED.get(status)
         self.facts: dict[str, Any] = {}
 
@@ -100,13 +104,32 @@ class Problem(Exception):  # noqa: N818 - the name RFC 9457 gives it
 
     def response(self) -> web.Response:
         """The answer."""
-        title = HTTPStatus(self.status).phrase
-        document = ProblemDocument(title, self.status, self.code.value, self.detail)
-        return web.Response(
+        response = web.Response(
             status=self.status,
-            body=msgspec.json.encode(document),
+            body=self._document(),
             content_type=CONTENT_TYPE,
             headers=self.headers,
+        )
+        if self.close:
+            response.force_close()
+        return response
+
+    def encode(self) -> bytes:
+        """The answer as it goes over the wire, for a connection without a request."""
+        body = self._document()
+        lines = [
+            f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}",
+            *(f"{name}: {value}" for name, value in self.headers.items()),
+            f"Content-Type: {CONTENT_TYPE}",
+            f"Content-Length: {len(body)}",
+            "Connection: close",
+        ]
+        return "\r\n".join([*lines, "", ""]).encode() + body
+
+    def _document(self) -> bytes:
+        title = HTTPStatus(self.status).phrase
+        return msgspec.json.encode(
+            ProblemDocument(title, self.status, self.code.value, self.detail)
         )
 
 

@@ -33,7 +33,7 @@ async def read_body(request: web.Request, kind: type[T]) -> T:
             408,
             ProblemCode.REQUEST_TIMEOUT,
             f"the body took longer than {BODY_TIMEOUT_S:g} s",
-            headers={"Connection": "close"},
+            close=True,
         ) from None
     try:
         return msgspec.json.decode(body, type=kind)

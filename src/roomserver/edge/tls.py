@@ -27,7 +27,6 @@ from roomserver.config import ConfigError
 
 # Above this a side stops the other from reading; some 1.3 s of 48 kHz stereo PCM16.
 WRITE_BUFFER = 256 * 1024
-HANDSHAKE_TIMEOUT_S = 10.0
 BACKLOG = 1024
 # A client that does not take the rest within this, once the relay has closed, is cut off.
 CLOSE_TIMEOUT_S = 5.0
@@ -115,10 +114,18 @@ class TlsBridge:
     Args:
         certificate: What it presents.
         make_handler: Makes the protocol that serves a plain connection.
+        handshake_timeout_s: Time in which the TLS handshake must be done.
     """
 
-    def __init__(self, certificate: Certificate, make_handler: HandlerFactory) -> None:
+    def __init__(
+        self,
+        certificate: Certificate,
+        make_handler: HandlerFactory,
+        *,
+        handshake_timeout_s: float,
+    ) -> None:
         self.certificate = certificate
+        self._handshake_timeout_s = handshake_timeout_s
         self._make_handler = make_handler
         self._server: asyncio.Server | None = None
         self._clients: set[_Client] = set()
@@ -136,7 +143,7 @@ class TlsBridge:
                 self._accept,
                 str(unix_socket),
                 ssl=self.certificate.context,
-                ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
+                ssl_handshake_timeout=self._handshake_timeout_s,
                 backlog=BACKLOG,
             )
         else:
@@ -145,7 +152,7 @@ class TlsBridge:
                 host,
                 port,
                 ssl=self.certificate.context,
-                ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
+                ssl_handshake_timeout=self._handshake_timeout_s,
                 backlog=BACKLOG,
             )
         self._server = server

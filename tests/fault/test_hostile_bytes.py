@@ -1,0 +1,514 @@
+"""Hostile clients of a running server: each gets the right answer, and nobody else notices.
+
+Handshakes, WebSocket frames and packets that are malformed, oversized, truncated or slow go through
+the server's real port, many at a time, while a source plays and a listener hears every frame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+import time
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
+from contextlib import AsyncExitStack
+from typing import Any, TypeVar
+
+import aiohttp
+import numpy as np
+import pytest
+
+from support.api_client import Api, RoomKeys, source_wish
+from support.hostile import RATE, Bystanders, Hostile, Reply, rss, upgrade, wait_until_read
+from support.peer import BINARY, CLOSE, HEADER, PING, PONG, TEXT, mask, source_packet
+from support.server import ServerProcess
+
+REQUEST_TIMEOUT_S = 3.0
+REGISTER_TIMEOUT_S = 3.0
+MAX_HEAD = 16_384
+MAX_TEXT = 65_536
+PING_TEXT = b'{"type":"ping","t":1}'
+
+T = TypeVar("T")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    options = {
+        "request-timeout-s": REQUEST_TIMEOUT_S,
+        "register-timeout-s": REGISTER_TIMEOUT_S,
+        # A test that gets no time to read is no slow listener.
+        "max-lag-ms": 30_000,
+        "evict-after-s": 60,
+    }
+    arguments = [f"--{name}={value}" for name, value in options.items()]
+    with ServerProcess.start(tmp_path_factory.mktemp("hostile"), *arguments) as process:
+        process.add_user()
+        yield process
+
+
+@pytest.fixture(scope="module")
+def everyone(server: ServerProcess) -> Iterator[Bystanders]:
+    """The room in which everything is as ever."""
+    room, token = asyncio.run(make_room(server))
+    with Bystanders.in_room(server, room, token) as bystanders:
+        yield bystanders
+
+
+async def make_room(server: ServerProcess) -> tuple[RoomKeys, str]:
+    async with aiohttp.ClientSession() as session:
+        api = Api(server.url, session)
+        room = await api.create_room((await api.login())["accessToken"])
+        return room, await api.join(room.code)
+
+
+@pytest.fixture(autouse=True)
+def nobody_else_notices(everyone: Bystanders) -> Iterator[None]:
+    yield
+    everyone.check()
+
+
+@pytest.fixture
+async def api(server: ServerProcess) -> AsyncIterator[Api]:
+    async with aiohttp.ClientSession() as session:
+        yield Api(server.url, session)
+
+
+@pytest.fixture
+async def listening(api: Api) -> dict[str, Any]:
+    """The registration of a listener."""
+    room = await api.create_room((await api.login())["accessToken"])
+    token = await api.join(room.code)
+    return {"type": "registerListener", "roomId": room.id, "roomToken": token}
+
+
+async def all_of(cases: Mapping[str, Awaitable[T]]) -> dict[str, T]:
+    """Every case at once."""
+    return dict(zip(cases, await asyncio.gather(*cases.values()), strict=True))
+
+
+# ---- handshakes ----
+
+
+def with_line(line: str) -> bytes:
+    """A handshake with another header line."""
+    return upgrade().replace(b"\r\n\r\n", b"\r\n" + line.encode("latin-1") + b"\r\n\r\n")
+
+
+BAD = (400, "invalid_request")
+REFUSED = (400, "upgrade_refused")
+NO_UPGRADE = (426, "upgrade_refused")
+TOO_LONG = (431, "head_too_large")
+HANDSHAKES: dict[str, tuple[bytes, tuple[int, str]]] = {
+    "no upgrade": (upgrade(Upgrade=None), NO_UPGRADE),
+    "another protocol": (upgrade(Upgrade="h2c"), NO_UPGRADE),
+    "no connection": (upgrade(Connection="keep-alive"), REFUSED),
+    "old version": (upgrade(Sec_WebSocket_Version="8"), NO_UPGRADE),
+    "two versions": (upgrade(Sec_WebSocket_Version="13, 13"), NO_UPGRADE),
+    "no version": (upgrade(Sec_WebSocket_Version=None), NO_UPGRADE),
+    "no key": (upgrade(Sec_WebSocket_Key=None), REFUSED),
+    "short key": (upgrade(Sec_WebSocket_Key="c2hvcnQ="), REFUSED),
+    "long key": (upgrade(Sec_WebSocket_Key="A" * 4096 + "=="), REFUSED),
+    "two keys": (with_line("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="), REFUSED),
+    "old draft": (with_line("Sec-WebSocket-Key1: x"), BAD),
+    "no host": (upgrade(Host=None), BAD),
+    "two hosts": (with_line("Host: y"), BAD),
+    "control in an extension": (upgrade(Sec_WebSocket_Extensions="a\x01"), BAD),
+    "HTTP/1.0": (upgrade().replace(b"HTTP/1.1", b"HTTP/1.0"), REFUSED),
+    "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", BAD),
+    "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(300), BAD),
+    "noise": (bytes(range(256)) * 4, BAD),
+    "another method": (upgrade().replace(b"GET", b"BREW"), BAD),
+    "NUL": (upgrade(Host="x\0y"), BAD),
+    "bytes in the path": (upgrade().replace(b"/ws", b"/ws\xff\xfe"), BAD),
+    # Smuggling: what could be two requests to one side of a proxy and one to the other.
+    "a body": (with_line("Content-Length: 5") + b"hello", REFUSED),
+    "a chunked body": (with_line("Transfer-Encoding: chunked") + b"0\r\n\r\n", REFUSED),
+    "length and chunks": (
+        with_line("Content-Length: 4\r\nTransfer-Encoding: chunked")
+        + b"5c\r\nGET /health HTTP/1.1\r\n\r\n0\r\n\r\n",
+        BAD,
+    ),
+    "two lengths": (with_line("Content-Length: 0\r\nContent-Length: 5"), BAD),
+    "a negative length": (with_line("Content-Length: -1"), BAD),
+    "a length with a sign": (with_line("Content-Length: +0"), BAD),
+    "a length of 80 bits": (with_line("Content-Length: 1208925819614629174706176"), BAD),
+    "unknown coding": (with_line("Transfer-Encoding: xchunked"), REFUSED),
+    "space before the colon": (upgrade().replace(b"Host:", b"Host :"), BAD),
+    "a folded line": (upgrade(Host="x\r\n folded"), BAD),
+    "line feeds alone": (upgrade().replace(b"\r\n", b"\n"), BAD),
+    "carriage returns alone": (upgrade(Host="x\rTransfer-Encoding: chunked"), BAD),
+    "another request behind it": (upgrade() + b"GET /health HTTP/1.1\r\n\r\n", REFUSED),
+    "a frame behind it": (upgrade() + mask(TEXT, PING_TEXT), REFUSED),
+    # Length.
+    "a long line": (b"GET /ws?" + b"a" * MAX_HEAD + b" HTTP/1.1\r\nHost: x\r\n\r\n", TOO_LONG),
+    "a long header": (upgrade(X="a" * MAX_HEAD), TOO_LONG),
+    "long headers": (upgrade(**{f"X{i}": "a" * 1000 for i in range(20)}), TOO_LONG),
+    "many headers": (upgrade(**{f"X{i}": "" for i in range(1000)}), BAD),
+    "a long name": (upgrade(**{"X" * 9000: ""}), BAD),
+}
+
+
+async def test_bad_handshakes_are_answered_and_ended(server: ServerProcess) -> None:
+    async def answer(request: bytes) -> Reply:
+        async with Hostile.open(server) as hostile:
+            hostile.send(request)
+            return await hostile.reply()
+
+    answers = await all_of({name: answer(sent) for name, (sent, _) in HANDSHAKES.items()})
+    expected = {name: Reply(*answer, over=True) for name, (_, answer) in HANDSHAKES.items()}
+    assert answers == expected
+
+
+async def test_a_request_that_is_refused_for_what_it_says_may_be_followed_by_another(
+    server: ServerProcess,
+) -> None:
+    for origin in ("https://evil.example", "http://[::1", "http://x:99999999", "null", ""):
+        async with Hostile.open(server) as hostile:
+            hostile.send(upgrade(Origin=origin))
+            assert await hostile.reply() == (403, "origin_not_allowed", False)
+            hostile.send(upgrade())
+            assert await hostile.head() == 101
+
+
+async def test_handshakes_that_are_strange_but_right_are_accepted(server: ServerProcess) -> None:
+    requests = {
+        "extensions": upgrade(Sec_WebSocket_Extensions='x; y="; z", permessage-deflate;;,,; =\xff'),
+        "subprotocols": upgrade(Sec_WebSocket_Protocol="a, b"),
+        "any case": upgrade(Upgrade="WebSocket", Connection="keep-alive, UPGRADE"),
+        "blank lines first": b"\r\n\r\n\r\n" + upgrade(),
+        "as long as may be": (long := upgrade(X="a", Y="b" * 8000, Z="c" * 7000)).replace(
+            b"X: a", b"X: " + b"a" * (MAX_HEAD - len(long) + 1)
+        ),
+        "after another request": b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" + upgrade(),
+    }
+    assert len(requests["as long as may be"]) == MAX_HEAD
+
+    async def status(request: bytes) -> int:
+        async with Hostile.open(server) as hostile:
+            hostile.send(request)
+            if request.startswith(b"GET /health"):
+                assert (await hostile.reply()).status == 200
+            code = await hostile.head()
+            if code == 101:
+                await hostile.text("config")
+                hostile.send(mask(TEXT, PING_TEXT))
+                await hostile.text("pong")
+            return code
+
+    answers = await all_of({name: status(request) for name, request in requests.items()})
+    assert answers == dict.fromkeys(requests, 101)
+
+
+async def test_a_handshake_may_come_in_pieces_cut_anywhere(server: ServerProcess) -> None:
+    async def status(cut: int) -> int:
+        async with Hostile.open(server) as hostile:
+            hostile.send(upgrade()[:cut])
+            await asyncio.sleep(0.05)
+            hostile.send(upgrade()[cut:])
+            return await hostile.head()
+
+    assert set(await asyncio.gather(*map(status, range(1, len(upgrade()))))) == {101}
+
+
+async def test_an_answer_is_whole_though_much_of_the_request_is_not_read(
+    server: ServerProcess,
+) -> None:
+    """A body that nobody asked for is no head that is too long."""
+    request = b"POST /%s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    for path, status in ((b"nowhere", 404), (b"auth/broadcaster", 413)):
+        async with Hostile.open(server) as hostile:
+            hostile.send(request % path + b"Content-Length: 300000\r\n\r\n")
+            for _ in range(300):
+                hostile.send(b"x" * 1000)
+                await asyncio.sleep(0)
+            reply = await hostile.reply()
+            assert (reply.status, reply.over) == (status, True)
+
+
+async def test_whoever_takes_too_long_to_ask_is_cut_off(server: ServerProcess) -> None:
+    request = upgrade()
+
+    async def slow(before: bytes, trickled: bytes, every_s: float) -> tuple[Reply | None, bool]:
+        async with Hostile.open(server) as hostile:
+            begin = time.monotonic()
+            hostile.send(before)
+            if before.startswith(b"GET /health"):
+                assert (await hostile.reply()).status == 200
+            sending = asyncio.create_task(hostile.trickle(trickled, every_s))
+            reply = await hostile.reply() if before or trickled else None
+            if reply is None:
+                assert await hostile.rest() == b"", "who asked nothing is told nothing"
+            sending.cancel()
+            return reply, REQUEST_TIMEOUT_S - 0.1 < time.monotonic() - begin < 25
+
+    cases = {
+        "a byte a second": slow(b"", request, 1.0),
+        "a header that does not end": slow(request[:-4] + b"\r\nX: ", b"a" * 5000, 0.02),
+        "headers that do not end": slow(request[:-2], b"X: y\r\n" * 1000, 0.02),
+        "blank lines": slow(b"", b"\r\n" * 1000, 0.05),
+        "half a request": slow(request[:50], b"", 1),
+        "a second request": slow(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", request, 1.0),
+        "nothing": slow(b"", b"", 1),
+    }
+    answers = await all_of(cases)
+    late = Reply(408, "request_timeout", over=True)
+    assert answers == {name: (None if name == "nothing" else late, True) for name in cases}
+
+
+# ---- WebSocket frames ----
+
+
+def raw(first: int, length: bytes, payload: bytes = b"", *, masked: bool = True) -> bytes:
+    """A frame from its parts, masked with zeros: `length` is the 7 bits and what extends them."""
+    bit = 0x80 if masked else 0
+    return bytes([first, bit | length[0]]) + length[1:] + bytes(4 if masked else 0) + payload
+
+
+def closing(code: int, reason: bytes = b"") -> bytes:
+    return mask(CLOSE, struct.pack(">H", code) + reason)
+
+
+FRAMES: dict[str, tuple[bytes, int]] = {
+    **{f"reserved bit {bit:#x}": (raw(0x81 | bit, b"\0"), 1002) for bit in (0x10, 0x20, 0x40)},
+    **{f"opcode {n:#x}": (raw(0x80 | n, b"\0"), 1002) for n in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)},
+    "unmasked": (raw(0x81, b"\2", b"{}", masked=False), 1002),
+    "unmasked close": (raw(0x88, b"\2", b"\x03\xe8", masked=False), 1002),
+    "2**63 bytes": (raw(0x81, b"\x7f" + struct.pack(">Q", 2**63)), 1002),
+    "2**64-1 bytes": (raw(0x81, b"\x7f" + struct.pack(">Q", 2**64 - 1)), 1002),
+    "2**62 bytes": (raw(0x81, b"\x7f" + struct.pack(">Q", 2**62)), 1009),
+    "one byte too many": (raw(0x81, b"\x7f" + struct.pack(">Q", MAX_TEXT + 1)), 1009),
+    "a length in more bytes than it needs": (raw(0x81, b"\x7e\0\5", b"hello"), 1002),
+    "a length in eight": (raw(0x81, b"\x7f" + struct.pack(">Q", 300)), 1002),
+    "fragmented ping": (mask(PING, b"x", fin=False), 1002),
+    "fragmented close": (mask(CLOSE, b"", fin=False), 1002),
+    "long ping": (mask(PING, b"x" * 126), 1002),
+    "long close": (closing(1000, b"x" * 124), 1002),
+    "continuation of nothing": (mask(0, b"x"), 1002),
+    "message in a message": (mask(TEXT, b"x", fin=False) + mask(TEXT, b"y"), 1002),
+    "bad UTF-8": (mask(TEXT, b"\xc0\xaf"), 1007),
+    "a surrogate": (mask(TEXT, b"\xed\xa0\x80"), 1007),
+    "beyond Unicode": (mask(TEXT, b"\xf4\x90\x80\x80"), 1007),
+    "half a character": (mask(TEXT, b"{}\xe2\x82"), 1007),
+    "bad UTF-8 in pieces": (mask(TEXT, b"\xe2", fin=False) + mask(0, b"\x28\xa1"), 1007),
+    "half a close code": (mask(CLOSE, b"\x03"), 1002),
+    **{f"close {code}": (closing(code), 1002) for code in (0, 999, 1004, 1005, 1006, 1015, 2999)},
+    **{f"close {code}": (closing(code), 1002) for code in (5000, 65535)},
+    "bad UTF-8 in a close": (closing(1000, b"\xff"), 1007),
+    "a close like any": (closing(1000, "auf Wiederhören".encode()), 1000),
+    "a close without code": (mask(CLOSE, b""), 1000),
+    "too much in pieces": (
+        mask(TEXT, b"x", fin=False) + mask(0, b"x" * 1023, fin=False) * 64 + mask(0, b"x" * 64),
+        1009,
+    ),
+    "no message": (mask(TEXT, b"[]"), 4400),
+    "nothing at all": (mask(TEXT, b""), 4400),
+    "a deep one": (mask(TEXT, b"[" * 60_000), 4400),
+    "deep inside": (mask(TEXT, b'{"type":"ping","t":1,"x":' + b"[" * 60_000 + b"}"), 4400),
+}
+ONLY_BEFORE: dict[str, tuple[bytes, int]] = {
+    "binary": (mask(BINARY, source_packet(np.zeros((1, 10), np.int16), 0)), 4400),
+    "2**62 bytes of binary": (raw(0x82, b"\x7f" + struct.pack(">Q", 2**62)), 4400),
+    "a registration that says nothing": (mask(TEXT, b'{"type":"registerListener"}'), 4400),
+}
+ONLY_LISTENER: dict[str, tuple[bytes, int]] = {
+    "binary": (mask(BINARY, source_packet(np.zeros((1, 10), np.int16), 0)), 1003),
+    "2**62 bytes of binary": (raw(0x82, b"\x7f" + struct.pack(">Q", 2**62)), 1003),
+    "the beginning of binary": (mask(BINARY, b"x", fin=False), 1003),
+}
+
+
+@pytest.mark.parametrize("role", ["unregistered", "listener"])
+async def test_bad_frames_are_closed_with_their_code(
+    server: ServerProcess, listening: dict[str, Any], role: str
+) -> None:
+    cases = FRAMES | (ONLY_LISTENER if role == "listener" else ONLY_BEFORE)
+
+    async def code(frames: bytes) -> int:
+        register = listening if role == "listener" else None
+        async with Hostile.upgraded(server, register) as hostile:
+            hostile.send(frames)
+            return await hostile.closed()
+
+    codes = await all_of({name: code(frames) for name, (frames, _) in cases.items()})
+    assert codes == {name: expected for name, (_, expected) in cases.items()}
+
+
+async def test_frames_that_are_strange_but_right_are_understood(
+    server: ServerProcess, listening: dict[str, Any]
+) -> None:
+    longest = PING_TEXT[:-1] + b',"x":"' + b"x" * (MAX_TEXT - len(PING_TEXT) - 8) + b'"}'
+    euro = '{"type":"ping","t":1,"x":"€"}'.encode()
+    cases = {
+        "empty pieces": mask(TEXT, b"", fin=False) + mask(0, b"", fin=False) * 20_000,
+        "a byte each": mask(TEXT, b"", fin=False)
+        + b"".join(mask(0, bytes([byte]), fin=False) for byte in euro),
+        "the longest": mask(TEXT, longest, fin=False),
+        "pings inside": mask(TEXT, PING_TEXT[:5], fin=False)
+        + mask(PING, b"x" * 125) * 5
+        + mask(PONG, b"of nothing")
+        + mask(0, PING_TEXT[5:], fin=False),
+    }
+    assert len(longest) == MAX_TEXT - 1
+    last = {name: PING_TEXT if name == "empty pieces" else b" " for name in cases}
+
+    async def answer(name: str) -> str:
+        async with Hostile.upgraded(server, listening) as hostile:
+            hostile.send(cases[name] + mask(0, last[name]))
+            return str((await hostile.text("pong", "error"))["type"])
+
+    answers = await all_of({name: answer(name) for name in cases})
+    assert answers == dict.fromkeys(cases, "pong")
+
+
+async def test_slow_frames_are_waited_for_by_a_listener_and_not_before(
+    server: ServerProcess, listening: dict[str, Any]
+) -> None:
+    async def registered() -> str:
+        async with Hostile.upgraded(server, listening) as hostile:
+            await hostile.trickle(mask(TEXT, PING_TEXT), 0.15)
+            return str((await hostile.text("pong"))["type"])
+
+    async def unregistered(frame: bytes) -> int:
+        async with Hostile.upgraded(server) as hostile:
+            sending = asyncio.create_task(hostile.trickle(frame, 1.0))
+            code = await hostile.closed()
+            sending.cancel()
+            return code
+
+    pong, *codes = await asyncio.gather(
+        registered(),
+        unregistered(mask(TEXT, PING_TEXT * 10)),
+        unregistered(raw(0x81, b"\x7f" + struct.pack(">Q", MAX_TEXT))),
+        unregistered(b""),
+        unregistered(mask(PING, b"") * 100),
+    )
+    assert pong == "pong"
+    assert codes == [4408] * 4
+
+
+# ---- packets ----
+
+
+def packet(payload: bytes | None = None, **fields: int) -> bytes:
+    """A packet for two channels, ten samples each, with these header fields."""
+    header = {
+        "version": 1, "kind": 1, "encoding": 0, "flags": 0, "first": 0, "channels": 2,
+        "sequence": 0, "samples": 10, "timestamp": 0, "time_us": 0,
+    } | fields  # fmt: skip
+    return HEADER.pack(*header.values()) + (bytes(40) if payload is None else payload)
+
+
+PACKETS: dict[str, tuple[bytes, int]] = {
+    "empty": (b"", 4400),
+    "half a header": (packet()[:31], 4400),
+    "version 0": (packet(version=0), 4400),
+    "version 2": (packet(version=2), 4400),
+    "a frame": (packet(kind=2), 4400),
+    "flags": (packet(flags=1), 4400),
+    "another encoding": (packet(bytes(80), encoding=1), 4400),
+    "a reserved encoding": (packet(encoding=2), 4400),
+    "no channels": (packet(b"", channels=0), 4400),
+    "a channel too many": (packet(bytes(60), channels=3), 4400),
+    "channels beyond the last": (packet(first=1), 4400),
+    "65535 channels": (packet(channels=65535), 4400),
+    "first channel 65535": (packet(first=65535), 4400),
+    "no samples": (packet(b"", samples=0), 4400),
+    "a byte too few": (packet(bytes(39)), 4400),
+    "a byte too many": (packet(bytes(41)), 4400),
+    "less than it says": (packet(samples=RATE), 4400),
+    "more than a second": (packet(samples=RATE + 1), 1009),
+    "2**32-1 samples": (packet(samples=2**32 - 1), 1009),
+    "longer than a second": (bytes(32 + 4 * RATE + 1), 1009),
+}
+GOOD_PACKETS = {
+    "the last timestamp": packet(timestamp=2**64 - 1),
+    "2**63": packet(timestamp=2**63),
+    "a time beyond all": packet(time_us=2**64 - 1),
+    "a whole second": packet(bytes(4 * RATE), samples=RATE),
+    "the last sequence": packet(sequence=2**32 - 1),
+}
+
+
+async def test_bad_packets_are_closed_with_their_code(server: ServerProcess, api: Api) -> None:
+    access = (await api.login())["accessToken"]
+
+    async def answer(sent: bytes) -> int:
+        room = await api.create_room(access)
+        register = {"type": "registerSource", **source_wish(room)}
+        async with Hostile.upgraded(server, register) as hostile:
+            hostile.send(mask(BINARY, sent) + mask(TEXT, PING_TEXT))
+            opcode, payload = await hostile.frame()
+            while opcode == TEXT and json.loads(payload)["type"] != "pong":
+                opcode, payload = await hostile.frame()
+            return int.from_bytes(payload[:2], "big") if opcode == CLOSE else 0
+
+    cases = PACKETS | {name: (sent, 0) for name, sent in GOOD_PACKETS.items()}
+    answers = await all_of({name: answer(sent) for name, (sent, _) in cases.items()})
+    assert answers == {name: expected for name, (_, expected) in cases.items()}
+
+
+# ---- memory ----
+
+
+async def test_200_clients_at_their_limits_cost_no_more_than_these(
+    server: ServerProcess, api: Api, listening: dict[str, Any], everyone: Bystanders
+) -> None:
+    """Each holds what it may, one byte short of a whole message; then again, and again."""
+    listeners, sources, heads = 150, 10, 40
+    text = PING_TEXT[:-1] + b',"x":"' + b"x" * (MAX_TEXT - len(PING_TEXT) - 7) + b'"}'
+    assert len(text) == MAX_TEXT
+    text_frame = mask(TEXT, text)
+    binary_frame = mask(BINARY, packet(bytes(4 * RATE), samples=RATE))
+    head = upgrade(X="a" * 8000, Y="b" * 8000)[:-2]
+    access = (await api.login())["accessToken"]
+    rooms = [await api.create_room(access) for _ in range(sources)]
+    # What they may hold: their messages, a head as bytes, as text and in pieces; and 4 MiB for all
+    # that an allocator keeps for later.
+    held = listeners * len(text) + sources * len(binary_frame) + heads * 4 * len(head)
+    slack = 4 << 20
+
+    async def attack() -> tuple[int, int, int]:
+        """Resident memory before, at the word of headers, and at the limit."""
+        async with AsyncExitStack() as stack:
+            enter = stack.enter_async_context
+            talkers = [await enter(Hostile.upgraded(server, listening)) for _ in range(listeners)]
+            players = [
+                await enter(
+                    Hostile.upgraded(server, {"type": "registerSource", **source_wish(room)})
+                )
+                for room in rooms
+            ]
+            before = rss(server)
+            for client, frame in [(c, text_frame) for c in talkers] + [
+                (c, binary_frame) for c in players
+            ]:
+                client.send(frame[:20])
+            await wait_until_read(server)
+            promised = rss(server)
+            askers = [await enter(Hostile.open(server)) for _ in range(heads)]
+            for asker in askers:
+                asker.send(head)
+            for talker in talkers:
+                talker.send(text_frame[20:-1])
+            for player in players:
+                player.send(binary_frame[20:-1])
+            for client in [*askers, *talkers, *players]:
+                await client.writer.drain()
+            await wait_until_read(server)
+            full = rss(server)
+            for talker in talkers:
+                talker.send(text_frame[-1:])
+            for talker in talkers:
+                await talker.text("pong")
+        everyone.check()
+        return before, promised, full
+
+    rounds = [await attack() for _ in range(3)]
+    for before, promised, full in rounds:
+        assert promised - before < slack, "memory was taken on the word of a header"
+        assert full - before < held + slack
+    after = rss(server)
+    first = rounds[0][2]
+    assert rounds[-1][2] < first + slack, "it grows with every round"
+    assert after < first + slack
