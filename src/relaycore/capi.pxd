@@ -290,6 +290,7 @@ cdef extern from "relaycore/relay.h" namespace "relaycore" nogil:
         Status subscribe(uint64_t, const Subscription&, string_view)
         Status send(uint64_t, string_view, bool, bool)
         Status send_room(uint64_t, string_view)
+        Status report_lag(uint64_t, int64_t)
         Status close_connection(uint64_t, uint16_t, string_view, string_view)
         Status inspect(uint64_t)
         int64_t clock_us()

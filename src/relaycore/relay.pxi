@@ -433,6 +433,26 @@ cdef class Relay:
         cdef bytes data = _utf8(text)
         _check(self.core().send_room(room, data))
 
+    def report_lag(self, connection, lag_ms):
+        """Takes in what a listener's player measures: how far it is behind what it means to be.
+
+        It counts beside the relay's own pings, which somebody between (a proxy, a browser) may
+        answer before the player has read what stands before them. A lag over `max_lag_ms` that the
+        next report confirms makes the relay send this listener nothing for as long as it lags, at
+        most 2 s, so that what stands between can be played out, and then go on at live. No more
+        than two reports a second count and one such pause in ten seconds, so that a report that is
+        wrong harms nobody but its own listener, and little.
+
+        lag_ms: milliseconds. Below 0 is none; over 60,000 is not believed. Raises ValueError when
+            it is no number.
+        """
+        cdef double lag = lag_ms
+        if lag != lag:
+            raise ValueError(f"lag_ms must be a number, not {lag_ms!r}")
+        # Out of these bounds it counts for nothing anyway, and no integer would hold it.
+        lag = min(max(lag, 0.0), 1e9)
+        _check(self.core().report_lag(connection, <int64_t>(lag * 1e6)))
+
     def close_connection(self, connection, code, detail="", *, text=None):
         """Closes a connection: `text`, then a close frame with `code` and `detail` (123 bytes)."""
         cdef bytes reason = _utf8(detail)

@@ -314,6 +314,29 @@ async def test_a_listener_that_takes_nothing_is_reset_and_recorded_as_too_slow(
         transport.abort()
 
 
+async def test_a_player_that_says_it_lags_is_paused_and_goes_on_at_live(
+    api: Api, room: RoomKeys
+) -> None:
+    async with api.source(room) as source, api.listener(room) as listener:
+        playing = asyncio.create_task(source.play(noise(2, 48_000 * 20), rate=48_000))
+
+        async def report() -> None:
+            while True:
+                await listener.say("stats", latencyMs=1100, bufferMs=100)
+                await asyncio.sleep(0.7)
+
+        reporting = asyncio.create_task(report())
+        frames = await listener.frames(1)
+        async with asyncio.timeout(20):
+            while len(frames) < 2 or frames[-1].sequence == frames[-2].sequence + 1:
+                frames += await listener.frames(1)
+        missing = frames[-1].sequence - frames[-2].sequence - 1
+        assert 40 <= missing <= 60, "a second: what the latency is more than the buffer"
+        for task in (playing, reporting):
+            task.cancel()
+            await asyncio.wait({task})
+
+
 async def test_unregistered_connections_of_an_address_are_limited(
     strict: Api, strict_room: RoomKeys
 ) -> None:

@@ -74,6 +74,7 @@ class FakeMedia:
     subscriptions: dict[int, SubscriptionState] = field(default_factory=dict)
     joins: dict[int, dict[str, Any]] = field(default_factory=dict)
     drained: list[int] = field(default_factory=list)
+    lags: list[tuple[int, float]] = field(default_factory=list)  # connection, ms
     _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def attach(self, descriptor: int, response: bytes) -> int:
@@ -133,6 +134,9 @@ class FakeMedia:
     def send_room(self, room: int, text: str) -> None:
         for connection in self.rooms[room]:
             self._keep(connection, text)
+
+    def report_lag(self, connection: int, lag_ms: float) -> None:
+        self.lags.append((connection, lag_ms))
 
     def close_connection(
         self, connection: int, code: int, detail: str = "", *, text: str | None = None

@@ -138,6 +138,24 @@ class Peer:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return cls(client, relay.attach(server, **options))
 
+    @classmethod
+    def connect(cls, address: tuple[str, int], registration: dict[str, Any]) -> Self:
+        """A client of a server (or of a proxy before it) that has sent its registration."""
+        peer = cls(socket.create_connection(address, TIMEOUT_S), 0)
+        peer.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        peer.sock.sendall(
+            b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+            b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+            b"Sec-WebSocket-Version: 13\r\n\r\n"
+        )
+        while b"\r\n\r\n" not in peer.buffer:
+            peer.buffer += peer.sock.recv(65536)
+        head, _, rest = bytes(peer.buffer).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 "), head
+        peer.buffer[:] = rest
+        peer.send_json(**registration)
+        return peer
+
     def close(self) -> None:
         self.sock.close()
 

@@ -430,6 +430,11 @@ Status Relay::send_room(uint64_t room, std::string_view data) noexcept {
   }
 }
 
+Status Relay::report_lag(uint64_t connection, int64_t lag_ns) noexcept {
+  return impl_->call(connection,
+                     [=](RelayThread& t) { t.report_lag(connection, lag_ns); });
+}
+
 Status Relay::close_connection(uint64_t connection, uint16_t code, std::string_view detail,
                                std::string_view text) noexcept {
   try {

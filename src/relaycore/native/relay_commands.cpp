@@ -76,6 +76,9 @@ void RelayThread::bind_listener(uint64_t id, uint64_t room, Ref<RoomCounters> ro
   connection->join_from = from;
   connection->next_ping_ns = now_ns + shared.config.ping_interval_ns;
   connection->last_progress_ns = now_ns;
+  // What it says of a burst is no lag.
+  connection->reported_lag_ns = 0;
+  connection->next_report_ns = now_ns + int64_t{kRetainMs} * 1'000'000;
   counters.listeners.add(1);
   Delivery delivery;
   delivery.layout = view->acquire_layout(LayoutKey(subscription));
@@ -271,7 +274,7 @@ void RelayThread::detach_from_room(Connection& connection) {
     }
     connection.delivery = {};
     connection.ramp_from = nullptr;
-    connection.ping_outstanding = connection.lagging = false;
+    connection.ping_outstanding = connection.lagging = connection.paused = false;
     connection.owes_frame = connection.owes_levels = false;
     view.remove(connection);
     counters.listeners.add(~uint64_t{0});

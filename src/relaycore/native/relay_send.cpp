@@ -21,6 +21,12 @@ constexpr size_t kSlowBytesPerSecond = 256'000 / 8;
 constexpr int kSlowSendBuffer = 16 * 1024;
 constexpr int kFastSendBuffer = 1024 * 1024;  // for one that was slow: the kernel tunes it no more
 
+// Of what players report.
+constexpr int64_t kReportInterval = 500'000'000;
+constexpr int64_t kPauseInterval = 10'000'000'000;
+constexpr int64_t kLongestPause = int64_t{kRetainMs} * 1'000'000;
+constexpr int64_t kLongestLag = 60'000'000'000;  // beyond that its clock is wrong
+
 bool holds_frames(const Connection& connection) noexcept {
   return connection.role == PeerRole::listener && !connection.join_pending;
 }
@@ -47,6 +53,11 @@ double RelayThread::lag_ms(const Connection& connection) const noexcept {
 
 bool RelayThread::over_lag(Connection& connection) noexcept {
   if (connection.lagging) return true;
+  if (connection.paused) {
+    if (now_ns < connection.paused_until_ns) return true;
+    connection.paused = false;
+    go_live(connection);
+  }
   if (!connection.ping_outstanding || connection.read_paused) return false;
   int64_t lag = now_ns - connection.ping_sent_ns - connection.round_trip_ns;
   // A burst may take as long as the audio in it.
@@ -55,26 +66,68 @@ bool RelayThread::over_lag(Connection& connection) noexcept {
   return connection.lagging;
 }
 
+// What stands between us and a player that lags (in a proxy, a browser, or the player itself) can't
+// be taken back; it can be given the time to be played out. So nothing is sent for as long as the
+// player lags. Two reports in a row must say so: one that fell behind for a moment may have thrown
+// away what it missed. A wrong report costs its own listener a pause now and then, and nobody else
+// anything: it evicts nobody, for only a queue that does not shrink does.
+void RelayThread::report_lag(uint64_t id, int64_t lag_ns) noexcept {
+  Connection* connection = find(id);
+  if (!connection || connection->role != PeerRole::listener || connection->join_pending ||
+      connection->closing != Closing::open || now_ns < connection->next_report_ns)
+    return;
+  connection->next_report_ns = now_ns + kReportInterval;
+  int64_t grouped_ns = int64_t{connection->delivery.interval_ms} * 1'000'000;
+  bool lags = lag_ns > shared.config.max_lag_ns + grouped_ns && lag_ns <= kLongestLag;
+  int64_t before = std::exchange(connection->reported_lag_ns, lags ? lag_ns : 0);
+  if (!lags || !before || connection->lagging || now_ns < connection->next_pause_ns) return;
+  connection->paused = true;
+  connection->paused_until_ns = now_ns + std::min({lag_ns, before, kLongestPause});
+  connection->next_pause_ns = connection->paused_until_ns + kPauseInterval;
+  // What it says until it has heard something new is of before.
+  connection->next_report_ns = connection->paused_until_ns + kReportInterval;
+  connection->reported_lag_ns = 0;
+}
+
 // Frames it has missed are given up, whole ones only: what went out half is finished first.
 void RelayThread::go_live(Connection& connection) noexcept {
-  RoomView& view = *connection.view;
-  uint64_t missed = view.blocks.head() - connection.cursor;
-  connection.cursor = view.blocks.head();
+  skip_to(connection, connection.view->blocks.head());
   connection.catching_up = false;
+}
+
+// The socket has room again. Whoever was kept waiting for it longer than a listener may lag goes on at
+// live; but a burst may take as long as the audio in it.
+void RelayThread::unblock(Connection& connection) noexcept {
+  connection.blocked = false;
+  if (holds_frames(connection) && !connection.catching_up) {
+    const RoomView& view = *connection.view;
+    if (view.blocks.head() - connection.cursor > frames_of_max_lag(view)) go_live(connection);
+  }
+  make_ready(connection);
+}
+
+void RelayThread::skip_to(Connection& connection, uint64_t cursor) noexcept {
+  RoomView& view = *connection.view;
+  uint64_t missed = cursor - connection.cursor;
+  connection.cursor = cursor;
   connection.frames_dropped += missed;
   counters.frames_dropped.add(missed);
   view.counters->frames_dropped.add_shared(missed);
 }
 
 // A listener that takes nothing: its kernel queue does not shrink and it says nothing either.
-// Pings that stay unanswered are no reason while it takes what it is sent.
+// Pings that stay unanswered are no reason while it takes what it is sent. What a socket that is not
+// TCP takes, a proxy on this machine takes, which says nothing of the listener behind: of one that
+// lags there, and so is sent nothing, the only sign of life is what it says.
 void RelayThread::check_stalled(Connection& connection) {
-  if (!connection.blocked && !over_lag(connection)) {
+  over_lag(connection);
+  if (!connection.blocked && !connection.lagging) {
     connection.last_progress_ns = now_ns;
     return;
   }
+  bool only_talk_counts = connection.lagging && !connection.is_tcp && !connection.read_paused;
   int unsent = 0;
-  if (ioctl(connection.fd, SIOCOUTQ, &unsent) == 0) {
+  if (!only_talk_counts && ioctl(connection.fd, SIOCOUTQ, &unsent) == 0) {
     if (unsent == 0 || unsent < connection.outq_seen) connection.last_progress_ns = now_ns;
     connection.outq_seen = unsent;
   }
@@ -114,9 +167,23 @@ void RelayThread::tune_socket(Connection& connection, size_t frame_bytes, unsign
 uint64_t RelayThread::frames_per_send(const Delivery& delivery, const RoomView& view) const noexcept {
   if (delivery.interval_ms == 0 || view.blocks.oldest() == view.blocks.head()) return 1;
   int64_t frame_ms = view.blocks[view.blocks.head() - 1]->stream->frame_ms;
-  int64_t most = shared.config.max_lag_ns / 1'000'000 / frame_ms;
-  int64_t asked = (delivery.interval_ms + frame_ms - 1) / frame_ms;
-  return static_cast<uint64_t>(std::max<int64_t>(1, std::min(asked, most)));
+  auto asked = static_cast<uint64_t>((delivery.interval_ms + frame_ms - 1) / frame_ms);
+  return std::min(asked, frames_of_max_lag(view));
+}
+
+// Where one goes on whose turn comes after what it has not had is forgotten: there is more to be sent
+// than time to send it. Not at the end, where nothing is left for this turn, nor for the next one
+// that comes as late.
+uint64_t RelayThread::oldest_worth_sending(const RoomView& view) const noexcept {
+  uint64_t head = view.blocks.head();
+  return head - std::min(frames_of_max_lag(view), head - view.blocks.oldest());
+}
+
+// Of the stream that plays; at least one.
+uint64_t RelayThread::frames_of_max_lag(const RoomView& view) const noexcept {
+  if (view.blocks.oldest() == view.blocks.head()) return 1;
+  int64_t frame_ms = view.blocks[view.blocks.head() - 1]->stream->frame_ms;
+  return static_cast<uint64_t>(std::max<int64_t>(1, shared.config.max_lag_ns / 1'000'000 / frame_ms));
 }
 
 // The next frame the listener is due. Shared ones come from the layout; one that only this listener
@@ -177,8 +244,8 @@ void RelayThread::plan_due(Connection& connection, SendPlan& plan) {
   uint64_t head = 0, flush_before = 0;
   if (has_frames) {
     RoomView& view = *connection.view;
-    if (connection.cursor < view.blocks.oldest()) go_live(connection);
     head = view.blocks.head();
+    if (connection.cursor < view.blocks.oldest()) skip_to(connection, oldest_worth_sending(view));
     flush_before = connection.catching_up ? head : view.flush_before;
   }
   plan.cursor = connection.cursor;
@@ -233,8 +300,9 @@ bool RelayThread::send_due(Connection& connection) {
     destroy(connection, true);
     return false;
   }
-  if (connection.blocked || (connection.closing != Closing::replied && over_lag(connection)))
-    return false;
+  bool is_held = connection.closing != Closing::replied && over_lag(connection);
+  // What went out half is finished all the same: it may be the ping whose pong is awaited.
+  if (connection.blocked || (is_held && !connection.partial)) return false;
   SendPlan& plan = *plan_;
   plan.private_used = 0;
   bool has_frames = holds_frames(connection);
@@ -243,11 +311,13 @@ bool RelayThread::send_due(Connection& connection) {
              connection.partial->size() - connection.partial_offset);
   }
   // Behind a close frame nothing follows.
-  bool may_talk = connection.closing == Closing::open || connection.closing == Closing::queued ||
-                  (connection.closing == Closing::replied && connection.outbox);
+  bool may_talk = !is_held &&
+                  (connection.closing == Closing::open || connection.closing == Closing::queued ||
+                   (connection.closing == Closing::replied && connection.outbox));
   if (may_talk) plan_due(connection, plan);
-  bool pings = connection.role == PeerRole::listener && connection.closing == Closing::open &&
-               now_ns >= connection.next_ping_ns && !connection.ping_outstanding && !plan.full();
+  bool pings = !is_held && connection.role == PeerRole::listener &&
+               connection.closing == Closing::open && now_ns >= connection.next_ping_ns &&
+               !connection.ping_outstanding && !plan.full();
   if (pings) {
     plan.ping[0] = 0x80 | static_cast<uint8_t>(WsOpcode::ping);
     plan.ping[1] = 8;

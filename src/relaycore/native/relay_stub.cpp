@@ -33,6 +33,7 @@ Status Relay::subscribe(uint64_t, const Subscription&, std::string_view) noexcep
 }
 Status Relay::send(uint64_t, std::string_view, bool, bool) noexcept { return Status::unavailable; }
 Status Relay::send_room(uint64_t, std::string_view) noexcept { return Status::unavailable; }
+Status Relay::report_lag(uint64_t, int64_t) noexcept { return Status::unavailable; }
 Status Relay::close_connection(uint64_t, uint16_t, std::string_view, std::string_view) noexcept {
   return Status::unavailable;
 }

@@ -207,10 +207,7 @@ void RelayThread::handle_events(int timeout_ms) {
     auto& connection = *static_cast<Connection*>(events[i].data.ptr);
     uint32_t what = events[i].events;
     if (what & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) connection.read_to_end = true;
-    if (what & EPOLLOUT && connection.blocked) {
-      connection.blocked = false;
-      make_ready(connection);
-    }
+    if (what & EPOLLOUT && connection.blocked) unblock(connection);
     if (what & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
       connection.readable = true;
       receive(connection);

@@ -97,6 +97,8 @@ class RelayThread {
   bool send_due(Connection& connection);
   void go_live(Connection& connection) noexcept;
   bool over_lag(Connection& connection) noexcept;
+  void report_lag(uint64_t connection, int64_t lag_ns) noexcept;
+  void unblock(Connection& connection) noexcept;
   double lag_ms(const Connection& connection) const noexcept;
 
   // Queues a message and, with it, a change of delivery.
@@ -136,6 +138,7 @@ class RelayThread {
   void sweep();
   void check_connection(Connection& connection);
   void check_stalled(Connection& connection);
+  void skip_to(Connection& connection, uint64_t cursor) noexcept;
   void leave_ready(Connection& connection) noexcept;
   void detach_from_room(Connection& connection);
   void finish_stopping();
@@ -154,6 +157,8 @@ class RelayThread {
   void plan_due(Connection& connection, SendPlan& plan);
   bool plan_frame(Connection& connection, SendPlan& plan);
   uint64_t frames_per_send(const Delivery& delivery, const RoomView& view) const noexcept;
+  uint64_t frames_of_max_lag(const RoomView& view) const noexcept;
+  uint64_t oldest_worth_sending(const RoomView& view) const noexcept;
   void plan_levels(RoomView& view, SendPlan& plan);
   void commit(Connection& connection, SendPlan& plan, size_t sent);
 

@@ -219,6 +219,9 @@ class Connections:
                 case client.Stats():
                     self._need(sender, Role.LISTENER)
                     sender.stats = message
+                    if message.latency_ms is not None:
+                        lag_ms = message.latency_ms - (message.buffer_ms or 0)
+                        self._media.report_lag(sender.id, lag_ms)
                 case _:
                     raise Refusal(ErrorCode.NOT_SUPPORTED, "presets are not kept by this server")
         except Refusal as refusal:

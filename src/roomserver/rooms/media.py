@@ -155,6 +155,9 @@ class Media:
     def send_room(self, room: int, text: str) -> None:
         self._relay.send_room(room, text)
 
+    def report_lag(self, connection: int, lag_ms: float) -> None:
+        self._relay.report_lag(connection, lag_ms)
+
     def close_connection(
         self, connection: int, code: int, detail: str = "", *, text: str | None = None
     ) -> None:

@@ -86,6 +86,9 @@ class MediaVerbs(Protocol):
     def send_room(self, room: int, text: str) -> None:
         """A text message to all listeners, in order with the frames."""
 
+    def report_lag(self, connection: int, lag_ms: float) -> None:
+        """How far a listener's player says it is behind what it means to be."""
+
     def close_connection(
         self, connection: int, code: int, detail: str = "", *, text: str | None = None
     ) -> None:

@@ -117,6 +117,23 @@ async def test_a_pong_says_when_the_ping_was_read(plane: ControlPlane) -> None:
     }
 
 
+async def test_a_player_that_says_its_latency_reports_its_lag(plane: ControlPlane) -> None:
+    room = await plane.room()
+    source, listener = plane.add_source(room), plane.add_listener(room)
+    for message in (
+        {"latencyMs": 1250.5, "bufferMs": 200, "jitterMs": 3, "lost": 1},
+        {"latencyMs": 90},
+        {"latencyMs": -86_400_000, "bufferMs": 86_400_000},
+        {"bufferMs": 200},
+        {"latencyMs": 1e300},
+    ):
+        plane.say(listener, {"type": "stats", **message})
+    assert plane.media.lags == [(listener, 1050.5), (listener, 90), (listener, -172_800_000)]
+    assert plane.media.last(listener)["code"] == "invalid_message"
+    assert plane.say(source, {"type": "stats", "latencyMs": 900})["code"] == "not_allowed"
+    assert len(plane.media.lags) == 3
+
+
 async def test_a_full_room_says_so(plane: ControlPlane) -> None:
     room = await plane.room()
     room.record = replace(room.record, max_listeners=1)

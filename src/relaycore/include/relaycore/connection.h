@@ -101,6 +101,7 @@ struct alignas(64) Connection : Counted<"Connection"> {
   bool ping_outstanding : 1 = false;
   bool measures_lag : 1 = false;
   bool lagging : 1 = false;        // nothing is sent until the pong comes
+  bool paused : 1 = false;         // nothing is sent until `paused_until_ns`: its player lags
   bool owes_frame : 1 = false;     // a change was answered: the frame it was for comes next
   bool owes_levels : 1 = false;    // the frame they belong behind has gone, they have not
 
@@ -123,6 +124,11 @@ struct alignas(64) Connection : Counted<"Connection"> {
   // Less often touched from here on.
   uint32_t view_slot = 0;
   int64_t round_trip_ns = 0;  // smallest seen; 0: none yet
+  // What its player says; see RelayThread::report_lag.
+  int64_t reported_lag_ns = 0;  // by its last report; 0: within bounds
+  int64_t next_report_ns = 0;   // those before are not heeded
+  int64_t next_pause_ns = 0;
+  int64_t paused_until_ns = 0;
   uint64_t frames_dropped = 0;
   OutboxEntry* outbox_tail = nullptr;
   uint32_t outbox_bytes = 0;

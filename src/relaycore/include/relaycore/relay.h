@@ -78,6 +78,8 @@ class Relay {
                    std::string_view reply) noexcept;
   Status send(uint64_t connection, std::string_view data, bool is_text, bool stamp) noexcept;
   Status send_room(uint64_t room, std::string_view text) noexcept;
+  // A second measure of a listener's lag: what its player says.
+  Status report_lag(uint64_t connection, int64_t lag_ns) noexcept;
   Status close_connection(uint64_t connection, uint16_t code, std::string_view detail,
                           std::string_view text) noexcept;
   // Answered by one RoomReportEvent of every thread that has listeners of the room.

@@ -1,0 +1,245 @@
+"""Listeners that lag: by their pings, by what their players say, by a socket that is full."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from statistics import fmean, pstdev
+
+import pytest
+
+from relaycore import Relay
+from relaycore.events import CloseReason, ConnectionClosed
+from support.peer import PING, TEXT, Events, Frame, Peer
+from support.relay_room import ALL, Source, bind_listener, bind_source, noise
+
+FRAME_S = 0.02
+
+
+@contextlib.contextmanager
+def on_air(relay: Relay, *, channels: int = 2, seconds: float = 20.0) -> Iterator[int]:
+    """A room whose source plays as long as the block lasts."""
+    room = relay.open_room()
+    source = Source(bind_source(relay, room, channels=channels), noise(channels, seconds))
+    source.start()
+    try:
+        yield room
+    finally:
+        source.stop()
+        Peer.close_all()  # or the relay would wait for their goodbyes
+
+
+def behind_a_proxy(relay: Relay, room: int) -> Peer:
+    """A listener whose server's end is a Unix socket, as a proxy's is."""
+    client, server = socket.socketpair()
+    client.settimeout(10)
+    peer = Peer(client, relay.attach(server))
+    relay.bind_listener(peer.connection, room, ALL)
+    return peer
+
+
+def gaps(frames: Sequence[Frame]) -> list[int]:
+    """How many frames are missing, wherever some are."""
+    missing = [b.sequence - a.sequence - 1 for a, b in pairwise(frames)]
+    return [count for count in missing if count]
+
+
+@contextlib.contextmanager
+def repeated(call: Callable[[], None], every_s: float = 0.05) -> Iterator[None]:
+    """Calls it again and again in a thread, inside the block."""
+    done = threading.Event()
+
+    def run() -> None:
+        while not done.wait(every_s):
+            call()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def hear(peers: Sequence[Peer], seconds: float) -> list[list[Frame]]:
+    """What each of them hears in that time by the room's timeline, read in a thread for each."""
+    heard: list[list[Frame]] = [[] for _ in peers]
+
+    def listen(peer: Peer, frames: list[Frame]) -> None:
+        frames.append(peer.next_frame())
+        while frames[-1].timestamp - frames[0].timestamp < seconds * 48_000:
+            frames.append(peer.next_frame())
+
+    with ThreadPoolExecutor(len(peers)) as pool:
+        list(pool.map(listen, peers, heard))
+    return heard
+
+
+# ---- what players say ----
+
+
+def test_a_player_that_lags_gets_nothing_for_so_long_and_goes_on_at_live() -> None:
+    # Eviction after less than the pause: it must not come of it, even where only talk counts.
+    with Relay(threads=1, max_lag_ms=300, evict_after_s=1.2) as relay, on_air(relay) as room:
+        lagging, far, other = (
+            behind_a_proxy(relay, room),
+            *(bind_listener(relay, room) for _ in range(2)),
+        )
+
+        def report() -> None:
+            relay.report_lag(lagging.connection, 1600)
+            relay.report_lag(far.connection, 59_000)
+
+        with repeated(report):
+            frames, far_frames, all_frames = hear([lagging, far, other], 6.0)
+        assert len(gaps(frames)) == 1, "one pause, however often it is said"
+        assert 1.5 <= gaps(frames)[0] * FRAME_S <= 1.9
+        at = next(i for i, (a, b) in enumerate(pairwise(frames)) if b.sequence != a.sequence + 1)
+        assert frames[at].timestamp - frames[0].timestamp > 1.5 * 48_000, "a burst is no lag"
+        assert frames[at + 1].time_us - frames[at].time_us == pytest.approx(
+            (frames[at + 1].timestamp - frames[at].timestamp) / 0.048, abs=1000
+        )
+        delay = [frame.received_s - frame.time_us / 1e6 for frame in frames]
+        assert delay[at + 1] < min(delay) + 0.3, "it goes on at live"
+        assert len(gaps(far_frames)) == 1
+        assert gaps(far_frames)[0] * FRAME_S <= 2.2, "no longer than what the relay keeps"
+        assert gaps(all_frames) == []
+
+
+def test_no_report_makes_a_pause_but_one_that_may_be_true_and_is_confirmed() -> None:
+    with Relay(threads=1, max_lag_ms=300) as relay, on_air(relay) as room:
+        wrong_clock, negative, endless, flickering, within, source = (
+            bind_listener(relay, room) for _ in range(6)
+        )
+        kinds: list[tuple[Peer, list[float]]] = [
+            (wrong_clock, [61_000.0]),
+            (negative, [-1e300]),
+            (endless, [math.inf]),
+            (within, [300.0]),
+            (flickering, [5000.0, 0.0]),
+        ]
+        turn = 0
+
+        def report() -> None:
+            nonlocal turn
+            turn += 1
+            for peer, values in kinds:
+                relay.report_lag(peer.connection, values[turn % len(values)])
+            for nobody in (0, 77 << 8, 2**63):
+                relay.report_lag(nobody, 5000)
+
+        with repeated(report, 0.8):  # far enough apart for each to count
+            heard = hear([peer for peer, _ in kinds], 5.0)
+        assert [gaps(frames) for frames in heard] == [[]] * len(kinds)
+        with pytest.raises(ValueError, match="lag_ms must be a number"):
+            relay.report_lag(source.connection, math.nan)
+        with pytest.raises(TypeError):
+            relay.report_lag(source.connection, "much")  # type: ignore[arg-type]
+
+
+# ---- what takes nothing ----
+
+
+def until_muted(peer: Peer) -> None:
+    """Reads, without an answer to a ping, until nothing comes any more."""
+    peer.sock.settimeout(0.3)
+    with contextlib.suppress(TimeoutError, EOFError, ConnectionError):
+        while True:
+            peer.read_frame()
+    peer.sock.settimeout(10)
+
+
+def test_behind_a_proxy_only_what_a_listener_says_shows_that_it_is_there() -> None:
+    """What the proxy takes is no sign of the listener; what a TCP peer takes is one of it."""
+    with (
+        Relay(threads=1, max_lag_ms=200, ping_interval_ms=200, evict_after_s=1.0) as relay,
+        on_air(relay) as room,
+    ):
+        events = Events(relay)
+        taking = bind_listener(relay, room)
+        talking, silent = behind_a_proxy(relay, room), behind_a_proxy(relay, room)
+        with repeated(lambda: talking.send(TEXT, b"{}"), 0.2):
+            for peer in (silent, taking, talking):
+                until_muted(peer)
+            closed = events.wait(ConnectionClosed)
+            assert (closed.connection, closed.reason) == (silent.connection, CloseReason.TOO_SLOW)
+            with pytest.raises(AssertionError, match="no ConnectionClosed"):
+                events.wait(ConnectionClosed, timeout=2.5)
+        assert sum(t.evicted for t in relay.counters().threads) == 1
+
+
+def test_a_listener_whose_socket_was_full_for_too_long_goes_on_at_live() -> None:
+    """Also when no ping is on its way that would tell."""
+    with (
+        Relay(threads=1, max_lag_ms=400, ping_interval_ms=60_000) as relay,
+        on_air(relay, channels=16) as room,
+    ):
+        events = Events(relay)
+        listener = behind_a_proxy(relay, room)
+        before = [listener.next_frame() for _ in range(5)]
+        time.sleep(1.2)  # it does not read
+        after = [listener.next_frame() for _ in range(40)]
+        missing = gaps(before + after)
+        assert len(missing) == 1
+        assert missing[0] * FRAME_S > 0.6
+        listener.close()
+        assert events.wait(ConnectionClosed).frames_dropped == missing[0]
+
+
+# ---- too little for all ----
+
+
+def take(peer: Peer, most: int) -> tuple[int, list[Frame]]:
+    """At most so many bytes of what waits in the socket; how many, and the frames complete now."""
+    frames = []
+    try:
+        data = peer.sock.recv(most, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return 0, []
+    peer.buffer += data
+    while len(peer.buffer) >= 4:
+        size = peer.buffer[1]
+        size = 4 + int.from_bytes(peer.buffer[2:4]) if size == 126 else 2 + size
+        if len(peer.buffer) < size:
+            break
+        opcode, payload = peer.read_frame()
+        if opcode == PING:
+            peer.send(10, payload)
+        elif opcode == 2:
+            frames.append(Frame.parse(payload))
+    return len(data), frames
+
+
+def test_listeners_with_too_little_bandwidth_lose_alike() -> None:
+    """Forty behind one link that carries 60 % of what they should get."""
+    count, seconds = 40, 6.0
+    per_second = count * (960 * 2 * 2 + 36) * 50 * 0.6
+    with Relay(threads=1, max_lag_ms=300, ping_interval_ms=300) as relay, on_air(relay) as room:
+        peers = [behind_a_proxy(relay, room) for _ in range(count)]
+        heard: list[list[Frame]] = [[] for _ in peers]
+        begin = time.monotonic()
+        used, turn, idle = 0.0, 0, 0
+        while (passed := time.monotonic() - begin) < seconds:
+            if used > passed * per_second or idle >= count:
+                idle = 0
+                used = max(used, (passed - 0.1) * per_second)  # what is not used now is lost
+                time.sleep(0.002)
+                continue
+            turn = (turn + 1) % count
+            taken, frames = take(peers[turn], 4096)
+            idle = 0 if taken else idle + 1
+            used += taken
+            heard[turn] += frames
+        received = [len(frames) for frames in heard]
+        lost = [sum(gaps(frames)) for frames in heard]
+        assert sum(lost) > 0.15 * count * seconds * 50, "there was too little for all"
+        assert pstdev(received) / fmean(received) < 0.25, received
+        assert min(received) > 0.5 * fmean(received), received
+        assert max(lost) < 2 * fmean(lost), lost
