@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import faulthandler
+import fcntl
 import os
 import resource
 import signal
@@ -202,8 +203,10 @@ class Server:
         settings = self.settings
         unix = settings.unix_socket
         try:
-            if unix is not None and _is_served(unix):
-                raise ConfigError(f"cannot listen on {unix}: another server is listening there")
+            if unix is not None:
+                stack.callback(os.close, _lock(unix))
+                if _is_served(unix):
+                    raise BlockingIOError
             if self._bridge is not None:
                 sockets = await self._bridge.start(
                     host=settings.host, port=settings.port, unix_socket=unix
@@ -230,12 +233,34 @@ class Server:
             if unix is not None:
                 stack.callback(_unlink, unix, _identity(unix))
                 unix.chmod(int(settings.unix_socket_mode, 8))
+        except BlockingIOError:
+            raise ConfigError(
+                f"cannot listen on {unix}: another server is listening there"
+            ) from None
         except OSError as error:
             where = str(unix) if unix is not None else f"{settings.host}:{settings.port}"
             reason = os.strerror(error.errno) if error.errno else str(error)
             raise ConfigError(f"cannot listen on {where}: {reason}") from None
         scheme = "https" if self._bridge is not None else "http"
         self.urls = [_url(scheme, address) for address in addresses]
+
+
+def _lock(path: Path) -> int:
+    """Takes the lock of this Unix socket: a descriptor; closing it, or dying, gives it back.
+
+    Between looking whether a socket is served and taking its place another server could do the
+    same. The lock's file stays: one who removed it would let two have a lock of that name.
+
+    Raises BlockingIOError when another server has it, and OSError.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+    descriptor = os.open(path.with_name(path.name + ".lock"), flags, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _is_served(path: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import gc
 import signal
 import socket
@@ -252,6 +253,27 @@ async def test_one_server_does_not_take_the_unix_socket_of_another(
         assert f"cannot listen on {path}: another server is listening there" in result.stderr
         assert "Traceback" not in result.stderr
         assert path.is_socket()
+
+
+def test_servers_that_start_at_once_do_not_share_a_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "roomserver.sock"
+    lock = tmp_path / "roomserver.sock.lock"
+    with lock.open("w") as starting:
+        fcntl.flock(starting, fcntl.LOCK_EX)  # as a server that has not bound its socket yet
+        result = run("serve", "--unix-socket", str(path), "--data-dir", str(tmp_path / "data"))
+        assert result.returncode == 2
+        assert f"cannot listen on {path}: another server is listening there" in result.stderr
+        assert "Traceback" not in result.stderr
+        assert not path.exists()
+    killed = ServerProcess.start(tmp_path / "data", "--unix-socket", str(path))
+    killed.signal(signal.SIGKILL)
+    assert killed.stop() == -signal.SIGKILL
+    with (
+        ServerProcess.start(tmp_path / "data", "--unix-socket", str(path)),  # the dead gave it back
+        lock.open() as later,
+        pytest.raises(BlockingIOError),
+    ):
+        fcntl.flock(later, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 async def test_a_unix_socket_that_was_left_behind_is_replaced(tmp_path: Path) -> None:
