@@ -182,7 +182,7 @@ Run on {datetime.now(UTC):%Y-%m-%d}: {SUITE.replace("==", " ")} on Python {versi
 `make conformance` runs it again and writes this page. It needs a Python 2.7 with pip
 (`pyenv install 2.7.18`, or `PYTHON27=/path/to/python2.7`), which is why it is no part of
 `make test`. What the suite checks is also checked there, by `tests/native/test_ws_codec.cpp` and
-`tests/integration/relay/test_relay_connections.py`.
+`tests/integration/relay/test_websocket_rules.py`.
 """
 
 
