@@ -16,7 +16,7 @@ NATIVE := setup.py $(shell find src -name '*.pyx' -o -name '*.pxi' -o -name '*.p
 
 say = printf '\n== %s (%s)\n' "$(1)" "$$(date +%T)"
 
-.PHONY: help demo test bench lint types unit wheel sanitize conformance build clean
+.PHONY: help demo test bench lint types unit wheel sanitize conformance fuzz build clean
 
 help: ## show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
@@ -65,6 +65,10 @@ sanitize: $(STAMPS)/dev ## the extension's tests under address and undefined-beh
 conformance: $(STAMPS)/dev $(STAMPS)/native ## the Autobahn WebSocket suite (needs Python 2.7), summary into docs/
 	@$(call say,Autobahn)
 	@$(BIN)/python tests/conformance/autobahn.py
+
+fuzz: $(STAMPS)/test-system $(STAMPS)/dev $(STAMPS)/native ## look longer (FUZZ_SECONDS each) and keep what was found in the corpora
+	@$(call say,fuzzers)
+	@FUZZ_SECONDS=$${FUZZ_SECONDS:-600} FUZZ_KEEP=1 $(BIN)/python -m pytest tests/fuzz $(ARGS)
 
 build: $(STAMPS)/dev $(STAMPS)/native ## environment for development, extension built in place
 

@@ -1,23 +1,18 @@
-"""Whatever the bytes, a handshake is accepted as the standard says or refused in one way only."""
+"""Whatever the bytes, a handshake is accepted as the standard says or refused in one way only.
+
+Made of whole lines, where the coverage-guided fuzzer (`fuzz_handshake.py`) knows nothing but bytes.
+"""
 
 from __future__ import annotations
 
-import base64
-import os
 from collections.abc import Sequence
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from relaycore import Upgrade, UpgradeRefused, accept_key, parse_upgrade
+from support.handshake_oracle import judge
 
-SECONDS = int(os.environ.get("FUZZ_SECONDS", "3"))
-EXAMPLES = 300 * SECONDS  # for each of three tests, at about a thousand a second
-pytestmark = pytest.mark.timeout(2 * SECONDS + 120)
-thorough = settings(
-    max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+thorough = settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 VALID = [
     b"GET /ws?x=1 HTTP/1.1",
@@ -27,36 +22,6 @@ VALID = [
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
     b"Sec-WebSocket-Version: 13",
 ]
-
-
-def check_refusal(refused: UpgradeRefused) -> None:
-    assert 400 <= refused.status <= 431
-    head, _, body = refused.response.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 %d " % refused.status)
-    assert b"Content-Length: %d\r\n" % len(body) in head
-    assert b"\n" not in head.replace(b"\r\n", b"")
-
-
-def judge(request: bytes) -> Upgrade | None:
-    """The upgrade, or None if it was refused; any other exception is the test's failure."""
-    try:
-        upgrade = parse_upgrade(request)
-    except UpgradeRefused as refused:
-        check_refusal(refused)
-        return None
-    # What was accepted, found again without the parser under test.
-    lines = request.removesuffix(b"\r\n\r\n").split(b"\r\n")
-    assert len(lines) + 1 == request.count(b"\r\n")
-    assert lines[0] == b"GET " + upgrade.path.encode() + b" " + lines[0][-8:]
-    keys = [
-        line.partition(b":")[2].strip(b" \t").decode()
-        for line in lines[1:]
-        if line.lower().startswith(b"sec-websocket-key:")
-    ]
-    assert len(keys) == 1
-    assert len(base64.b64decode(keys[0], validate=True)) == 16
-    assert f"Sec-WebSocket-Accept: {accept_key(keys[0])}\r\n".encode() in upgrade.response
-    return upgrade
 
 
 @thorough
