@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import documents, machine, pacing, report, scenarios
+from benchmarks import documents, machine, pacing, report, scenarios, tls
 from benchmarks.child import ChildError
 from benchmarks.load import LoadError
 from benchmarks.subjects import SUBJECTS
@@ -26,6 +26,7 @@ PACING_S = 10.0
 QUICK_PACING_S = 2.0
 # Twice as many ticks as usual, and so much in the buffer that the source's process may wait.
 PACING_WORKLOAD = Workload(listeners=200, frame_ms=10, buffer_ms=500)
+TLS_LIMIT_ROUNDS = 3
 
 app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 console = Console()
@@ -52,7 +53,8 @@ Output = Annotated[Path | None, typer.Option(help="Keep raw results in this file
 def everything(context: typer.Context, quick: Quick = False, json: Json = False) -> None:
     """Runs all scenarios with their defaults, or one with its own options."""
     if context.invoked_subcommand is None:
-        results = [run_cpu(quick=quick), run_memory(quick=quick), run_pacing(quick=quick)]
+        results = [run_cpu(quick=quick), run_memory(quick=quick)]
+        results += [run_pacing(quick=quick), run_tls(quick=quick)]
         keep(results, json, None)
 
 
@@ -114,6 +116,27 @@ def pacing_command(
     workload = workload_of(listeners, channels, sample_rate, encoding, frame_ms)
     workload = replace(workload, buffer_ms=PACING_WORKLOAD.buffer_ms)
     result = run_pacing(workload, conditions, rounds=rounds, seconds=seconds, quick=quick)
+    keep([result], json, output)
+
+
+@app.command(name="tls")
+def tls_command(
+    listeners: Listeners = 200,
+    channels: Channels = 2,
+    sample_rate: SampleRate = 48_000,
+    encoding: Encoding = "pcm_s16le",
+    frame_ms: FrameMs = 20,
+    subjects: Subjects = "floor,plain,tls,nginx",
+    rounds: Rounds = None,
+    seconds: Seconds = 4.0,
+    most: Annotated[int, typer.Option(min=1, max=18_000, help="Where a ramp ends.")] = tls.MOST,
+    quick: Quick = False,
+    json: Json = False,
+    output: Output = None,
+) -> None:
+    """What TLS costs per delivered frame, and how many listeners it leaves room for."""
+    workload = workload_of(listeners, channels, sample_rate, encoding, frame_ms)
+    result = run_tls(workload, subjects, rounds=rounds, seconds=seconds, most=most, quick=quick)
     keep([result], json, output)
 
 
@@ -194,6 +217,32 @@ def run_pacing(
             progress=tell,
         )
     console.print(report.pacing_table(result))
+    return result.as_json()
+
+
+def run_tls(
+    workload: Workload | None = None,
+    subjects: str = "floor,plain,tls,nginx",
+    *,
+    rounds: int | None = None,
+    seconds: float = 4.0,
+    most: int = tls.MOST,
+    quick: bool = False,
+) -> dict[str, Any]:
+    """Runs and prints the scenario; returns what is kept."""
+    with progress("tls") as tell:
+        result = tls.tls(
+            workload or Workload(200),
+            names(subjects, tuple(tls.SUBJECTS)),
+            rounds=rounds or (QUICK_ROUNDS if quick else ROUNDS),
+            limit_rounds=1 if quick else TLS_LIMIT_ROUNDS,
+            seconds=seconds,
+            most=most,
+            growth=tls.QUICK_GROWTH if quick else tls.GROWTH,
+            progress=tell,
+        )
+    for table in report.tls_tables(result):
+        console.print(table)
     return result.as_json()
 
 

@@ -36,6 +36,12 @@ NAMES: Final = {
     "relay": "`relaycore.Relay` in a Python program",
     "server": "the whole `roomserver`",
 }
+TLS_NAMES: Final = {
+    "floor": "a plain C `SSL_write()` loop",
+    "plain": "`roomserver` without TLS",
+    "tls": "`roomserver` with TLS in process",
+    "nginx": "nginx with TLS, `roomserver` behind it",
+}
 
 
 def update(results: Sequence[Path], root: Path = ROOT) -> list[Path]:
@@ -87,6 +93,16 @@ def full(whole: Mapping[str, Any], name: str) -> str:
             parts.append(
                 f"**Pacing.** {title}; {result['rounds']} rounds of {result['seconds']:g} s for "
                 f"each row; ms.\n\n{_pacing(rows)}{_busy(rows)}"
+            )
+        elif result["scenario"] == "tls":
+            parts.append(
+                f"**CPU per delivered frame over TLS.** {title}; medians of {result['rounds']} "
+                f"rounds of {result['seconds']:g} s.\n\n{_tls(rows)}{_busy(rows)}"
+            )
+            parts.append(
+                "**Listener limit over TLS.** The same frames; the greatest number of listeners at "
+                f"which each got every frame due, median of {result['limit_rounds']} ramps.\n\n"
+                f"{_limits(result)}"
             )
         else:
             parts.append(
@@ -167,6 +183,55 @@ def _cpu(rows: Sequence[Mapping[str, Any]]) -> str:
         "others, cores": lambda r: f"{r['others']:.2f}",
     }
     return _markdown(columns, rows)
+
+
+def _tls(rows: Sequence[Mapping[str, Any]]) -> str:
+    def ratio(name: str) -> Callable[[Mapping[str, Any]], str]:
+        def text(row: Mapping[str, Any]) -> str:
+            r = row[name]
+            return f"{r['median']:.2f} ({r['low']:.2f}–{r['high']:.2f})" if r else "–"
+
+        return text
+
+    columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "subject": lambda r: TLS_NAMES.get(r["subject"], r["subject"]),
+        "µs / frame": lambda r: f"{r['us_per_frame']:.1f}",
+        "× plain": ratio("over_plain"),
+        "× floor": ratio("over_floor"),
+        "delivered": lambda r: f"{r['delivered']:.1%}",
+        "p50 / p99 ms": lambda r: f"{r['p50_ms']:.1f} / {r['p99_ms']:.1f}",
+        "load client, cores": lambda r: f"{r['client']:.2f}",
+        "others, cores": lambda r: f"{r['others']:.2f}",
+    }
+    return _markdown(columns, rows)
+
+
+def _limits(result: Mapping[str, Any]) -> str:
+    """The limits, each with what was used at the last step that kept up."""
+
+    def last(row: Mapping[str, Any]) -> Mapping[str, Any]:
+        kept = [s for s in result["steps"] if s["subject"] == row["subject"] and s["kept_up"]]
+        return max(kept, key=lambda s: s["listeners"], default={})
+
+    def cores(name: str) -> Callable[[Mapping[str, Any]], str]:
+        return lambda row: f"{last(row)[name]:.2f}" if last(row) else "–"
+
+    def limit(row: Mapping[str, Any]) -> str:
+        spread = row["limit"]
+        return (
+            f"{'≥ ' if row['open'] else ''}{spread['median']:.0f} "
+            f"({spread['low']:.0f}–{spread['high']:.0f})"
+        )
+
+    columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "subject": lambda r: TLS_NAMES.get(r["subject"], r["subject"]),
+        "listeners": limit,
+        "server there, cores": cores("server"),
+        "load client, cores": cores("client"),
+        "others, cores": cores("others"),
+        "p99 ms": lambda r: f"{last(r)['p99_ms']:.0f}" if last(r) else "–",
+    }
+    return _markdown(columns, result["limits"])
 
 
 def _memory(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -25,12 +25,16 @@ class Target:
         port: On 127.0.0.1.
         registers: Register texts, one for each kind of listener; none: the subject binds them.
         clock_offset_us: The subject's clock less CLOCK_MONOTONIC; None: from its `config`.
+        tls: Whether its listeners speak TLS.
+        more_pids: Processes whose CPU time counts as the subject's too: a proxy's.
     """
 
     pid: int
     port: int
     registers: Sequence[str] = ()
     clock_offset_us: int | None = None
+    tls: bool = False
+    more_pids: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +112,9 @@ class LoadClient:
         in_flight: int = 64,
         kernel_times: bool = False,
     ) -> None:
-        command: list[str | Path] = [natives.build("load_client")]
-        command += ["--port", str(target.port), "--server-pid", str(target.pid)]
+        command: list[str | Path] = [natives.build("load_client", tls=target.tls)]
+        pids = ",".join(map(str, (target.pid, *target.more_pids)))
+        command += ["--port", str(target.port), "--server-pid", pids]
         command += ["--max-seconds", str(max_seconds), "--in-flight", str(in_flight)]
         command += ["--kernel-times", str(int(kernel_times))]
         if target.clock_offset_us is not None:
@@ -126,13 +131,13 @@ class LoadClient:
         """The process's id."""
         return self._child.pid
 
-    def join(self, connections: int) -> Joined:
+    def join(self, connections: int, timeout: float = JOIN_TIMEOUT_S) -> Joined:
         """Grows to this many connections.
 
-        Raises LoadError when one of them fails.
+        Raises LoadError when one of them fails, ChildError when it takes longer.
         """
         self._child.tell(f"join {connections}")
-        said = self._child.expect("joined", JOIN_TIMEOUT_S)
+        said = self._child.expect("joined", timeout)
         joined = Joined(
             said["connections"], said["failed"], Quantiles(**said["join_ms"]), said["errors"]
         )

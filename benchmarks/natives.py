@@ -26,12 +26,14 @@ def compiler() -> str:
     return found
 
 
-def build(name: str) -> Path:
-    """The program made from `native/<name>.cpp` and the headers beside it.
+def build(name: str, *, tls: bool = False) -> Path:
+    """The program made from `native/<name>.cpp` and the headers beside it, speaking TLS if wanted.
 
     Raises RuntimeError with the compiler's words when it does not compile.
     """
-    digest = hashlib.sha256(" ".join((compiler(), *FLAGS)).encode())
+    flags = (*FLAGS, "-DBENCH_TLS") if tls else FLAGS
+    libraries = ("-lssl", "-lcrypto") if tls else ()
+    digest = hashlib.sha256(" ".join((compiler(), *flags)).encode())
     for source in (SOURCES / f"{name}.cpp", *sorted(SOURCES.glob("*.h"))):
         digest.update(source.read_bytes())
     program = CACHE / f"{name}-{digest.hexdigest()[:12]}"
@@ -39,9 +41,10 @@ def build(name: str) -> Path:
         return program
     CACHE.mkdir(parents=True, exist_ok=True)
     fresh = program.with_suffix(f".{os.getpid()}")  # renamed whole: several may build at once
-    command = [compiler(), *FLAGS, str(SOURCES / f"{name}.cpp"), "-o", str(fresh)]
+    command = [compiler(), *flags, str(SOURCES / f"{name}.cpp"), "-o", str(fresh), *libraries]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     if result.returncode != 0:
-        raise RuntimeError(f"{name}.cpp does not compile:\n{result.stderr}")
+        hint = " (it needs OpenSSL's headers: Debian's libssl-dev)" if tls else ""
+        raise RuntimeError(f"{name}.cpp does not compile{hint}:\n{result.stderr}")
     fresh.rename(program)
     return program

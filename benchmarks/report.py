@@ -14,6 +14,7 @@ from benchmarks import machine
 from benchmarks.child import ROOT
 from benchmarks.pacing import Lateness, PacingResult
 from benchmarks.scenarios import CpuResult, MemoryResult
+from benchmarks.tls import TlsResult
 
 RESULTS: Final = ROOT / "benchmarks" / "results"
 
@@ -94,6 +95,45 @@ def pacing_table(result: PacingResult) -> Table:
 def _lateness(late: Lateness) -> str:
     quantiles = (late.p50, late.p999, late.max)
     return "/".join(f"{us / 1000:.2f}" for us in quantiles)
+
+
+def tls_tables(result: TlsResult) -> list[Table]:
+    """What TLS costs, and the listener limits."""
+    workload = result.cost.workload
+    cost = Table(
+        title=f"CPU per delivered frame over TLS: {workload}",
+        caption="medians; ratios paired by round (lowest–highest); client, others: cores used",
+    )
+    columns = ("µs/frame", "× plain", "× floor", "delivered", "p50 ms", "p99 ms")
+    _columns(cost, *columns, "client", "others")
+    for row in result.cost_rows():
+        cost.add_row(
+            row.subject,
+            f"{row.us_per_frame:.2f}",
+            *(
+                f"{r.median:.2f} ({r.low:.2f}–{r.high:.2f})" if r else "–"
+                for r in (row.over_plain, row.over_floor)
+            ),
+            f"{row.delivered:.1%}",
+            f"{row.p50_ms:.1f}",
+            f"{row.p99_ms:.1f}",
+            f"{row.client:.2f}",
+            f"{row.others:.2f}",
+        )
+    if not result.steps:
+        return [cost]
+    limits = Table(
+        title="Listeners that got every frame due",
+        caption="the greatest number of a ramp; ≥: more were not tried",
+    )
+    _columns(limits, "median", "lowest–highest")
+    for limit in result.limit_rows():
+        limits.add_row(
+            limit.subject,
+            f"{'≥ ' if limit.open else ''}{limit.limit.median:.0f}",
+            f"{limit.limit.low:.0f}–{limit.limit.high:.0f}",
+        )
+    return [cost, limits]
 
 
 def _columns(table: Table, *numbers: str, first: str = "subject") -> None:

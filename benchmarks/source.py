@@ -11,6 +11,7 @@ import argparse
 import json
 import select
 import socket
+import ssl
 import struct
 import sys
 import time
@@ -24,12 +25,22 @@ OPEN_TIMEOUT_S = 15.0
 NO_MASK = bytes(4)  # a client's frames carry a mask key, and this one leaves the payload as it is
 
 
+def tls_context() -> ssl.SSLContext:
+    """For connections to this machine: nobody has to prove who he is."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 class Connection:
     """A WebSocket, client side, for a program that mostly sends."""
 
-    def __init__(self, port: int, path: str) -> None:
+    def __init__(self, port: int, path: str, *, tls: bool = False) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=OPEN_TIMEOUT_S)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls:
+            self.socket = tls_context().wrap_socket(self.socket)
         self._received = b""
         self.socket.sendall(
             f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
@@ -63,9 +74,14 @@ class Connection:
 
     def skim(self) -> None:
         """Takes what has come, without waiting, and answers pings."""
-        while self._received or select.select([self.socket], [], [], 0)[0]:
+        while self._received or self._has_more():
             opcode, payload = self._message()
             self._control(opcode, payload)
+
+    def _has_more(self) -> bool:
+        if isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
+            return True
+        return bool(select.select([self.socket], [], [], 0)[0])
 
     def _control(self, opcode: int, payload: bytes) -> None:
         if opcode == 9:
@@ -123,6 +139,7 @@ def start(arguments: Sequence[str]) -> Iterator[float]:
     parser = argparse.ArgumentParser(description="Benchmark source.")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--path", default="/ws")
+    parser.add_argument("--tls", action="store_true", help="Speak TLS.")
     parser.add_argument("--register", default="", help="Register text; none: bound by the subject.")
     parser.add_argument("--channels", type=int, required=True)
     parser.add_argument("--sample-rate", type=int, required=True)
@@ -133,7 +150,7 @@ def start(arguments: Sequence[str]) -> Iterator[float]:
     workload = Workload(
         0, options.channels, options.sample_rate, options.encoding, options.frame_ms
     )
-    connection = Connection(options.port, options.path)
+    connection = Connection(options.port, options.path, tls=options.tls)
     if options.register:
         connection.send(1, options.register.encode())
     while (answer := json.loads(connection.next_text())).get("type") != "sourceRegistered":

@@ -17,6 +17,7 @@ from typing import Any, Final
 from benchmarks import natives
 from benchmarks.child import Child
 from benchmarks.load import Target
+from benchmarks.source import tls_context
 from benchmarks.workload import SOURCE_PATH, Workload
 
 START_TIMEOUT_S = 30.0
@@ -29,19 +30,30 @@ Subject = Callable[[Workload, int], AbstractContextManager[Target]]
 """Starts the subject for a workload, for at most so many seconds; leaving the block ends it."""
 
 
-@contextmanager
-def floor(workload: Workload, max_seconds: int) -> Iterator[Target]:
+def floor(workload: Workload, max_seconds: int) -> AbstractContextManager[Target]:
     """A C loop that sends the same bytes to every connection, and does nothing else."""
+    return send_floor(workload, max_seconds)
+
+
+@contextmanager
+def send_floor(
+    workload: Workload, max_seconds: int, *, certificate: tuple[Path, Path] | None = None
+) -> Iterator[Target]:
+    """The loop, plain, or with TLS when it is given a certificate chain and its key."""
+    tls = certificate is not None
     command: list[str | Path] = [
-        natives.build("send_floor"),
+        natives.build("send_floor", tls=tls),
         *("--listeners", str(workload.listeners)),
         *("--message", str(workload.message_bytes)),
         *("--tick-us", str(workload.frame_ms * 1000)),
         *("--max-seconds", str(max_seconds)),
     ]
+    if certificate is not None:
+        command += ["--certificate", certificate[0], "--key", certificate[1]]
     with Child(command) as child:
         said = child.expect("listening", START_TIMEOUT_S)
-        yield Target(child.pid, said["port"], clock_offset_us=said["clock_offset_us"])
+        offset = said["clock_offset_us"]
+        yield Target(child.pid, said["port"], clock_offset_us=offset, tls=tls)
 
 
 @contextmanager
@@ -76,6 +88,10 @@ class RunningServer:
     source: str
 
 
+Front = Callable[[str], AbstractContextManager[tuple[str, Sequence[int]]]]
+"""Starts what stands in front of a server, given that one's address: its own, and processes."""
+
+
 @contextmanager
 def running_server(
     workload: Workload,
@@ -84,10 +100,12 @@ def running_server(
     module: str = "roomserver",
     options: Sequence[str] = (),
     with_source: bool = True,
+    front: Front | None = None,
 ) -> Iterator[RunningServer]:
     """`python -m MODULE serve` with one relay thread and `options`; it must end cleanly.
 
-    The stream comes from a process of its own, or not at all without `with_source`.
+    The stream comes from a process of its own, or not at all without `with_source`. Source and
+    listeners come through `front`, if there is one.
     """
     clean = {k: v for k, v in os.environ.items() if not k.startswith("ROOMSERVER_") and k != "PORT"}
     with tempfile.TemporaryDirectory(prefix="bench-") as data_dir, ExitStack() as stack:
@@ -110,11 +128,16 @@ def running_server(
             )
         )
         url = child.expect("listening", START_TIMEOUT_S)["urls"][0]
+        pids: Sequence[int] = ()
+        if front is not None:
+            url, pids = stack.enter_context(front(url))
         port = int(url.rsplit(":", 1)[1].rstrip("/"))
+        tls = url.startswith("https:")
         source_text, listener_text = _make_room(url, workload)
         if with_source:
-            stack.enter_context(_source(workload, max_seconds, port, "/ws", source_text))
-        yield RunningServer(child, Target(child.pid, port, registers=[listener_text]), source_text)
+            stack.enter_context(_source(workload, max_seconds, port, "/ws", source_text, tls=tls))
+        target = Target(child.pid, port, registers=[listener_text], tls=tls, more_pids=pids)
+        yield RunningServer(child, target, source_text)
         if code := child.terminate():
             raise RuntimeError(f"the server ended with exit code {code}")
 
@@ -139,9 +162,16 @@ def stream_options(workload: Workload, max_seconds: int) -> list[str | Path]:
 
 @contextmanager
 def _source(
-    workload: Workload, max_seconds: int, port: int, path: str, register: str
+    workload: Workload,
+    max_seconds: int,
+    port: int,
+    path: str,
+    register: str,
+    *,
+    tls: bool = False,
 ) -> Iterator[None]:
     command: list[str | Path] = [sys.executable, "-m", "benchmarks.source"]
+    command += ["--tls"] if tls else []
     command += ["--port", str(port), "--path", path, "--register", register]
     command += stream_options(workload, max_seconds)
     with Child(command) as child:
@@ -182,7 +212,8 @@ def _post(
         json.dumps(body).encode(),
         {"Content-Type": "application/json", **(headers or {})},
     )
-    with urllib.request.urlopen(request, timeout=START_TIMEOUT_S) as answer:
+    context = tls_context() if url.startswith("https:") else None
+    with urllib.request.urlopen(request, timeout=START_TIMEOUT_S, context=context) as answer:
         value = json.load(answer)
     assert isinstance(value, dict)
     return value

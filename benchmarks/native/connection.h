@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "bench.h"
+#include "stream.h"
 
 namespace bench {
 
@@ -26,11 +27,11 @@ class Observer {
 
 class Connection {
  public:
-  enum class State : uint8_t { idle, handshake, open, joined, dead };
+  enum class State : uint8_t { idle, connecting, handshake, open, joined, dead };
 
   State state = State::idle;
   bool has_sequence = false;
-  int fd = -1;
+  Stream stream;
   uint32_t last_sequence = 0;
   uint32_t frames = 0;         // since the interval began
   int64_t started_ns = 0;      // when it connected

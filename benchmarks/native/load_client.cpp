@@ -2,7 +2,9 @@
 // machine with the server, and saying how loaded it is itself. Loopback only, bounded in time.
 //
 //   load_client --port 8080 [--host 127.0.0.1] [--path /ws] [--register FILE] [--in-flight 64]
-//               [--server-pid PID] [--clock-offset-us N] [--kernel-times 0] [--max-seconds 120]
+//               [--server-pid PID,...] [--clock-offset-us N] [--kernel-times 0] [--max-seconds 120]
+//
+// Built with BENCH_TLS it speaks TLS (stream.h), and all else is the same.
 //
 // FILE holds register texts, one a line; connection i sends line i mod lines. Without it the server
 // registers by itself. Commands on standard input, one a line; each is answered by one JSON line:
@@ -27,6 +29,7 @@
 #include <fstream>
 #include <map>
 #include <optional>
+#include <sstream>
 #include <vector>
 
 #include "bench.h"
@@ -75,8 +78,10 @@ class LoadClient final : Observer {
         if (!line.empty()) registers_.push_back(masked(1, line));
       if (registers_.empty()) die("no register text");
     }
-    if (const int64_t pid = arguments.number("--server-pid", 0))
-      server_cpu_ = cpu_clock_of(static_cast<pid_t>(pid));
+    if (Stream::kTls && kernel_times_) die("TLS: the kernel's times are not to be had");
+    std::istringstream pids(arguments.text("--server-pid", ""));
+    for (std::string pid; std::getline(pids, pid, ',');)
+      server_cpus_.push_back(cpu_clock_of(static_cast<pid_t>(std::atoi(pid.c_str()))));
     if (arguments.text("--clock-offset-us", nullptr) != nullptr)
       clock_offset_us_ = arguments.number("--clock-offset-us", 0);
     offset_is_given_ = clock_offset_us_.has_value();
@@ -171,32 +176,29 @@ class LoadClient final : Observer {
   void connect_one() {
     Connection& c = connections_.emplace_back();
     c.started_ns = monotonic_ns();
-    c.fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (c.fd < 0) die("socket");
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) die("socket");
+    c.stream.open(fd);
     const int on = 1;
-    setsockopt(c.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    if (kernel_times_ && setsockopt(c.fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on) != 0)
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if (kernel_times_ && setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on) != 0)
       die("SO_TIMESTAMPNS");
     ++alive_;
-    c.state = Connection::State::handshake;
-    if (connect(c.fd, reinterpret_cast<const sockaddr*>(&address_), sizeof address_) != 0 &&
+    c.state = Connection::State::connecting;
+    if (connect(fd, reinterpret_cast<const sockaddr*>(&address_), sizeof address_) != 0 &&
         errno != EINPROGRESS)
       return on_error(c, std::strerror(errno));
     // The request goes with the first EPOLLOUT; reading is edge-triggered from then on.
     epoll_event event{EPOLLOUT | EPOLLONESHOT, {.ptr = &c}};
-    if (epoll_ctl(epoll_, EPOLL_CTL_ADD, c.fd, &event) != 0) die("epoll_ctl");
+    if (epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) != 0) die("epoll_ctl");
   }
 
   void serve(Connection& c, uint32_t events) {
     if (!c.alive()) return;
-    if (c.state == Connection::State::handshake && (events & EPOLLOUT)) {
-      epoll_event event{EPOLLIN | EPOLLRDHUP | EPOLLET, {.ptr = &c}};
-      if (epoll_ctl(epoll_, EPOLL_CTL_MOD, c.fd, &event) != 0) die("epoll_ctl");
-      return transmit(c, request_);
-    }
-    // A short read has emptied the socket: no need to be told EAGAIN.
-    for (ssize_t n = sizeof scratch_; n == sizeof scratch_ && c.alive();) {
-      n = receive(c.fd);
+    if (c.state == Connection::State::connecting) return connect_on(c, events);
+    // A short read has emptied a plain socket: no need to be told EAGAIN. TLS comes in records.
+    for (ssize_t n = sizeof scratch_; (n == sizeof scratch_ || Stream::kTls) && c.alive();) {
+      n = receive(c);
       if (n > 0) {
         bytes_ += static_cast<uint64_t>(n);
         ++reads_;
@@ -204,16 +206,31 @@ class LoadClient final : Observer {
         if ((events & EPOLLRDHUP) && c.alive()) n = sizeof scratch_;  // read on to the end
       } else if (n == 0) {
         on_error(c, "closed by the server without a close frame");
-      } else if (errno != EAGAIN && errno != EINTR) {
-        on_error(c, std::strerror(errno));
+      } else {
+        if (errno != EAGAIN && errno != EINTR) on_error(c, std::strerror(errno));
+        break;
       }
     }
   }
 
+  // The socket is connected, or the TLS handshake has gone a step further.
+  void connect_on(Connection& c, uint32_t events) {
+    if (events & EPOLLOUT) {
+      epoll_event event{EPOLLIN | EPOLLRDHUP | EPOLLET, {.ptr = &c}};
+      if (epoll_ctl(epoll_, EPOLL_CTL_MOD, c.stream.fd(), &event) != 0) die("epoll_ctl");
+    }
+    if (const int done = c.stream.handshake(); done == 1) {
+      c.state = Connection::State::handshake;
+      transmit(c, request_);
+    } else if (done == 0 || errno != EAGAIN) {
+      on_error(c, done == 0 ? "closed in the TLS handshake" : std::strerror(errno));
+    }
+  }
+
   // recv() into scratch_; with now_ns_, and when the last of the bytes had come.
-  ssize_t receive(int fd) {
+  ssize_t receive(Connection& c) {
     if (!kernel_times_) {
-      const ssize_t n = recv(fd, scratch_, sizeof scratch_, 0);
+      const ssize_t n = c.stream.recv(scratch_, sizeof scratch_);
       now_ns_ = monotonic_ns();
       return n;
     }
@@ -224,7 +241,7 @@ class LoadClient final : Observer {
     message.msg_iovlen = 1;
     message.msg_control = control;
     message.msg_controllen = sizeof control;
-    const ssize_t n = recvmsg(fd, &message, 0);
+    const ssize_t n = recvmsg(c.stream.fd(), &message, 0);
     const int error = errno;  // clock_gettime may change it
     arrived_ns_ = now_ns_ = monotonic_ns();
     errno = error;
@@ -241,13 +258,13 @@ class LoadClient final : Observer {
 
   // What a client says is short: a socket that does not take it at once is broken.
   void transmit(Connection& c, std::string_view bytes) {
-    if (send(c.fd, bytes.data(), bytes.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(bytes.size()))
+    if (c.stream.send(bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size()))
       return on_error(c, "could not send");
     // A socket that answers is taken for interactive: it then acknowledges every second frame, from
     // the softirq that delivers it, which on loopback the sender pays for. Subjects that ping would
     // pay what those that don't leave to us. This ends that mode: whoever reads, acknowledges.
     const int on = 1;
-    setsockopt(c.fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof on);
+    setsockopt(c.stream.fd(), IPPROTO_TCP, TCP_QUICKACK, &on, sizeof on);
   }
 
   void on_open(Connection& c) override {
@@ -305,7 +322,7 @@ class LoadClient final : Observer {
     --alive_;
     ++lost_;
     ++errors_[std::string(what)];
-    close(c.fd);
+    c.stream.close();
   }
 
   // ---- measuring ----
@@ -320,11 +337,11 @@ class LoadClient final : Observer {
     interval_start_ns_ = monotonic_ns();
     interval_end_ns_ = interval_start_ns_ + ms * 1'000'000;
     own_cpu_start_ns_ = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
-    if (server_cpu_) server_cpu_start_ns_ = clock_ns(*server_cpu_);
+    server_cpu_start_ns_ = server_cpu_ns();
   }
 
   void finish_measure() {
-    const int64_t server_ns = server_cpu_ ? clock_ns(*server_cpu_) - server_cpu_start_ns_ : 0;
+    const int64_t server_ns = server_cpu_ns() - server_cpu_start_ns_;
     const int64_t own_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - own_cpu_start_ns_;
     const int64_t wall_ns = monotonic_ns() - interval_start_ns_;
     measuring_ = false;
@@ -345,6 +362,12 @@ class LoadClient final : Observer {
         static_cast<double>(server_ns) / 1e9, static_cast<double>(own_ns) / 1e9,
         static_cast<double>(longest_batch_ns_) / 1e6, delay_.json().c_str(),
         arrival_.json().c_str(), arrival_.ranges_json().c_str(), errors_json().c_str());
+  }
+
+  int64_t server_cpu_ns() const {
+    int64_t sum = 0;
+    for (const clockid_t clock : server_cpus_) sum += clock_ns(clock);
+    return sum;
   }
 
   static unsigned long long ull(uint64_t value) { return value; }
@@ -370,7 +393,7 @@ class LoadClient final : Observer {
   const int epoll_;
   std::string request_;
   std::vector<std::string> registers_;  // masked and ready to be sent
-  std::optional<clockid_t> server_cpu_;
+  std::vector<clockid_t> server_cpus_;  // of all the processes that are the server
   std::optional<int64_t> clock_offset_us_;  // server clock less CLOCK_MONOTONIC
   bool offset_is_given_ = false;
 
@@ -396,6 +419,7 @@ class LoadClient final : Observer {
 int main(int argc, char** argv) {
   const Arguments arguments(argc, argv);
   raise_descriptor_limit();
+  Stream::configure(arguments, false);
   static LoadClient client(arguments);  // static: too large for the stack
   client.run();
   return 0;

@@ -4,17 +4,20 @@
 //
 //   send_floor --listeners 1000 --message 3872 --tick-us 20000 --max-seconds 60
 //
+// Built with BENCH_TLS it sends by SSL_write(), with --certificate and --key (stream.h).
+//
 // It says {"event":"listening",...}, takes exactly N connections with a canned WebSocket handshake
 // (so that the load client is the same for every subject), then sends until standard input ends or
 // the time is up. A connection whose socket is full is closed and counted as refused. It runs under
 // the scheduling that the relay's threads ask for, so that what else runs here meets both alike.
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 
 #include <vector>
 
-#include "bench.h"
+#include "stream.h"
 
 namespace {
 
@@ -28,17 +31,19 @@ struct Options {
 };
 
 // Takes one connection: reads its request, answers, and says that it is registered.
-int take(int listener) {
+bool take(int listener, Stream& stream) {
   const int fd = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
-  if (fd < 0) return -1;
+  if (fd < 0) return false;
+  stream.open(fd);
   const timeval patience{5, 0};
   const int on = 1;
   setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   std::string request;
   char buffer[2048];
-  while (request.find("\r\n\r\n") == std::string::npos && request.size() < 8192) {
-    const ssize_t n = recv(fd, buffer, sizeof buffer, 0);
+  bool usable = stream.handshake() == 1;
+  while (usable && request.find("\r\n\r\n") == std::string::npos && request.size() < 8192) {
+    const ssize_t n = stream.recv(buffer, sizeof buffer);
     if (n <= 0) break;
     request.append(buffer, static_cast<size_t>(n));
   }
@@ -50,11 +55,11 @@ int take(int listener) {
   answer += '\x81';
   answer += static_cast<char>(registered.size());
   answer += registered;
-  if (send(fd, answer.data(), answer.size(), MSG_NOSIGNAL) ==
-      static_cast<ssize_t>(answer.size()))
-    return fd;
-  close(fd);
-  return -1;
+  usable = usable &&
+           stream.send(answer.data(), answer.size()) == static_cast<ssize_t>(answer.size());
+  fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+  if (!usable) stream.close();
+  return usable;
 }
 
 // The WebSocket message that goes out every tick; `header` is where its 32 bytes start.
@@ -112,12 +117,13 @@ int main(int argc, char** argv) {
   say(R"({"event":"listening","port":%u,"clock_offset_us":%lld})", ntohs(address.sin_port),
       static_cast<long long>(clock_offset / 1000));
 
-  std::vector<int> connections;
+  Stream::configure(arguments, true);
+  std::vector<Stream> connections;
   while (connections.size() < options.listeners) {
     pollfd wait[2] = {{listener, POLLIN, 0}, {STDIN_FILENO, POLLIN, 0}};
     const int64_t left_ms = (end - monotonic_ns()) / 1'000'000;
     if (left_ms <= 0 || poll(wait, 2, static_cast<int>(left_ms)) <= 0 || wait[1].revents) return 0;
-    if (const int fd = take(listener); fd >= 0) connections.push_back(fd);
+    if (Stream stream; take(listener, stream)) connections.push_back(stream);
   }
 
   use_realtime_scheduling();
@@ -131,15 +137,13 @@ int main(int argc, char** argv) {
     }
     store_le<uint32_t>(&bytes[header + 8], sequence);
     store_le<int64_t>(&bytes[header + 24], (deadline + clock_offset) / 1000);
-    for (int& fd : connections) {
-      if (fd < 0) continue;
-      if (send(fd, bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL) ==
-          static_cast<ssize_t>(bytes.size())) {
+    for (Stream& stream : connections) {
+      if (stream.fd() < 0) continue;
+      if (stream.send(bytes.data(), bytes.size()) == static_cast<ssize_t>(bytes.size())) {
         ++sent;
       } else {  // a part would have to be kept, which the floor does not do
         ++refused;
-        close(fd);
-        fd = -1;
+        stream.close();
       }
     }
     deadline += options.tick_us * 1000;

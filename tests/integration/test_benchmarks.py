@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import documents, pacing, report, scenarios
+from benchmarks import documents, pacing, report, scenarios, tls
 from benchmarks.child import ROOT
 from benchmarks.workload import Workload
 
@@ -111,3 +111,53 @@ def test_kept_results_replace_those_in_the_documents_and_nothing_else(tmp_path: 
         assert "old" not in text
     assert str(SMALL) in pages[1].read_text()
     assert documents.update([kept], tmp_path) == []
+
+
+def test_tls_is_compared_with_plain_and_with_a_floor_and_has_a_limit() -> None:
+    names = ["floor", "plain", "tls", "nginx"]
+    result = tls.tls(
+        SMALL, names, rounds=1, limit_rounds=1, seconds=0.5, most=30, growth=1.5, progress=quiet
+    )
+    assert [row.subject for row in result.cost_rows()] == names
+    for sample in result.cost.samples:
+        assert sample.joined.connections == LISTENERS
+        assert sample.measured.lost == 0
+        assert sample.measured.frames > 0
+        assert sample.cpu_us_per_frame > 0
+    for row in result.cost_rows():
+        assert row.over_plain is not None
+        assert row.over_floor is not None
+    # Whether so few listeners got everything in half a second depends on what else runs here.
+    assert [row.subject for row in result.limit_rows()] == ["tls", "nginx"]
+    assert all(step.listeners == 30 for step in result.steps)
+    assert all(step.lost == 0 for step in result.steps)
+    assert all(step.frames > 0 and step.server > 0 for step in result.steps)
+
+
+def step(subject: str, listeners: int, *, frames: int, missing: int = 0, lost: int = 0) -> tls.Step:
+    return tls.Step(subject, 0, listeners, frames, 1000, missing, lost, 1.0, 0.1, 0.1, 0.0)
+
+
+def test_the_limit_is_the_last_number_at_which_all_frames_due_came() -> None:
+    steps = [
+        step("tls", 100, frames=998),
+        step("tls", 110, frames=1000, missing=1),  # once, and not when it was tried again
+        step("tls", 110, frames=1000),
+        step("tls", 121, frames=1000, lost=1),
+        step("tls", 121, frames=980),
+        step("nginx", 100, frames=1001),
+    ]
+    result = tls.TlsResult(scenarios.CpuResult(SMALL, 1.0), steps)
+    limits = {row.subject: (row.limit.median, row.open) for row in result.limit_rows()}
+    assert limits == {"tls": (110, False), "nginx": (100, True)}
+
+
+def test_the_document_tells_cost_and_limit_over_tls(tmp_path: Path) -> None:
+    cost = scenarios.cpu(
+        SMALL, ["plain"], rounds=1, seconds=0.5, progress=quiet, known=tls.SUBJECTS
+    )
+    result = tls.TlsResult(cost, [step("tls", 100, frames=998)])
+    kept = report.save([result.as_json()], tmp_path / "result.json")
+    text = documents.full(json.loads(kept.read_text()), kept.name)
+    assert "| `roomserver` without TLS |" in text
+    assert "| `roomserver` with TLS in process | ≥ 100 (100–100) |" in text
