@@ -78,7 +78,8 @@ def full(whole: Mapping[str, Any], name: str) -> str:
     machine, versions = whole["machine"], whole["versions"]
     head = (
         f"Commit `{whole['commit']}`, {whole['when'][:10]}; {machine['cpu']}, {machine['cores']} "
-        f"cores, {machine['memory_gib']} GiB; {machine['system']}; Python {versions['python']}. "
+        f"cores, {machine['memory_gib']} GiB; {machine['system']}; Python {versions['python']}"
+        f"{_nice(machine)}. "
         f"Raw: [`benchmarks/results/{name}`](../benchmarks/results/{name}).\n"
     )
     parts = [head]
@@ -152,6 +153,12 @@ def short(files: Sequence[Mapping[str, Any]]) -> str:
 def rows_of_all_tortures(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Those of a pacing result in which all tortures stand together."""
     return [row for row in result["summary"] if row["condition"] == "all"]
+
+
+def _nice(machine: Mapping[str, Any]) -> str:
+    """A remark when the benchmark ran at another priority than other programs."""
+    nice = machine.get("nice", 0)
+    return f"; run with `nice -n {nice}`" if nice else ""
 
 
 def _busy(rows: Iterable[Mapping[str, Any]]) -> str:

@@ -28,6 +28,7 @@ def describe() -> dict[str, Any]:
             "cpu": _field(PROC / "cpuinfo", "model name") or platform.processor(),
             "cores": os.cpu_count(),
             "memory_gib": round(_kib(PROC / "meminfo", "MemTotal") / 2**20, 1),
+            "nice": os.nice(0),
             "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         },
         "versions": {

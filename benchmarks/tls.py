@@ -29,7 +29,7 @@ from benchmarks.workload import Workload
 
 FIRST: Final = 100
 """Listeners that a ramp begins with."""
-GROWTH: Final = 1.1
+GROWTH: Final = 1.15
 QUICK_GROWTH: Final = 1.5
 MOST: Final = 4000
 """Listeners that a ramp ends with, if nothing else does."""
