@@ -17,9 +17,11 @@
 
 #include "relaycore/live_objects.h"
 #include "relaycore/relay.h"
+#include "stress.h"
 
 namespace relaycore::client {
 
+using stress::require;
 using Clock = std::chrono::steady_clock;
 
 constexpr char kUpgrade[] = "HTTP/1.1 101 Switching Protocols\r\n\r\n";
@@ -27,12 +29,6 @@ constexpr char kAnnounce[] = R"({"type":"streamStarted","timestamp":)";
 constexpr unsigned kChannels = 8;
 constexpr unsigned kRate = 48'000;
 constexpr unsigned kSamplesPerMs = kRate / 1000;
-
-inline void require(bool holds, const char* what) {
-  if (holds) return;
-  std::fprintf(stderr, "failed: %s\n", what);
-  std::abort();
-}
 
 // Waits for what other threads bring about; half a minute is for a machine that is very busy.
 template <class F>

@@ -1,12 +1,7 @@
 // The lock-free ways between two threads, at full speed, for the thread sanitizer.
 //
 // Every part moves a fixed amount and checks all of it; none depends on how threads are scheduled.
-#include <pthread.h>
-#include <sched.h>
-
 #include <atomic>
-#include <cstdio>
-#include <cstdlib>
 #include <random>
 #include <thread>
 #include <vector>
@@ -17,44 +12,19 @@
 #include "jitter_render.cpp"
 #include "pcm_ops.cpp"
 #include "pcm_ops_scalar.cpp"
+#include "stress.h"
 
 using namespace relaycore;
+using namespace relaycore::stress;
 
 namespace {
 
-void require(bool holds, const char* what) {
-  if (holds) return;
-  std::fprintf(stderr, "failed: %s\n", what);
-  std::abort();
-}
-
-// One after another of the CPUs this process may use; -1: wherever the scheduler likes.
-void pin(int nth) {
-#ifdef __linux__
-  if (nth < 0) return;
-  cpu_set_t allowed;
-  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
-  const int count = CPU_COUNT(&allowed);
-  int skip = nth % count;
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (!CPU_ISSET(cpu, &allowed) || skip-- != 0) continue;
-    cpu_set_t one;
-    CPU_ZERO(&one);
-    CPU_SET(cpu, &one);
-    pthread_setaffinity_np(pthread_self(), sizeof one, &one);
-    return;
-  }
-#else
-  (void)nth;
-#endif
-}
-
-void ring_between_threads(uint64_t first_index, int producer_cpu, int consumer_cpu) {
+void ring_between_threads(uint64_t first_index, Placement placement) {
   constexpr uint64_t kTotal = 400'000;
   SpscRing<uint64_t> ring;
   require(ring.init(256, first_index), "ring");
   std::thread producer([&] {
-    pin(producer_cpu);
+    pin(placement.producer);
     std::minstd_rand random(1);
     for (uint64_t next = 0; next < kTotal;) {
       const size_t n = std::min<size_t>({ring.writable(), kTotal - next, 1 + random() % 100});
@@ -66,7 +36,7 @@ void ring_between_threads(uint64_t first_index, int producer_cpu, int consumer_c
     }
   });
   std::thread consumer([&] {
-    pin(consumer_cpu);
+    pin(placement.consumer);
     std::minstd_rand random(2);
     for (uint64_t next = 0; next < kTotal;) {
       const size_t n = std::min<size_t>({ring.readable(), kTotal - next, 1 + random() % 100});
@@ -171,9 +141,7 @@ void one_thread_per_role() {
 
 int main() {
   for (uint64_t first : {uint64_t{0}, (uint64_t{1} << 32) - 1000, ~uint64_t{0} - 1000}) {
-    ring_between_threads(first, -1, -1);
-    ring_between_threads(first, 0, 0);
-    ring_between_threads(first, 0, 1);
+    for (Placement placement : kPlacements) ring_between_threads(first, placement);
   }
   port_between_threads();
   one_thread_per_role();

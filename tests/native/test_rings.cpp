@@ -11,10 +11,15 @@
 #include "pcm_ops.cpp"
 #include "pcm_ops_scalar.cpp"
 #include "relaycore/bit_ring.h"
+#include "relaycore/block.h"
 #include "relaycore/channel_ring.h"
 #include "relaycore/clock.h"
 
 using namespace relaycore;
+
+// Nothing is posted here; the relay's own are in relay_room.cpp.
+void BlockPost::run(RelayThread&) {}
+void BlockPost::dispose() noexcept {}
 
 namespace {
 
@@ -115,6 +120,37 @@ TEST(bits_are_those_of_a_plain_array) {
     ring.reset();
     CHECK_EQ(ring.run(first, kCapacity), kCapacity);
     CHECK(!ring.test(first));
+  }
+}
+
+TEST(blocks_are_held_by_number_for_two_seconds) {
+  auto info = Ref<StreamInfo>::adopt(new StreamInfo);
+  info->frame_ms = 20;
+  auto block_of = [&](uint64_t number) {
+    auto block = Ref<Block>::adopt(Block::create(1, 960, 1));
+    block->stream = info;
+    block->number = number;
+    block->time_us = 1'000'000;
+    return block;
+  };
+  for (uint64_t first : kBeforeWrap) {
+    BlockRing ring;
+    ring.begin_at(first);
+    CHECK_EQ(ring.oldest(), first);
+    for (uint64_t i = 0; i < 1200; ++i) {
+      CHECK_EQ(ring.head(), first + i);
+      ring.append(block_of(first + i));
+      uint64_t held = std::min<uint64_t>(i + 1, kRetainMs / 20);
+      CHECK_EQ(ring.head() - ring.oldest(), held);
+      for (uint64_t n = ring.oldest(); n != ring.head(); ++n) CHECK_EQ(ring[n]->number, n);
+    }
+    CHECK(ring.is_older_than(1000, 2'000'001));
+    CHECK(!ring.is_older_than(1000, 2'000'000));
+    ring.append(block_of(first + 1300));  // what lies between is lost
+    CHECK_EQ(ring.oldest(), first + 1300);
+    CHECK_EQ(ring.head(), first + 1301);
+    ring.clear();
+    CHECK_EQ(ring.oldest(), ring.head());
   }
 }
 

@@ -1,4 +1,4 @@
-"""Rings and jitter buffer between native threads, watched by sanitizers."""
+"""Rings, queues and jitter buffer between native threads, watched by sanitizers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from support.native import build, run
 WATCHED = {"tsan": "thread", "asan+ubsan": "address,undefined"}
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("sanitizer", WATCHED)
-def test_threads_pass_samples_without_a_race(sanitizer: str) -> None:
+@pytest.mark.parametrize("name", ["stress_jitter", "stress_queues"])
+def test_threads_pass_what_they_share_without_a_race(name: str, sanitizer: str) -> None:
     program = build(
-        Path(__file__).with_name("stress_jitter.cpp"),
+        Path(__file__).with_name(f"{name}.cpp"),
         compiler="g++",
         flags=("-O1", "-g", f"-fsanitize={WATCHED[sanitizer]}", "-fno-sanitize-recover=all"),
     )
-    done = run([program], timeout=120)
+    done = run([program], timeout=180)
     assert done.returncode == 0, done.stdout
