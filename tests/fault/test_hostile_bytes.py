@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 import numpy as np
 import pytest
 
 from support.api_client import Api, RoomKeys, source_wish
-from support.hostile import RATE, Bystanders, Hostile, Reply, rss, upgrade, wait_until_read
+from support.certificates import write_certificate
+from support.hostile import RATE, Bystanders, Hostile, Memory, Reply, upgrade, wait_until_read
 from support.peer import BINARY, CLOSE, HEADER, PING, PONG, TEXT, mask, source_packet
 from support.server import ServerProcess
 
@@ -27,6 +31,7 @@ REQUEST_TIMEOUT_S = 3.0
 REGISTER_TIMEOUT_S = 3.0
 MAX_HEAD = 16_384
 MAX_TEXT = 65_536
+MAX_QUEUED = 1 << 20
 PING_TEXT = b'{"type":"ping","t":1}'
 
 T = TypeVar("T")
@@ -75,10 +80,9 @@ async def api(server: ServerProcess) -> AsyncIterator[Api]:
 
 
 @pytest.fixture
-async def listening(api: Api) -> dict[str, Any]:
-    """The registration of a listener."""
-    room = await api.create_room((await api.login())["accessToken"])
-    token = await api.join(room.code)
+def listening(everyone: Bystanders) -> dict[str, Any]:
+    """The registration of one more listener in that room."""
+    room, token = everyone.room, everyone.token
     return {"type": "registerListener", "roomId": room.id, "roomToken": token}
 
 
@@ -387,6 +391,27 @@ async def test_slow_frames_are_waited_for_by_a_listener_and_not_before(
     assert codes == [4408] * 4
 
 
+async def test_whoever_asks_without_end_and_reads_no_answer_is_reset(
+    server: ServerProcess, listening: dict[str, Any]
+) -> None:
+    """Pings of either kind: what waits for a client is bounded."""
+    before = Memory.of(server)
+
+    async def flood(question: bytes) -> None:
+        async with Hostile.upgraded(server, listening) as hostile:
+            hostile.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            async with asyncio.timeout(60):
+                while True:
+                    hostile.send(question * 500)
+                    await hostile.writer.drain()
+
+    questions = [mask(TEXT, PING_TEXT), mask(PING, b"x" * 125)] * 4
+    ends = await asyncio.gather(*map(flood, questions), return_exceptions=True)
+    assert all(isinstance(end, ConnectionError) for end in ends), ends
+    # Answers that wait, and the questions before them: 16 texts and what was read behind those.
+    assert Memory.of(server).since(before) < len(questions) * 2 * MAX_QUEUED + (8 << 20)
+
+
 # ---- packets ----
 
 
@@ -448,6 +473,38 @@ async def test_bad_packets_are_closed_with_their_code(server: ServerProcess, api
     assert answers == {name: expected for name, (_, expected) in cases.items()}
 
 
+# ---- over TLS ----
+
+
+async def test_over_tls_slow_handshakes_and_requests_are_cut_off_too(tmp_path: Path) -> None:
+    """Neither the handshake of TLS nor the request in it is waited for longer."""
+    certificate, key = write_certificate(tmp_path, "slow")
+    options = ("--tls-cert", str(certificate), "--tls-key", str(key), "--request-timeout-s", "1")
+    with ServerProcess.start(tmp_path, *options) as secure:
+        address = urlsplit(secure.url)
+        context = ssl.create_default_context(cafile=str(certificate))
+
+        async def handshake() -> bytes:
+            async with Hostile.open(secure) as hostile:
+                sending = asyncio.create_task(hostile.trickle(b"\x16\x03\x01\x02" * 10, 1.0))
+                rest = await hostile.rest()
+                sending.cancel()
+                return rest
+
+        async def request() -> Reply:
+            streams = await asyncio.open_connection(address.hostname, address.port, ssl=context)
+            hostile = Hostile(*streams)
+            sending = asyncio.create_task(hostile.trickle(upgrade(), 0.5))
+            reply = await hostile.reply()
+            sending.cancel()
+            streams[1].transport.abort()
+            return reply
+
+        rest, reply = await asyncio.gather(handshake(), request())
+        assert rest == b""
+        assert reply == Reply(408, "request_timeout", over=True)
+
+
 # ---- memory ----
 
 
@@ -468,8 +525,8 @@ async def test_200_clients_at_their_limits_cost_no_more_than_these(
     held = listeners * len(text) + sources * len(binary_frame) + heads * 4 * len(head)
     slack = 4 << 20
 
-    async def attack() -> tuple[int, int, int]:
-        """Resident memory before, at the word of headers, and at the limit."""
+    async def attack() -> tuple[Memory, Memory, Memory]:
+        """Memory before, at the word of headers, and at the limit."""
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
             talkers = [await enter(Hostile.upgraded(server, listening)) for _ in range(listeners)]
@@ -479,13 +536,13 @@ async def test_200_clients_at_their_limits_cost_no_more_than_these(
                 )
                 for room in rooms
             ]
-            before = rss(server)
+            before = Memory.of(server)
             for client, frame in [(c, text_frame) for c in talkers] + [
                 (c, binary_frame) for c in players
             ]:
                 client.send(frame[:20])
             await wait_until_read(server)
-            promised = rss(server)
+            promised = Memory.of(server)
             askers = [await enter(Hostile.open(server)) for _ in range(heads)]
             for asker in askers:
                 asker.send(head)
@@ -496,7 +553,7 @@ async def test_200_clients_at_their_limits_cost_no_more_than_these(
             for client in [*askers, *talkers, *players]:
                 await client.writer.drain()
             await wait_until_read(server)
-            full = rss(server)
+            full = Memory.of(server)
             for talker in talkers:
                 talker.send(text_frame[-1:])
             for talker in talkers:
@@ -505,10 +562,12 @@ async def test_200_clients_at_their_limits_cost_no_more_than_these(
         return before, promised, full
 
     rounds = [await attack() for _ in range(3)]
+    print(
+        [(before, promised.since(before), full.since(before)) for before, promised, full in rounds]
+    )
     for before, promised, full in rounds:
-        assert promised - before < slack, "memory was taken on the word of a header"
-        assert full - before < held + slack
-    after = rss(server)
-    first = rounds[0][2]
-    assert rounds[-1][2] < first + slack, "it grows with every round"
-    assert after < first + slack
+        assert promised.since(before) < slack, "memory was taken on the word of a header"
+        assert full.since(before) < held + slack
+    first = rounds[0][-1]
+    assert rounds[-1][-1].since(first) < slack, "it grows with every round"
+    assert Memory.of(server).since(first) < slack

@@ -181,6 +181,8 @@ def websocket_peer(server: ServerProcess, registration: dict[str, Any]) -> Peer:
 class Bystanders:
     """A source that plays, and a listener that hears each frame, in threads of their own."""
 
+    room: RoomKeys
+    token: str  # a listener's
     source: Peer
     listener: Peer
     frames: int = 0
@@ -199,7 +201,7 @@ class Bystanders:
         listener = websocket_peer(server, register)
         wish = source_wish(room, bufferMs=1000)
         source = websocket_peer(server, {"type": "registerSource", **wish})
-        bystanders = cls(source, listener)
+        bystanders = cls(room, token, source, listener)
         threads = [
             threading.Thread(target=run, daemon=True)
             for run in (bystanders._play, bystanders._hear, bystanders._answer_pings)
@@ -279,9 +281,22 @@ class Bystanders:
 LOOP = noise(2, RATE, seed=7)  # played over and over
 
 
-def rss(server: ServerProcess) -> int:
-    """Resident memory of the server, in bytes."""
-    return int(Path(f"/proc/{server.pid}/statm").read_text().split()[1]) * 4096
+class Memory(NamedTuple):
+    """Of the server, in bytes."""
+
+    resident: int
+    data: int  # what it has asked for, touched or not
+
+    @classmethod
+    def of(cls, server: ServerProcess) -> Self:
+        """As of now."""
+        status = Path(f"/proc/{server.pid}/status").read_text()
+        sizes = dict(line.split(":", 1) for line in status.splitlines())
+        return cls(*(int(sizes[name].split()[0]) << 10 for name in ("VmRSS", "VmData")))
+
+    def since(self, before: Memory) -> int:
+        """By how much either grew."""
+        return max(self.resident - before.resident, self.data - before.data)
 
 
 def unread(server: ServerProcess) -> int:
@@ -297,9 +312,9 @@ def unread(server: ServerProcess) -> int:
 
 
 async def wait_until_read(server: ServerProcess) -> None:
-    """Until the server has read all that was sent to it."""
+    """Until the server has read what was sent to it, but for some packets of a source."""
     async with asyncio.timeout(TIMEOUT_S):
         while True:
-            if not unread(server):
+            if unread(server) < 20_000:
                 return
             await asyncio.sleep(0.003)
