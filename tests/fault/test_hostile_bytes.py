@@ -99,6 +99,12 @@ def with_line(line: str) -> bytes:
     return upgrade().replace(b"\r\n\r\n", b"\r\n" + line.encode("latin-1") + b"\r\n\r\n")
 
 
+def of_length(length: int) -> bytes:
+    """A handshake of so many bytes."""
+    shorter = upgrade(X="", Y="b" * 8000, Z="c" * 7000)
+    return shorter.replace(b"X: ", b"X: " + b"a" * (length - len(shorter)))
+
+
 BAD = (400, "invalid_request")
 REFUSED = (400, "upgrade_refused")
 NO_UPGRADE = (426, "upgrade_refused")
@@ -145,6 +151,7 @@ HANDSHAKES: dict[str, tuple[bytes, tuple[int, str]]] = {
     "another request behind it": (upgrade() + b"GET /health HTTP/1.1\r\n\r\n", REFUSED),
     "a frame behind it": (upgrade() + mask(TEXT, PING_TEXT), REFUSED),
     # Length.
+    "a byte too long": (of_length(MAX_HEAD + 1), TOO_LONG),
     "a long line": (b"GET /ws?" + b"a" * MAX_HEAD + b" HTTP/1.1\r\nHost: x\r\n\r\n", TOO_LONG),
     "a long header": (upgrade(X="a" * MAX_HEAD), TOO_LONG),
     "long headers": (upgrade(**{f"X{i}": "a" * 1000 for i in range(20)}), TOO_LONG),
@@ -173,6 +180,11 @@ async def test_a_request_that_is_refused_for_what_it_says_may_be_followed_by_ano
             assert await hostile.reply() == (403, "origin_not_allowed", False)
             hostile.send(upgrade())
             assert await hostile.head() == 101
+        async with Hostile.open(server) as hostile:
+            hostile.send(upgrade(Origin=origin))
+            assert (await hostile.reply()).status == 403
+            hostile.send(of_length(MAX_HEAD + 1))
+            assert await hostile.reply() == (*TOO_LONG, True)
 
 
 async def test_handshakes_that_are_strange_but_right_are_accepted(server: ServerProcess) -> None:
@@ -181,12 +193,9 @@ async def test_handshakes_that_are_strange_but_right_are_accepted(server: Server
         "subprotocols": upgrade(Sec_WebSocket_Protocol="a, b"),
         "any case": upgrade(Upgrade="WebSocket", Connection="keep-alive, UPGRADE"),
         "blank lines first": b"\r\n\r\n\r\n" + upgrade(),
-        "as long as may be": (long := upgrade(X="a", Y="b" * 8000, Z="c" * 7000)).replace(
-            b"X: a", b"X: " + b"a" * (MAX_HEAD - len(long) + 1)
-        ),
+        "as long as may be": of_length(MAX_HEAD),
         "after another request": b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" + upgrade(),
     }
-    assert len(requests["as long as may be"]) == MAX_HEAD
 
     async def status(request: bytes) -> int:
         async with Hostile.open(server) as hostile:
@@ -391,6 +400,28 @@ async def test_slow_frames_are_waited_for_by_a_listener_and_not_before(
     assert codes == [4408] * 4
 
 
+async def test_what_is_cut_off_in_the_middle_is_over(
+    server: ServerProcess, listening: dict[str, Any]
+) -> None:
+    """Truncated: the client ends its side, and waits for what the server says to that."""
+    frame = mask(TEXT, PING_TEXT)
+
+    async def handshake(cut: int) -> bytes:
+        async with Hostile.open(server) as hostile:
+            hostile.send(upgrade()[:cut])
+            hostile.writer.write_eof()
+            return await hostile.rest()
+
+    async def message(cut: int) -> int:
+        async with Hostile.upgraded(server, listening) as hostile:
+            hostile.send(frame[:cut])
+            hostile.writer.write_eof()
+            return await hostile.closed()
+
+    assert set(await asyncio.gather(*map(handshake, range(0, len(upgrade()), 5)))) == {b""}
+    assert set(await asyncio.gather(*map(message, range(len(frame))))) == {1006}
+
+
 async def test_whoever_asks_without_end_and_reads_no_answer_is_reset(
     server: ServerProcess, listening: dict[str, Any]
 ) -> None:
@@ -458,19 +489,27 @@ GOOD_PACKETS = {
 async def test_bad_packets_are_closed_with_their_code(server: ServerProcess, api: Api) -> None:
     access = (await api.login())["accessToken"]
 
-    async def answer(sent: bytes) -> int:
+    async def answer(sent: bytes, every_s: float = 0) -> int:
         room = await api.create_room(access)
         register = {"type": "registerSource", **source_wish(room)}
         async with Hostile.upgraded(server, register) as hostile:
-            hostile.send(mask(BINARY, sent) + mask(TEXT, PING_TEXT))
+            if every_s:
+                await hostile.trickle(mask(BINARY, sent), every_s)
+            else:
+                hostile.send(mask(BINARY, sent))
+            hostile.send(mask(TEXT, PING_TEXT))
             opcode, payload = await hostile.frame()
             while opcode == TEXT and json.loads(payload)["type"] != "pong":
                 opcode, payload = await hostile.frame()
             return int.from_bytes(payload[:2], "big") if opcode == CLOSE else 0
 
     cases = PACKETS | {name: (sent, 0) for name, sent in GOOD_PACKETS.items()}
-    answers = await all_of({name: answer(sent) for name, (sent, _) in cases.items()})
-    assert answers == {name: expected for name, (_, expected) in cases.items()}
+    answers = await all_of(
+        {name: answer(sent) for name, (sent, _) in cases.items()}
+        | {"slow": answer(packet(), 0.03), "slow and bad": answer(packet(flags=1), 0.03)}
+    )
+    expected = {name: code for name, (_, code) in cases.items()}
+    assert answers == expected | {"slow": 0, "slow and bad": 4400}
 
 
 # ---- over TLS ----
