@@ -102,7 +102,11 @@ class LoadError(Exception):
 
 
 class LoadClient:
-    """Listeners of one target in a process of their own; leaving the block ends it."""
+    """Listeners of one target in a process of their own; leaving the block ends it.
+
+    With `kernel_times` the kernel notes when frames reach a socket; `realtime` asks for scheduling
+    with which the process reads them then, whatever else wants the processor.
+    """
 
     def __init__(
         self,
@@ -111,12 +115,14 @@ class LoadClient:
         max_seconds: int,
         in_flight: int = 64,
         kernel_times: bool = False,
+        realtime: bool = False,
     ) -> None:
         command: list[str | Path] = [natives.build("load_client", tls=target.tls)]
         pids = ",".join(map(str, (target.pid, *target.more_pids)))
         command += ["--port", str(target.port), "--server-pid", pids]
         command += ["--max-seconds", str(max_seconds), "--in-flight", str(in_flight)]
         command += ["--kernel-times", str(int(kernel_times))]
+        command += ["--realtime", str(int(realtime))]
         if target.clock_offset_us is not None:
             command += ["--clock-offset-us", str(target.clock_offset_us)]
         self._texts = tempfile.NamedTemporaryFile("w", suffix=".txt")  # noqa: SIM115

@@ -198,7 +198,10 @@ class _Rig:
             server.child.tell("relay")
             offset_us = server.child.expect("relay", ANSWER_S)["clock_offset_us"]
             target = replace(server.target, clock_offset_us=offset_us)
-            load = stack.enter_context(LoadClient(target, max_seconds=limit, kernel_times=True))
+            # Not above a relay without: each receipt would stop its sends.
+            load = stack.enter_context(
+                LoadClient(target, max_seconds=limit, kernel_times=True, realtime=realtime)
+            )
             load.join(workload.listeners)
             floor = stack.enter_context(
                 Child(

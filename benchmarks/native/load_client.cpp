@@ -2,7 +2,8 @@
 // machine with the server, and saying how loaded it is itself. Loopback only, bounded in time.
 //
 //   load_client --port 8080 [--host 127.0.0.1] [--path /ws] [--register FILE] [--in-flight 64]
-//               [--server-pid PID,...] [--clock-offset-us N] [--kernel-times 0] [--max-seconds 120]
+//               [--server-pid PID,...] [--clock-offset-us N] [--kernel-times 0] [--realtime 0]
+//               [--max-seconds 120]
 //
 // Built with BENCH_TLS it speaks TLS (stream.h), and all else is the same.
 //
@@ -20,9 +21,11 @@
 // fastest of which is late by the least transit (tens of microseconds, which the delay then lacks).
 //
 // With --kernel-times 1 the kernel notes when bytes reach a socket, and "arrival" is the time from
-// time_us to that moment: it does not depend on when this process got a processor to read them. Of
-// frames that are read together the kernel tells the last one's time, so it is never told too early.
+// time_us to that moment: reading them late makes it no later. But of frames that are read together
+// the kernel tells the last one's time; --realtime 1 asks for SCHED_FIFO, so that few are.
 #include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
 #include <sys/epoll.h>
 
 #include <deque>
@@ -420,6 +423,11 @@ int main(int argc, char** argv) {
   const Arguments arguments(argc, argv);
   raise_descriptor_limit();
   Stream::configure(arguments, false);
+  if (arguments.number("--realtime", 0) != 0) {
+    sched_param priority{};
+    priority.sched_priority = 5;  // below a relay's
+    pthread_setschedparam(pthread_self(), SCHED_FIFO, &priority);  // refused: as any other process
+  }
   static LoadClient client(arguments);  // static: too large for the stack
   client.run();
   return 0;

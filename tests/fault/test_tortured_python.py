@@ -62,7 +62,9 @@ def server() -> Iterator[RunningServer]:
 
 @pytest.fixture(scope="module")
 def listeners(server: RunningServer) -> Iterator[LoadClient]:
-    with LoadClient(server.target, max_seconds=MAX_SECONDS, kernel_times=True) as load:
+    with LoadClient(
+        server.target, max_seconds=MAX_SECONDS, kernel_times=True, realtime=True
+    ) as load:
         load.join(WORKLOAD.listeners)
         load.wait_for_frames(10)
         yield load
@@ -104,7 +106,9 @@ def test_audio_that_passes_through_python_would_be_noticed() -> None:
         options = ["--port", str(server.target.port), "--register", server.source]
         options += map(str, stream_options(few, MAX_SECONDS))
         server.child.tell(f"feed {shlex.join(options)}")
-        with LoadClient(server.target, max_seconds=MAX_SECONDS, kernel_times=True) as listeners:
+        with LoadClient(
+            server.target, max_seconds=MAX_SECONDS, kernel_times=True, realtime=True
+        ) as listeners:
             listeners.join(few.listeners)
             for name in ("gil", "loop"):
                 listeners.wait_for_frames(10)
