@@ -78,7 +78,8 @@ class FuzzRun:
         file = self._folder / target
         while not file.exists():
             if self._process.poll() is not None and not file.exists():
-                raise AssertionError((self._folder / "log").read_text())
+                log = (self._folder / "log").read_text()
+                raise AssertionError(f"the process of the fuzzers ended: {log}")
             assert time.monotonic() < end, f"{target} is not through after {TIMEOUT_S} s"
             time.sleep(0.1)
         return Result(**json.loads(file.read_text()))
@@ -87,7 +88,6 @@ class FuzzRun:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(30)
-        shutil.rmtree(self._folder)
 
 
 # ---- in the process beside ----
@@ -175,18 +175,13 @@ def main(folder: str, *targets: str) -> None:
             unfinished.replace(Path(folder, target))
 
     pool = ThreadPoolExecutor(workers())
-    runs = [pool.submit(run, target) for target in targets]
-
-    def through() -> None:
-        for one in runs:
-            one.result()
-        os._exit(0)
-
-    threading.Thread(target=through, daemon=True).start()
+    for target in targets:
+        pool.submit(run, target)
     sys.stdin.read()  # ends with the tests
     pool.shutdown(wait=False, cancel_futures=True)
     fuzzers.end()
-    os._exit(1)  # without waiting for a compiler
+    shutil.rmtree(folder)
+    os._exit(0)  # without waiting for a compiler
 
 
 if __name__ == "__main__":
