@@ -10,7 +10,6 @@ import os
 import resource
 import signal
 import socket
-import sqlite3
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -38,8 +37,10 @@ from roomserver.logs import configure_logging
 from roomserver.rooms.connections import Connections
 from roomserver.rooms.media import Media
 from roomserver.rooms.registry import Rooms
-from roomserver.store.accounts import FileAccountStore
-from roomserver.store.memory import MemoryRoomStore
+from roomserver.store.database import DatabaseAwayError
+from roomserver.store.durable import DurableRoomStore
+from roomserver.store.interfaces import AccountStore
+from roomserver.store.stores import open_stores
 
 # Of the time to shut down in: what requests under way, and what TLS still has to send, may take.
 HTTP_SHARE = 0.2
@@ -79,10 +80,7 @@ class Server:
             certificate = None
             if settings.tls_cert is not None and settings.tls_key is not None:
                 certificate = Certificate(settings.tls_cert, settings.tls_key)
-            account_store = await self._open_accounts()
-            stack.push_async_callback(account_store.close)
-            room_store = MemoryRoomStore()
-            stack.push_async_callback(room_store.close)
+            stores = await stack.enter_async_context(open_stores(settings, url=settings.public_url))
 
             # Who may come in
             account_pool = self._password_pool("accounts")
@@ -90,7 +88,7 @@ class Server:
             room_pool = self._password_pool("rooms")
             stack.callback(room_pool.close)
             accounts = Accounts(
-                account_store, account_pool, tokens, refresh_s=settings.refresh_token_s
+                stores.accounts, account_pool, tokens, refresh_s=settings.refresh_token_s
             )
             room_passwords = RoomPasswords(room_pool)
 
@@ -98,7 +96,7 @@ class Server:
             media = Media(settings)
             rooms = Rooms(
                 media=media,
-                store=room_store,
+                store=stores.rooms,
                 passwords=room_passwords,
                 timers=loop,
                 grace_s=settings.grace_s,
@@ -107,7 +105,7 @@ class Server:
             connections = Connections(
                 media=media,
                 rooms=rooms,
-                store=room_store,
+                store=stores.rooms,
                 tokens=tokens,
                 timers=loop,
                 max_lag_ms=settings.max_lag_ms,
@@ -157,17 +155,15 @@ class Server:
             relay_share = settings.shutdown_s * (1 - HTTP_SHARE - TLS_SHARE) / 2
             stack.push_async_callback(media.stop, relay_share)
             await rooms.restore()
+            if isinstance(stores.rooms, DurableRoomStore):
+                stores.rooms.on_claimed(rooms.take_up)
             stack.callback(rooms.stop)
             connections.start()
             stack.callback(connections.stop)
 
             # And lets people in
             await self._listen(make_connection, stack)
-            if await account_store.count_accounts() == 0:
-                log.warning(
-                    "no_accounts",
-                    hint=f"roomserver user add EMAIL --data-dir {settings.data_dir}",
-                )
+            await self._look_for_accounts(stores.accounts)
             self._stack = stack.pop_all()
         log.info("listening", urls=self.urls, data_dir=str(settings.data_dir))
 
@@ -180,11 +176,13 @@ class Server:
         if self._bridge is not None:
             self._bridge.certificate.reload()
 
-    async def _open_accounts(self) -> FileAccountStore:
-        try:
-            return await FileAccountStore.open(self.settings.data_dir)
-        except (OSError, sqlite3.Error) as error:
-            raise ConfigError(f"accounts in {self.settings.data_dir}: {error}") from None
+    async def _look_for_accounts(self, accounts: AccountStore) -> None:
+        with contextlib.suppress(DatabaseAwayError):
+            if await accounts.count_accounts() == 0:
+                log.warning(
+                    "no_accounts",
+                    hint=f"roomserver user add EMAIL --data-dir {self.settings.data_dir}",
+                )
 
     def _password_pool(self, name: str) -> PasswordPool:
         return PasswordPool(

@@ -28,6 +28,7 @@ from pydantic_settings import (
 )
 
 ENV_PREFIX = "ROOMSERVER_"
+EMBEDDED = "embedded"  # as database_url: a private PostgreSQL
 CONFIG_VARIABLE = "ROOMSERVER_CONFIG"
 # Read by the client commands (`broadcast`, `listen`), which may share an environment with a server.
 CLIENT_VARIABLES = frozenset(
@@ -74,6 +75,9 @@ class Settings(BaseSettings):
         "127.0.0.1", "Address to listen on; 0.0.0.0 when the platform sets PORT.", NETWORK
     )
     port: int = _field(8080, "TCP port; 0 takes a free one.", NETWORK, ge=0, le=65535)
+    public_url: str = _field(
+        "", "Where clients find this server; for others that share its database.", NETWORK
+    )
     unix_socket: Path | None = _field(
         None, "Listen on this Unix socket instead of TCP; its peers count as proxies.", NETWORK
     )
@@ -92,7 +96,16 @@ class Settings(BaseSettings):
     # State
     data_dir: Path = _field(default_data_dir, "Directory of accounts and secrets.", STATE)
     database_url: str = _field(
-        "none", "Where rooms are kept; 'none' keeps all but accounts in memory.", STATE
+        "none",
+        "Where rooms are kept: 'none' for memory (accounts in a file), 'embedded' for a private"
+        " PostgreSQL, or a postgresql:// URL.",
+        STATE,
+    )
+    database_pooler: Literal["none", "transaction"] = _field(
+        "none", "What stands before the database: 'transaction' for pgbouncer and the like.", STATE
+    )
+    outbox_events: int = _field(
+        200_000, "Events that may wait for the database.", STATE, ge=1000, le=100_000_000
     )
     secret: SecretStr | None = _field(
         None, "Key that signs tokens, 32 characters or more; made once if absent.", STATE
@@ -189,9 +202,11 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _check_database(cls, value: str) -> str:
-        if value != "none":
+        if value not in ("none", EMBEDDED) and not value.startswith(
+            ("postgresql://", "postgres://")
+        ):
             # The value is not repeated: a database URL carries a password.
-            raise ValueError("only 'none' is supported: rooms are kept in memory")
+            raise ValueError("it is 'none', 'embedded' or begins with postgresql://")
         return value
 
     @field_validator("secret")

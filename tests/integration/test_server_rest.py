@@ -77,7 +77,7 @@ async def test_a_room_is_made_joined_listed_and_closed(api: Api, access_token: s
     )
     assert answer.status == 201
     room = answer.body
-    assert set(room) == {"roomId", "roomCode", "roomToken", "name"}
+    assert set(room) == {"roomId", "roomCode", "roomToken", "name", "persisted"}
     assert str(uuid.UUID(room["roomId"])) == room["roomId"]
     assert CODE.fullmatch(room["roomCode"])
     assert room["name"] == "Main stage"

@@ -57,7 +57,8 @@ class ControlPlane:
 
     async def room(self, owner: str = "owner", **wishes: Any) -> Room:
         """A new room."""
-        return await self.rooms.create(owner=owner, password=b"password", **wishes)
+        room, _ = await self.rooms.create(owner=owner, password=b"password", **wishes)
+        return room
 
     def connect(self, address: str = "192.0.2.1") -> int:
         """A new connection; its id."""

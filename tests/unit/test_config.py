@@ -61,7 +61,7 @@ def test_the_file_may_be_named_by_the_environment(
         ("prot = 1", "unknown key 'prot' (did you mean 'port'?)"),
         ("port = 70000", "port: "),
         ("port = ", "roomserver.toml"),
-        ('database_url = "postgresql://u:hidden@h/d"', "only 'none' is supported"),
+        ('database_url = "mysql://u:hidden@h/d"', "begins with postgresql://"),
         ('secret = "short-hidden"', "at least 32"),
         ('trusted_proxies = ["nonsense"]', "trusted_proxies"),
         ('login_limit = "many"', "login_limit"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
+import asyncio
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -15,9 +15,10 @@ from roomserver.auth.accounts import InvalidEmailError, check_email
 from roomserver.auth.passwords import InvalidPasswordError, password_bytes
 from roomserver.auth.secret import prepare_data_dir
 from roomserver.commands.console import fail, stderr
-from roomserver.config import ConfigError, load_settings
-from roomserver.store.accounts import AccountFile
+from roomserver.config import ConfigError, Settings, load_settings
+from roomserver.store.database import DatabaseAwayError
 from roomserver.store.interfaces import EmailTakenError
+from roomserver.store.stores import open_accounts
 
 users = typer.Typer(help="Accounts of broadcasters.", no_args_is_help=True)
 
@@ -49,15 +50,19 @@ def add(
         password = password_bytes(_read_password(from_stdin=password_stdin))
         prepare_data_dir(settings.data_dir)
         hashed = bcrypt.hashpw(password, bcrypt.gensalt(settings.bcrypt_rounds))
-        with AccountFile(settings.data_dir) as accounts:
-            accounts.add_account(email, hashed, "admin" if admin else "user")
+        asyncio.run(_add(settings, email, hashed, admin=admin))
     except (ConfigError, InvalidEmailError, InvalidPasswordError) as error:
         fail(str(error))
     except EmailTakenError:
         fail(f"there is an account for {email} already", code=1)
-    except (OSError, sqlite3.Error) as error:
-        fail(f"accounts in {settings.data_dir}: {error}", code=1)
+    except DatabaseAwayError as error:
+        fail(f"the database is away: {error}", code=1)
     stderr.print(f"added {email}", markup=False)
+
+
+async def _add(settings: Settings, email: str, password_hash: bytes, *, admin: bool) -> None:
+    async with open_accounts(settings) as accounts:
+        await accounts.add_account(email, password_hash, "admin" if admin else "user")
 
 
 def _read_password(*, from_stdin: bool) -> str:

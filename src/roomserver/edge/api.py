@@ -60,6 +60,7 @@ class CreateRoomAnswer(Struct, rename="camel"):
     room_code: str
     room_token: str
     name: str
+    persisted: bool
 
 
 class JoinRequest(Struct, rename="camel"):
@@ -163,7 +164,7 @@ async def create_room(request: web.Request) -> web.Response:
             f"metadata may have at most {MAX_METADATA_BYTES} bytes",
         )
     try:
-        room = await services.rooms.create(
+        room, persisted = await services.rooms.create(
             owner=account.id,
             password=password,
             name=(body.name or "").strip() or None,
@@ -174,7 +175,9 @@ async def create_room(request: web.Request) -> web.Response:
     except PoolFullError:
         raise _busy() from None
     token, _ = services.tokens.issue_room(room.id, Role.BROADCASTER, user=account.id)
-    return answer(CreateRoomAnswer(room.id, room.record.code, token, room.record.name), status=201)
+    return answer(
+        CreateRoomAnswer(room.id, room.record.code, token, room.record.name, persisted), status=201
+    )
 
 
 @routes.post("/auth/room/join")
@@ -237,6 +240,7 @@ async def close_room(request: web.Request) -> web.Response:
     services = request.app[SERVICES]
     account = await authenticate(request)
     services.rooms.close(_own_room(request, account), RoomCloseReason.CLOSED_BY_OWNER)
+    await services.rooms.written()
     return web.Response(status=204)
 
 

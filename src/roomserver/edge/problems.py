@@ -16,6 +16,8 @@ from aiohttp import web
 from relaycore.errors import RelayClosedError
 from roomserver.edge.addresses import limit_key
 from roomserver.edge.services import SERVICES, Services
+from roomserver.store.database import DatabaseAwayError
+from roomserver.store.outbox import OutboxError
 from roomserver.store.records import AuditEvent
 
 CONTENT_TYPE = "application/problem+json"
@@ -29,6 +31,7 @@ class ProblemCode(StrEnum):
 
     BODY_TOO_LARGE = "body_too_large"
     BUSY = "busy"
+    DATABASE_AWAY = "database_away"
     HEAD_TOO_LARGE = "head_too_large"
     INTERNAL = "internal"
     INVALID_CREDENTIALS = "invalid_credentials"
@@ -36,6 +39,7 @@ class ProblemCode(StrEnum):
     METHOD_NOT_ALLOWED = "method_not_allowed"
     NOT_ALLOWED = "not_allowed"
     NOT_FOUND = "not_found"
+    NOT_KEPT = "not_kept"
     ORIGIN_NOT_ALLOWED = "origin_not_allowed"
     RATE_LIMITED = "rate_limited"
     REQUEST_TIMEOUT = "request_timeout"
@@ -164,6 +168,15 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     except RelayClosedError:
         return Problem.later(
             503, ProblemCode.SHUTTING_DOWN, "the server is shutting down", after_s=5.0
+        ).response()
+    except DatabaseAwayError:
+        return Problem.later(
+            503, ProblemCode.DATABASE_AWAY, "the database is away; try again", after_s=5.0
+        ).response()
+    except OutboxError as error:
+        log.error("not_kept", method=request.method, path=request.path, reason=str(error))
+        return Problem.later(
+            503, ProblemCode.NOT_KEPT, "that could not be written down", after_s=30.0
         ).response()
     except Exception:
         log.exception("request_failed", method=request.method, path=request.path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -55,8 +55,17 @@ class Rooms:
 
     async def restore(self) -> None:
         """Takes up the rooms that the store has open."""
-        for record in await self._store.open_rooms():
-            self._open(record)
+        self.take_up(await self._store.open_rooms())
+
+    def take_up(self, records: Iterable[RoomRecord]) -> None:
+        """Opens rooms that were elsewhere until now."""
+        for record in records:
+            if record.id not in self._by_id:
+                self._open(record)
+
+    async def written(self) -> None:
+        """Returns when all that was changed so far will survive a crash. Raises OutboxError."""
+        await self._store.written()
 
     async def create(
         self,
@@ -67,12 +76,15 @@ class Rooms:
         public: bool = False,
         metadata: dict[str, Any] | None = None,
         address: str | None = None,
-    ) -> Room:
-        """A new room, kept when this returns. Raises PoolFullError."""
+    ) -> tuple[Room, bool]:
+        """A new room, kept when this returns, and whether the database has it already.
+
+        Raises PoolFullError, and OutboxError when it could not be kept.
+        """
         room_id = str(uuid.uuid4())
         password_hash = await self._passwords.make(room_id, password)
         try:
-            record = await self._keep(
+            record, persisted = await self._keep(
                 RoomRecord(
                     id=room_id,
                     code="",
@@ -91,7 +103,7 @@ class Rooms:
             raise
         code = record.code
         self.audit(AuditEvent.ROOM_CREATED, address=address, user=owner, room=room_id, code=code)
-        return room
+        return room, persisted
 
     def find(self, name: str) -> Room | None:
         """The open room with this id or code; letters may be of either case."""
@@ -147,16 +159,15 @@ class Rooms:
                 details["suppressed"] = suppressed
         self._store.audit(AuditRecord(event, at, address, user, room, details))
 
-    async def _keep(self, record: RoomRecord) -> RoomRecord:
+    async def _keep(self, record: RoomRecord) -> tuple[RoomRecord, bool]:
         """Finds a code, and a name if it has none, and gives the room to the store."""
         while True:
             code = self._make_code()
             candidate = replace(record, code=code, name=record.name or f"Room {code}")
             try:
-                await self._store.create_room(candidate)
+                return candidate, await self._store.create_room(candidate)
             except CodeTakenError:
                 continue  # one in a billion, save for those at rest
-            return candidate
 
     def _open(self, record: RoomRecord) -> Room:
         room = Room(

@@ -63,25 +63,28 @@ class Database:
 
     @asynccontextmanager
     async def transaction(
-        self, *, claims: dict[str, Any] | None = None
+        self, *, claims: dict[str, Any] | None = None, within_s: float | None = None
     ) -> AsyncIterator[Connection]:
         """One transaction; with `claims` as the user of a token, bound by the policies.
+
+        within_s: after so long the database counts as away: somebody waits.
 
         Raises DatabaseAwayError when the database is away at its beginning, in it or at its end;
         then it may have been committed or not.
         """
         try:
-            pool = await self._open()
-            async with (
-                pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection,
-                connection.transaction(),
-            ):
-                if claims is not None:
-                    await connection.execute("SET LOCAL ROLE authenticated")
-                    await connection.execute(
-                        "SELECT set_config('request.jwt.claims', $1, true)", json.dumps(claims)
-                    )
-                yield connection  # type: ignore[misc]  # a proxy of one
+            async with asyncio.timeout(within_s):
+                pool = await self._open()
+                async with (
+                    pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection,
+                    connection.transaction(),
+                ):
+                    if claims is not None:
+                        await connection.execute("SET LOCAL ROLE authenticated")
+                        await connection.execute(
+                            "SELECT set_config('request.jwt.claims', $1, true)", json.dumps(claims)
+                        )
+                    yield connection  # type: ignore[misc]  # a proxy of one
         except AWAY as error:
             raise DatabaseAwayError(str(error) or type(error).__name__) from error
 

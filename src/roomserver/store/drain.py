@@ -36,9 +36,10 @@ ADVANCE = "UPDATE relay.outbox_progress SET last_seq = $2 WHERE stream_id = $1"
 ROOM = """
 INSERT INTO relay.audio_rooms AS r (
     id, code, name, password_hash, created_by, created_at, active, public, permanent, state,
-    suspended_until, metadata, max_listeners, version, closed_at, close_reason
+    suspended_until, metadata, max_listeners, version, closed_at, close_reason,
+    server_id
 )
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
 ON CONFLICT (id) DO UPDATE SET
     name = excluded.name, password_hash = excluded.password_hash, active = excluded.active,
     public = excluded.public, permanent = excluded.permanent, state = excluded.state,
@@ -50,14 +51,16 @@ WHERE r.version < excluded.version
 STAY = """
 INSERT INTO relay.room_participants AS p (
     id, room_id, user_id, participant_id, nickname, client_id, role, joined_at, left_at,
-    connection_duration, leave_reason, ip_address, frames_sent, frames_dropped, avg_latency_ms
+    connection_duration, leave_reason, ip_address, frames_sent, frames_dropped, avg_latency_ms,
+    server_id
 )
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
 ON CONFLICT (id) DO UPDATE SET
     left_at = excluded.left_at, connection_duration = excluded.connection_duration,
     leave_reason = excluded.leave_reason, frames_sent = excluded.frames_sent,
     frames_dropped = excluded.frames_dropped, avg_latency_ms = excluded.avg_latency_ms
-WHERE p.left_at IS NULL AND excluded.frames_sent >= p.frames_sent
+WHERE (p.left_at IS NULL OR p.leave_reason = 'server_lost')
+    AND excluded.frames_sent >= p.frames_sent
 """
 AUDIT = """
 INSERT INTO relay.audit_log (id, event_type, user_id, room_id, ip_address, details, created_at)
@@ -77,9 +80,17 @@ class Drain:
     """Takes the outbox's events to the database for as long as it runs. One event loop."""
 
     def __init__(
-        self, outbox: Outbox, database: Database, *, room: Callable[[str], RoomRecord | None]
+        self,
+        outbox: Outbox,
+        database: Database,
+        *,
+        server_id: str | None,
+        room: Callable[[str], RoomRecord | None],
     ) -> None:
-        """room: this server's own copy of a room, made again when the database has lost it."""
+        """server_id: whose rooms and stays these are.
+        room: this server's own copy of a room, made again when the database has lost it.
+        """
+        self._server_id = server_id
         self._outbox = outbox
         self._database = database
         self._room = room
@@ -91,7 +102,9 @@ class Drain:
         self.dead_letters = 0
 
     def start(self) -> None:
-        """Begins with what an earlier run left."""
+        """Begins with what an earlier run left; once is enough."""
+        if self._task is not None:
+            return
         loop = asyncio.get_running_loop()
         self._outbox.on_written(lambda: loop.call_soon_threadsafe(self._more.set))
         self._more.set()
@@ -141,7 +154,7 @@ class Drain:
         try:
             async with self._database.transaction() as connection:
                 new = await self._new(connection, entries)
-                await _apply(connection, [entry.event for entry in new])
+                await self._apply(connection, [entry.event for entry in new])
                 await self._advance(connection, entries)
         except asyncpg.PostgresError as error:
             log.warning("batch_refused", reason=str(error), events=len(entries))
@@ -162,7 +175,7 @@ class Drain:
         """An event by itself: without what the database does not know, else as a dead letter."""
         try:
             async with connection.transaction():
-                await _apply(connection, [await self._mended(connection, entry.event)])
+                await self._apply(connection, [await self._mended(connection, entry.event)])
         except asyncpg.PostgresError as error:
             kind = type(entry.event).__name__
             log.error("event_refused", kind=kind, reason=str(error))
@@ -187,6 +200,21 @@ class Drain:
                 user = await _known_user(connection, stay.user)
                 return type(event)(replace(stay, user=user))
 
+    async def _apply(self, connection: Connection, events: Iterable[Event]) -> None:
+        """What happened, in groups: rooms first, for the rest stands in them."""
+        rooms, stays, audits = [], [], []
+        for event in events:
+            match event:
+                case RoomChanged(room):
+                    rooms.append((*_room_row(room), self._server_id))
+                case Audited(id, record):
+                    audits.append(_audit_row(id, record))
+                case Joined(stay) | Left(stay) | Counted(stay):
+                    stays.append((*_stay_row(stay), self._server_id))
+        for statement, rows in ((ROOM, rooms), (STAY, stays), (AUDIT, audits)):
+            if rows:
+                await connection.executemany(statement, rows)
+
     async def _known_room(self, connection: Connection, room: str | None) -> str | None:
         if room is None or await connection.fetchval(
             "SELECT true FROM relay.audio_rooms WHERE id = $1", room
@@ -196,7 +224,8 @@ class Drain:
         if ours is None:
             return None
         owner = await _known_user(connection, ours.created_by)
-        await connection.execute(ROOM, *_room_row(replace(ours, created_by=owner)))
+        row = _room_row(replace(ours, created_by=owner))
+        await connection.execute(ROOM, *row, self._server_id)
         return room
 
 
@@ -206,22 +235,6 @@ async def _known_user(connection: Connection, user: str | None) -> str | None:
     query = "SELECT id::text FROM relay.users WHERE id = $1"
     known: str | None = await connection.fetchval(query, user)
     return known
-
-
-async def _apply(connection: Connection, events: Iterable[Event]) -> None:
-    """What happened, in groups: rooms first, for the rest stands in them."""
-    rooms, stays, audits = [], [], []
-    for event in events:
-        match event:
-            case RoomChanged(room):
-                rooms.append(_room_row(room))
-            case Audited(id, record):
-                audits.append(_audit_row(id, record))
-            case Joined(stay) | Left(stay) | Counted(stay):
-                stays.append(_stay_row(stay))
-    for statement, rows in ((ROOM, rooms), (STAY, stays), (AUDIT, audits)):
-        if rows:
-            await connection.executemany(statement, rows)
 
 
 def _room_row(room: RoomRecord) -> tuple[object, ...]:

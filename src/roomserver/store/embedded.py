@@ -184,6 +184,15 @@ class EmbeddedPostgres:
         """The process's id while there is one."""
         return self._process.pid if self._process is not None else None
 
+    def runs_elsewhere(self) -> bool:
+        """Whether a server uses the database already."""
+        try:
+            self._take_lock()
+        except EmbeddedError:
+            return True
+        self.stop()
+        return False
+
     def start(self) -> None:
         """Returns when connections are accepted; makes the cluster first if there is none.
 

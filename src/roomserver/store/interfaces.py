@@ -67,8 +67,12 @@ class AccountStore(Protocol):
 class RoomStore(Protocol):
     """Rooms, who was in them, and the audit log."""
 
-    async def create_room(self, room: RoomRecord) -> None:
-        """Keeps a new room. Raises CodeTakenError; a code is not used again for 30 days."""
+    async def create_room(self, room: RoomRecord) -> bool:
+        """Keeps a new room; whether it is in the database already.
+
+        Raises CodeTakenError (a code is not used again for 30 days), and OutboxError when the room
+        could not be kept.
+        """
 
     def room_changed(self, room: RoomRecord) -> None:
         """The room is now as this says."""
@@ -84,6 +88,9 @@ class RoomStore(Protocol):
 
     def audit(self, record: AuditRecord) -> None:
         """Adds a line to the audit log."""
+
+    async def written(self) -> None:
+        """Returns when all that was told so far will survive a crash. Raises OutboxError."""
 
     async def close(self) -> None:
         """Finishes what is under way."""

@@ -20,6 +20,19 @@ QUIET = frozenset({AuditEvent.ROOM_JOINED, AuditEvent.ROOM_LEFT})
 log = structlog.stdlib.get_logger("roomserver.audit")
 
 
+def log_audit(record: AuditRecord) -> None:
+    """Says it in the server's log too."""
+    # Thousands come and go; what an operator reads by default is the rest.
+    log.log(
+        logging.DEBUG if record.event in QUIET else logging.INFO,
+        record.event.value,
+        address=record.address,
+        user=record.user,
+        room=record.room,
+        **record.details,
+    )
+
+
 class MemoryRoomStore:
     """Implements `RoomStore`. Everything happens in the event loop's thread."""
 
@@ -31,12 +44,13 @@ class MemoryRoomStore:
         self.stays: deque[ParticipantRecord] = deque(maxlen=HISTORY)
         self.audit_log: deque[AuditRecord] = deque(maxlen=HISTORY)
 
-    async def create_room(self, room: RoomRecord) -> None:
+    async def create_room(self, room: RoomRecord) -> bool:
         self._free_codes()
         if room.code in self._codes or room.code in self._resting:
             raise CodeTakenError(room.code)
         self._codes[room.code] = room.id
         self._rooms[room.id] = room
+        return False
 
     def room_changed(self, room: RoomRecord) -> None:
         if room.state is not RoomState.CLOSED:
@@ -56,15 +70,10 @@ class MemoryRoomStore:
 
     def audit(self, record: AuditRecord) -> None:
         self.audit_log.append(record)
-        # Thousands come and go; what an operator reads by default is the rest.
-        log.log(
-            logging.DEBUG if record.event in QUIET else logging.INFO,
-            record.event.value,
-            address=record.address,
-            user=record.user,
-            room=record.room,
-            **record.details,
-        )
+        log_audit(record)
+
+    async def written(self) -> None:
+        """There is nothing to be written."""
 
     async def close(self) -> None:
         """Nothing to finish."""

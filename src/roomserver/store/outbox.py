@@ -86,6 +86,8 @@ class Outbox:
         self._lock = threading.Lock()
         self._waiting = 0  # events not acknowledged yet, in the file or on the way to it
         self._dropped: Counter[Weight] = Counter()
+        # Of its thread: taken by append_soon, and the disk did not want them.
+        self._unwritten: list[_Append] = []
         self._work: queue.SimpleQueue[_Append | _Call | None] = queue.SimpleQueue()
         self._listener: Callable[[], object] | None = None
         self._path.touch(mode=0o600)  # before SQLite makes it with the process's mask
@@ -139,6 +141,11 @@ class Outbox:
         self._work.put(_Append(event, None))
         return True
 
+    async def flush(self) -> None:
+        """Returns when all that was taken so far is on disk. Raises OutboxError if not."""
+        if await self._call(lambda _: self._unwritten):
+            raise OutboxError(f"{self._path} can't be written")
+
     async def read(self, after: int, limit: int) -> list[Entry]:
         """The next events behind number `after`, oldest first."""
 
@@ -168,6 +175,18 @@ class Outbox:
 
         return await self._call(work)
 
+    async def replace_rooms(self, rooms: Sequence[RoomRecord]) -> None:
+        """The snapshot is now these: the database knew better."""
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute("BEGIN IMMEDIATE")
+            db.execute("DELETE FROM rooms")
+            for room in rooms:
+                self._snapshot(room)
+            db.execute("COMMIT")
+
+        await self._call(work)
+
     async def close(self) -> None:
         """Writes what was taken, if that can be done, and closes the file."""
         self._work.put(None)
@@ -176,25 +195,24 @@ class Outbox:
     # ---- the outbox's thread ----
 
     def _run(self) -> None:
-        unwritten: list[_Append] = []  # taken by append_soon, and the disk did not want them
         closing_down = False
         with closing(self._db):
             while not closing_down:
-                batch, calls, closing_down = self._take(unwritten)
-                unwritten = self._write(batch)
+                batch, calls, closing_down = self._take()
+                self._unwritten = self._write(batch)
                 for call in calls:
                     try:
                         call.answer.set_result(call.work(self._db))
                     except Exception as error:  # whoever asked is told
                         call.answer.set_exception(error)
-        if unwritten:
-            log.error("outbox_lost", events=len(unwritten))
+        if self._unwritten:
+            log.error("outbox_lost", events=len(self._unwritten))
 
-    def _take(self, unwritten: list[_Append]) -> tuple[list[_Append], list[_Call], bool]:
+    def _take(self) -> tuple[list[_Append], list[_Call], bool]:
         """What came, in its order; waits for something unless there is something to retry."""
-        batch, calls = unwritten, list[_Call]()
+        batch, calls = self._unwritten, list[_Call]()
         try:
-            item = self._work.get(timeout=RETRY_S if unwritten else None)
+            item = self._work.get(timeout=RETRY_S if batch else None)
             while item is not None:
                 if isinstance(item, _Call):
                     calls.append(item)

@@ -16,6 +16,8 @@ SELECT id::text, email, password_hash, role, extract(epoch FROM created_at)::flo
     extract(epoch FROM disabled_at)::float8 AS disabled_at
 FROM relay.users
 """
+# Somebody waits for an answer: after so long it is 503.
+ANSWER_S = 3.0
 ADD_REFRESH = (
     "INSERT INTO relay.refresh_tokens (user_id, hash, family, issued_at, expires_at)"
     " VALUES ($1, $2, $3, $4, $5) RETURNING id"
@@ -31,7 +33,7 @@ class PostgresAccountStore:
     async def add_account(
         self, email: str, password_hash: bytes, role: Literal["user", "admin"]
     ) -> Account:
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(within_s=ANSWER_S) as connection:
             try:
                 user = await connection.fetchval(
                     "INSERT INTO relay.users (email, password_hash, role) VALUES ($1, $2, $3)"
@@ -47,20 +49,20 @@ class PostgresAccountStore:
         return account
 
     async def account_by_email(self, email: str) -> Account | None:
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(within_s=ANSWER_S) as connection:
             return await _account(connection, "WHERE lower(email) = lower($1)", email.strip())
 
     async def account_by_id(self, account_id: str) -> Account | None:
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(within_s=ANSWER_S) as connection:
             return await _account(connection, "WHERE id = $1", account_id)
 
     async def count_accounts(self) -> int:
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(within_s=ANSWER_S) as connection:
             count: int = await connection.fetchval("SELECT count(*) FROM relay.users")
             return count
 
     async def add_refresh_token(self, token: RefreshToken) -> None:
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(within_s=ANSWER_S) as connection:
             await connection.execute(
                 "DELETE FROM relay.refresh_tokens WHERE user_id = $1 AND expires_at < $2",
                 token.user,
@@ -71,7 +73,7 @@ class PostgresAccountStore:
     async def rotate_refresh_token(
         self, presented: bytes, successor: bytes, *, now: float, life_s: float, grace_s: float
     ) -> tuple[Rotation, Account | None]:
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(within_s=ANSWER_S) as connection:
             # FOR UPDATE: of two tabs that come at once, the second sees what the first has done.
             token = await connection.fetchrow(
                 "SELECT id, user_id::text AS user, family::text,"
@@ -104,7 +106,7 @@ class PostgresAccountStore:
             return Rotation.ROTATED, account
 
     async def revoke_refresh_family(self, presented: bytes, *, now: float) -> None:
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(within_s=ANSWER_S) as connection:
             family = await connection.fetchval(
                 "SELECT family FROM relay.refresh_tokens WHERE hash = $1", presented
             )

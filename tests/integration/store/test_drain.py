@@ -76,7 +76,7 @@ async def drain(
 ) -> AsyncIterator[Drain]:
     """Not started."""
     database = Database(cluster.connection)
-    drain = Drain(outbox, database, room=lambda _: None)
+    drain = Drain(outbox, database, server_id=None, room=lambda _: None)
     yield drain
     await drain.stop()
     await database.close()
@@ -183,7 +183,7 @@ async def test_a_crash_before_or_after_the_commit_takes_nothing_twice(
     assert await tables.fetchval(count) == (0 if step == "take_over" else 3)
     # Would be an error if it were applied a second time: the table no longer knows the first.
     await tables.execute("DELETE FROM relay.audit_log")
-    again = Drain(outbox, drain._database, room=lambda _: None)
+    again = Drain(outbox, drain._database, server_id=None, room=lambda _: None)
     await drained(again, outbox, new_audit())
     await again.stop()
     assert await tables.fetchval(count) == (4 if step == "take_over" else 1)
@@ -195,7 +195,7 @@ async def test_numbers_of_a_lost_file_hide_nothing(
     await drained(drain, outbox, *(new_audit() for _ in range(5)))
     (tmp_path / "new").mkdir()
     new = Outbox(tmp_path / "new", capacity=100)
-    other = Drain(new, drain._database, room=lambda _: None)
+    other = Drain(new, drain._database, server_id=None, room=lambda _: None)
     await drained(other, new, new_audit())
     await other.stop()
     await new.close()
@@ -224,7 +224,7 @@ async def test_a_room_that_the_database_lost_is_made_again(
 ) -> None:
     room = new_room(name="still here")
     database = Database(cluster.connection)
-    drain = Drain(outbox, database, room={room.id: room}.get)
+    drain = Drain(outbox, database, server_id=None, room={room.id: room}.get)
     await drained(drain, outbox, Joined(new_stay(room)))
     await drain.stop()
     await database.close()

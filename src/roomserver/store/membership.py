@@ -1,0 +1,106 @@
+"""One of several servers on a database: who it is, that it lives, and which rooms are its own."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from roomserver.protocol.codes import RoomCloseReason, RoomState
+from roomserver.store.database import Database
+from roomserver.store.migrations import migrate
+from roomserver.store.records import RoomRecord
+
+HEARTBEAT_S = 10.0
+# Whose heartbeat is older has left its rooms to whoever takes them.
+STALE_S = 60.0
+
+# The heartbeat of an earlier run stays: it tells how long that lived.
+HERE = """
+INSERT INTO relay.servers (id, url) VALUES ($1, $2)
+ON CONFLICT (id) DO UPDATE SET url = excluded.url, started_at = now()
+"""
+ALIVE = "UPDATE relay.servers SET heartbeat = now() WHERE id = $1"
+# A stay whose end nobody could tell lasted as long as its server is known to have lived.
+END_STAYS = """
+UPDATE relay.room_participants p
+SET left_at = greatest(p.joined_at, s.heartbeat), leave_reason = 'server_lost',
+    connection_duration = extract(epoch FROM greatest(p.joined_at, s.heartbeat) - p.joined_at)
+FROM relay.servers s
+WHERE p.server_id = s.id AND p.left_at IS NULL
+    AND (s.id = $1 OR s.heartbeat < now() - make_interval(secs => $2))
+"""
+# One statement: of two servers that want a room, the one that comes second finds it taken.
+CLAIM = """
+UPDATE relay.audio_rooms r SET server_id = $1
+WHERE r.active AND (
+    r.server_id IS NULL OR (r.server_id = $1 AND $3) OR r.server_id IN (
+        SELECT id FROM relay.servers WHERE heartbeat < now() - make_interval(secs => $2)
+    )
+)
+RETURNING id::text, code, name, password_hash, created_by::text, created_at, public, metadata,
+    state, permanent, suspended_until, closed_at, close_reason, max_listeners, version
+"""
+RELEASE = "UPDATE relay.audio_rooms SET server_id = NULL WHERE server_id = $1 AND active"
+
+
+class Membership:
+    """This server among those of the database. Every method may raise DatabaseAwayError."""
+
+    def __init__(self, database: Database, server_id: str, url: str) -> None:
+        self._database = database
+        self._id = server_id
+        self._url = url
+
+    async def register(self) -> None:
+        """Brings the schema up to date and makes this server known. Raises MigrationError."""
+        connection = await self._database.connect()
+        try:
+            await migrate(connection)
+        finally:
+            await connection.close()
+        async with self._database.transaction() as transaction:
+            await transaction.execute(HERE, self._id, self._url)
+
+    async def end_stays(self) -> None:
+        """Ends the stays that this server's last run, or a dead server, left open."""
+        async with self._database.transaction() as connection:
+            await connection.execute(END_STAYS, self._id, STALE_S)
+            await connection.execute(ALIVE, self._id)
+
+    async def claim(self, *, own: bool) -> list[RoomRecord]:
+        """Takes the open rooms that were released or a dead server's; with `own` all it has."""
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(CLAIM, self._id, STALE_S, own)
+        return [
+            RoomRecord(
+                id=row["id"],
+                code=row["code"],
+                name=row["name"],
+                password_hash=(row["password_hash"] or "").encode("ascii"),
+                created_by=row["created_by"],
+                created_at=row["created_at"].timestamp(),
+                public=row["public"],
+                metadata=row["metadata"],
+                state=RoomState(row["state"]),
+                permanent=row["permanent"],
+                suspended_until=_unix(row["suspended_until"]),
+                closed_at=_unix(row["closed_at"]),
+                close_reason=RoomCloseReason(row["close_reason"]) if row["close_reason"] else None,
+                max_listeners=row["max_listeners"],
+                version=row["version"],
+            )
+            for row in rows
+        ]
+
+    async def beat(self) -> None:
+        """Says that this server lives."""
+        async with self._database.transaction() as connection:
+            await connection.execute(ALIVE, self._id)
+
+    async def release(self) -> None:
+        """Leaves the rooms to whoever wants them."""
+        async with self._database.transaction() as connection:
+            await connection.execute(RELEASE, self._id)
+
+
+def _unix(time: datetime | None) -> float | None:
+    return None if time is None else time.timestamp()

@@ -1,0 +1,92 @@
+"""Which stores a server has: in memory, or in a PostgreSQL that is its own or another's."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from roomserver.config import EMBEDDED, ConfigError, Settings
+from roomserver.store.accounts import FileAccountStore
+from roomserver.store.database import Database, DatabaseAwayError
+from roomserver.store.durable import DurableRoomStore
+from roomserver.store.embedded import EmbeddedError, EmbeddedPostgres
+from roomserver.store.interfaces import AccountStore, RoomStore
+from roomserver.store.memory import MemoryRoomStore
+from roomserver.store.migrations import MigrationError, migrate
+from roomserver.store.outbox import Outbox
+from roomserver.store.postgres import PostgresAccountStore
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What a server keeps things in."""
+
+    accounts: AccountStore
+    rooms: RoomStore
+
+
+@asynccontextmanager
+async def open_stores(settings: Settings, *, url: str) -> AsyncIterator[Stores]:
+    """The stores that the settings name; closed, and what waits handed over, at the end.
+
+    url: where clients find this server. Raises ConfigError.
+    """
+    async with AsyncExitStack() as stack:
+        try:
+            if settings.database_url == "none":
+                accounts = await FileAccountStore.open(settings.data_dir)
+                stack.push_async_callback(accounts.close)
+                yield Stores(accounts, MemoryRoomStore())
+                return
+            database = await stack.enter_async_context(_database(settings))
+            outbox = Outbox(settings.data_dir, capacity=settings.outbox_events)
+            rooms = DurableRoomStore(outbox, database, url=url)
+            stack.push_async_callback(rooms.close)
+            await rooms.open()
+        except (MigrationError, OSError, sqlite3.Error) as error:
+            raise ConfigError(f"what is kept in {settings.data_dir}: {error}") from None
+        yield Stores(PostgresAccountStore(database), rooms)
+
+
+@asynccontextmanager
+async def open_accounts(settings: Settings) -> AsyncIterator[AccountStore]:
+    """The accounts alone, also while a server runs. Raises ConfigError."""
+    async with AsyncExitStack() as stack:
+        try:
+            if settings.database_url == "none":
+                accounts = await FileAccountStore.open(settings.data_dir)
+                stack.push_async_callback(accounts.close)
+                yield accounts
+                return
+            database = await stack.enter_async_context(_database(settings, share=True))
+            connection = await database.connect()
+            try:
+                await migrate(connection)
+            finally:
+                await connection.close()
+        except (MigrationError, DatabaseAwayError, OSError, sqlite3.Error) as error:
+            raise ConfigError(f"accounts: {error}") from None
+        yield PostgresAccountStore(database)
+
+
+@asynccontextmanager
+async def _database(settings: Settings, *, share: bool = False) -> AsyncIterator[Database]:
+    """share: a private database that another process runs is used as it is."""
+    async with AsyncExitStack() as stack:
+        address: str | dict[str, Any] = settings.database_url
+        if address == EMBEDDED:
+            try:
+                postgres = EmbeddedPostgres(settings.data_dir)
+                if not (share and postgres.runs_elsewhere()):
+                    await asyncio.to_thread(postgres.start)
+                    stack.push_async_callback(asyncio.to_thread, postgres.stop)
+                address = postgres.connection
+            except EmbeddedError as error:
+                raise ConfigError(str(error)) from None
+        database = Database(address, pooler=settings.database_pooler)
+        stack.push_async_callback(database.close)
+        yield database

@@ -1,0 +1,172 @@
+"""A server whose rooms are kept: after a kill, and while its database is away."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import asyncpg
+import pytest
+
+from roomserver.clients.errors import ClientError
+from roomserver.store.database import Connection
+from roomserver.store.embedded import EmbeddedPostgres
+from support.api_client import Api
+from support.live import EMAIL, live_room
+from support.postgres import open_directory
+from support.server import PASSWORD, ServerProcess, command, environment
+
+OPTIONS = ("--database-url", "embedded")
+ROOM = {"password": "hall and stage", "name": "Hall", "metadata": {"seats": [1, 2]}}
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    with open_directory() as directory:
+        yield directory / "data"
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+async def add_user(data_dir: Path) -> None:
+    """As an operator does it, while the server runs or not."""
+    arguments = ("user", "add", EMAIL, "--password-stdin", "--data-dir", str(data_dir))
+    await asyncio.to_thread(
+        subprocess.run,
+        command(*arguments),
+        input=PASSWORD + "\n",
+        text=True,
+        env=environment(ROOMSERVER_DATABASE_URL="embedded", ROOMSERVER_BCRYPT_ROUNDS="4"),
+        timeout=60,
+        check=True,
+    )
+
+
+async def connect(data_dir: Path) -> Connection:
+    return await asyncpg.connect(**EmbeddedPostgres(data_dir).connection)
+
+
+async def wait_until(database: Connection, condition: str) -> None:
+    """Until a query gives something other than 0."""
+    async with asyncio.timeout(30):
+        while not await database.fetchval(condition):  # noqa: ASYNC110 - the database sends no event
+            await asyncio.sleep(0.02)
+
+
+def send_all(data_dir: Path, number: signal.Signals) -> None:
+    """A signal to every process of the database: they work in its directory."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "cwd").readlink() == data_dir / "postgres" / "data":
+                os.kill(int(process.name), number)
+
+
+def kill(server: ServerProcess) -> None:
+    server.signal(signal.SIGKILL)
+    assert server.stop() == -signal.SIGKILL
+
+
+async def create_room(server: ServerProcess, session: aiohttp.ClientSession) -> dict[str, Any]:
+    api = Api(server.url, session)
+    token = (await api.login(EMAIL, PASSWORD))["accessToken"]
+    async with session.post(
+        server.url + "/auth/room/create", json=ROOM, headers={"Authorization": f"Bearer {token}"}
+    ) as response:
+        assert response.status == 201, await response.text()
+        room: dict[str, Any] = await response.json()
+        return room
+
+
+async def join(server: ServerProcess, session: aiohttp.ClientSession, code: str) -> int:
+    body = {"roomCode": code, "password": ROOM["password"]}
+    async with session.post(server.url + "/auth/room/join", json=body) as response:
+        return response.status
+
+
+async def test_rooms_survive_a_kill_and_closed_ones_stay_closed(
+    data_dir: Path, session: aiohttp.ClientSession
+) -> None:
+    server = ServerProcess.start(data_dir, *OPTIONS)
+    await add_user(data_dir)
+    kept, closed = [await create_room(server, session) for _ in range(2)]
+    assert kept["persisted"] is True
+    token = (await Api(server.url, session).login(EMAIL, PASSWORD))["accessToken"]
+    async with session.delete(
+        f"{server.url}/api/broadcaster/rooms/{closed['roomId']}",
+        headers={"Authorization": f"Bearer {token}"},
+    ) as response:
+        assert response.status == 204
+    kill(server)
+
+    with ServerProcess.start(data_dir, *OPTIONS) as server:
+        assert await join(server, session, kept["roomCode"]) == 200
+        assert await join(server, session, closed["roomCode"]) == 401
+        database = await connect(data_dir)
+        rows = await database.fetch("SELECT code, state FROM relay.audio_rooms ORDER BY created_at")
+        events = await database.fetch("SELECT event_type, count(*) FROM relay.audit_log GROUP BY 1")
+        await database.close()
+    assert [tuple(row) for row in rows] == [
+        (kept["roomCode"], "waiting"),
+        (closed["roomCode"], "closed"),
+    ]
+    counts = dict(map(tuple, events))
+    assert (counts["room_created"], counts["room_closed"], counts["login_success"]) == (2, 1, 3)
+
+
+async def test_listeners_of_a_killed_server_are_no_longer_there(data_dir: Path) -> None:
+    server = ServerProcess.start(data_dir, *OPTIONS)
+    await add_user(data_dir)
+    with contextlib.suppress(ClientError):  # the server goes away under its listener
+        async with live_room(server.url, EMAIL) as room, room.listen():
+            database = await connect(data_dir)
+            count = "SELECT count(*) FROM relay.room_participants WHERE left_at IS NULL"
+            await wait_until(database, count)
+            await database.close()
+            kill(server)
+    with ServerProcess.start(data_dir, *OPTIONS):
+        database = await connect(data_dir)
+        row = await database.fetchrow("SELECT left_at, leave_reason FROM relay.room_participants")
+        await database.close()
+    assert row is not None
+    assert row["leave_reason"] == "server_lost"
+    assert row["left_at"] is not None
+
+
+async def test_without_the_database_rooms_go_on_and_logins_wait(
+    data_dir: Path, session: aiohttp.ClientSession
+) -> None:
+    with ServerProcess.start(data_dir, *OPTIONS) as server:
+        await add_user(data_dir)
+        api = Api(server.url, session)
+        token = (await api.login(EMAIL, PASSWORD))["accessToken"]
+        send_all(data_dir, signal.SIGSTOP)  # it takes connections and answers nothing
+        try:
+            async with session.post(
+                server.url + "/auth/room/create",
+                json=ROOM,
+                headers={"Authorization": f"Bearer {token}"},
+            ) as response:
+                assert response.status == 201
+                room = await response.json()
+            assert room["persisted"] is False
+            assert await join(server, session, room["roomCode"]) == 200
+            login = {"email": EMAIL, "password": PASSWORD}
+            async with session.post(server.url + "/auth/broadcaster", json=login) as response:
+                assert response.status == 503
+                assert (await response.json())["code"] == "database_away"
+        finally:
+            send_all(data_dir, signal.SIGCONT)
+        database = await connect(data_dir)
+        await wait_until(database, "SELECT count(*) FROM relay.audio_rooms")
+        await database.close()
