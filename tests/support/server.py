@@ -26,7 +26,7 @@ import bcrypt
 from roomserver.store.accounts import AccountFile
 
 PASSWORD = "correct horse battery"
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
 BAD_WORDS = ("Traceback (most recent call last)", "ResourceWarning", "was never retrieved")
 

@@ -6,6 +6,8 @@ is told by the audio that listeners heard, and the counters must say the same.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
 import resource
 import time
@@ -32,7 +34,10 @@ SILENCE = RATE // 5  # after so much of a gap a channel has fallen silent and is
 TICK_US = 20_000
 ROOMS = {"hasty": 70.0, "patient": 1000.0}  # target in ms: too short for some packets, or for none
 # A source that stands still for longer is another trouble than this test is about.
-MAY_STALL_S = {"hasty": 0.12, "patient": 0.85}
+MAY_STALL_S = {"hasty": 0.14, "patient": 0.85}
+ATTEMPTS = 8
+
+pytestmark = pytest.mark.timeout(300)
 
 
 @dataclass(frozen=True)
@@ -107,8 +112,15 @@ def bad_network(seed: int) -> list[Sent]:
     return sorted(packets[:QUIET] + rest, key=lambda packet: packet.arrival_ns)
 
 
+def be_punctual() -> None:
+    """Where that is allowed, a source's thread is served first: it stands for another machine."""
+    with contextlib.suppress(PermissionError):
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+
+
 def send(peer: Peer, audio: NDArray[np.int16], way: list[Sent]) -> float:
     """Sends each packet when it is due; how late the worst one was, in seconds."""
+    be_punctual()
     begin = time.monotonic()
     worst = 0.0
     for packet in way:
@@ -144,8 +156,8 @@ def run_rooms(threads: int, seed: int) -> dict[str, Run]:
     """Both rooms at once, in one relay."""
     # A test that gets no time to read is no slow listener.
     with (
-        Relay(threads=threads, max_lag_ms=30_000, evict_after_s=60) as relay,
         ThreadPoolExecutor(2 * len(ROOMS)) as pool,
+        Relay(threads=threads, max_lag_ms=30_000, evict_after_s=60) as relay,
     ):
         events = Events(relay)
         ways = {name: bad_network(seed + i) for i, name in enumerate(ROOMS)}
@@ -177,7 +189,7 @@ def run_rooms(threads: int, seed: int) -> dict[str, Run]:
 @pytest.fixture(scope="module", params=[1, 3], ids=["1-thread", "3-threads"])
 def runs(request: pytest.FixtureRequest) -> dict[str, Run]:
     """A run in which the source kept to its schedule: on a busy machine not every one does."""
-    for attempt in range(5):
+    for attempt in range(ATTEMPTS):
         done = run_rooms(request.param, seed=10 * request.param + attempt)
         if all(run.stalled_s < MAY_STALL_S[name] for name, run in done.items()):
             return done
@@ -271,48 +283,68 @@ JUMPS = {
 }
 
 
-def test_a_source_whose_clock_jumps_is_heard_again() -> None:
-    """The timeline goes on, nothing is heard twice, and the server asks for no memory."""
-    audio = noise(2, 2.0)
+def run_jumps(audio: NDArray[np.int16]) -> tuple[float, dict[str, list[Frame]]]:
+    """What is heard of sources whose clocks jump after a quarter, and how long one stood still."""
     packets = audio.shape[1] // FRAME
-    with Relay(threads=1, max_lag_ms=30_000) as relay, ThreadPoolExecutor(2 * len(JUMPS)) as pool:
+    with (
+        ThreadPoolExecutor(2 * len(JUMPS)) as pool,
+        Relay(threads=1, max_lag_ms=30_000, evict_after_s=60) as relay,
+    ):
         events = Events(relay)
         rooms = [relay.open_room() for _ in JUMPS]
         listeners = [bind_listener(relay, room) for room in rooms]
         heard = [pool.submit(frames_until_told, listener) for listener in listeners]
 
-        def play(room: int, stream: int, by: int) -> None:
-            peer = bind_source(relay, room, stream=stream, buffer_ms=60)
-            start = time.monotonic()
+        def play(room: int, stream: int, by: int) -> float:
+            peer = bind_source(relay, room, stream=stream, buffer_ms=150)
+            be_punctual()
+            begin = time.monotonic()
+            worst = 0.0
             for packet in range(packets):
                 at = packet * FRAME
-                time.sleep(max(0.0, start + at / RATE - time.monotonic()))
+                wait_s = begin + at / RATE - time.monotonic()
+                time.sleep(max(0.0, wait_s))
+                worst = max(worst, -wait_s)
                 timestamp = at if packet < packets // 4 else (at + by) % 2**64
                 peer.send_packet(audio[:, at : at + FRAME], timestamp, time_us=2**64 - 1 - at)
             wait_for_packets(relay, room, packets)
             relay.unbind_source(peer.connection)
+            return worst
 
-        memory = rss()
         sources = [
             pool.submit(play, room, stream, by)
             for stream, (room, by) in enumerate(zip(rooms, JUMPS.values(), strict=True), 1)
         ]
+        frames = {}
         for stream, name in enumerate(JUMPS, 1):
             assert events.wait(StreamEnded, of_stream(stream), timeout=20).drained
             relay.send(listeners[stream - 1].connection, '{"type":"over"}')
-            frames = heard[stream - 1].result(10)
-            assert [frame.sequence for frame in frames] == list(range(len(frames))), name
-            assert all(b.timestamp >= a.timestamp + FRAME for a, b in pairwise(frames)), name
-            assert frames[-1].timestamp - frames[0].timestamp < 5 * RATE, name
-            assert [bool(frame.flags & 2) for frame in frames].count(True) >= 2, name
-            whole = [packet_of(frame, audio) for frame in frames if not frame.flags & 1]
-            assert whole == sorted(set(whole)), f"{name}: each once, and in order"
-            assert len(whole) > packets / 2, name
-            assert whole[-1] == packets - 1, name
-        assert rss() - memory < 32 << 20
-        for source in sources:
-            source.result()
+            frames[name] = heard[stream - 1].result(10)
         Peer.close_all()
+        return max(source.result() for source in sources), frames
+
+
+def test_a_source_whose_clock_jumps_is_heard_again() -> None:
+    """The timeline goes on, nothing is heard twice, and the server asks for no memory."""
+    audio = noise(2, 2.0)
+    packets = audio.shape[1] // FRAME
+    memory = rss()
+    for _ in range(ATTEMPTS):
+        stalled_s, heard = run_jumps(audio)
+        if stalled_s < MAY_STALL_S["hasty"]:
+            break
+    else:
+        raise AssertionError(f"the sources got no time to run: {stalled_s}")
+    assert rss() - memory < 32 << 20
+    for name, frames in heard.items():
+        assert [frame.sequence for frame in frames] == list(range(len(frames))), name
+        assert all(b.timestamp >= a.timestamp + FRAME for a, b in pairwise(frames)), name
+        assert frames[-1].timestamp - frames[0].timestamp < 5 * RATE, name
+        assert [bool(frame.flags & 2) for frame in frames].count(True) == 2, name
+        whole = [packet_of(frame, audio) for frame in frames if not frame.flags & 1]
+        assert whole == sorted(set(whole)), f"{name}: each once, and in order"
+        assert len(whole) > packets / 2, name
+        assert whole[-1] == packets - 1, name
 
 
 def packet_of(frame: Frame, audio: NDArray[np.int16]) -> int:
