@@ -158,7 +158,7 @@ def rows_of_all_tortures(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def _nice(machine: Mapping[str, Any]) -> str:
     """A remark when the benchmark ran at another priority than other programs."""
     nice = machine.get("nice", 0)
-    return f"; run with `nice -n {nice}`" if nice else ""
+    return f"; run at niceness {nice}" if nice else ""
 
 
 def _busy(rows: Iterable[Mapping[str, Any]]) -> str:

@@ -28,7 +28,7 @@ def describe() -> dict[str, Any]:
             "cpu": _field(PROC / "cpuinfo", "model name") or platform.processor(),
             "cores": os.cpu_count(),
             "memory_gib": round(_kib(PROC / "meminfo", "MemTotal") / 2**20, 1),
-            "nice": os.nice(0),
+            "nice": niceness(),
             "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         },
         "versions": {
@@ -47,6 +47,17 @@ def commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return f"{name}+changes" if changed else name
+
+
+def niceness() -> int:
+    """What this runs at: of its session, where the kernel shares out time by sessions first."""
+    try:
+        enabled = (PROC / "sys" / "kernel" / "sched_autogroup_enabled").read_text().strip()
+        if enabled == "1":
+            return int((PROC / "self" / "autogroup").read_text().split()[-1])
+    except (OSError, ValueError, IndexError):
+        pass  # a kernel without them
+    return os.nice(0)
 
 
 def resident_bytes(pid: int) -> int:
