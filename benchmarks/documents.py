@@ -102,7 +102,8 @@ def full(whole: Mapping[str, Any], name: str) -> str:
             )
             parts.append(
                 "**Listener limit over TLS.** The same frames; the greatest number of listeners at "
-                f"which each got every frame due, median of {result['limit_rounds']} ramps.\n\n"
+                f"which each got every frame due, the best of {result['limit_rounds']} ramps (and "
+                f"the range), with what was used there.\n\n"
                 f"{_limits(result)}"
             )
         else:
@@ -226,14 +227,14 @@ def _limits(result: Mapping[str, Any]) -> str:
     def limit(row: Mapping[str, Any]) -> str:
         spread = row["limit"]
         return (
-            f"{'≥ ' if row['open'] else ''}{spread['median']:.0f} "
+            f"{'≥ ' if row['open'] else ''}{spread['high']:.0f} "
             f"({spread['low']:.0f}–{spread['high']:.0f})"
         )
 
     columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
         "subject": lambda r: TLS_NAMES.get(r["subject"], r["subject"]),
         "listeners": limit,
-        "server there, cores": cores("server"),
+        "server, cores": cores("server"),
         "load client, cores": cores("client"),
         "others, cores": cores("others"),
         "p99 ms": lambda r: f"{last(r)['p99_ms']:.0f}" if last(r) else "–",

@@ -126,11 +126,11 @@ def tls_tables(result: TlsResult) -> list[Table]:
         title="Listeners that got every frame due",
         caption="the greatest number of a ramp; ≥: more were not tried",
     )
-    _columns(limits, "median", "lowest–highest")
+    _columns(limits, "best ramp", "lowest–highest")
     for limit in result.limit_rows():
         limits.add_row(
             limit.subject,
-            f"{'≥ ' if limit.open else ''}{limit.limit.median:.0f}",
+            f"{'≥ ' if limit.open else ''}{limit.limit.high:.0f}",
             f"{limit.limit.low:.0f}–{limit.limit.high:.0f}",
         )
     return [cost, limits]

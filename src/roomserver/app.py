@@ -32,7 +32,13 @@ from roomserver.edge.handover import websocket
 from roomserver.edge.http import HttpConnection, connection_factory, mind_requests
 from roomserver.edge.problems import problems
 from roomserver.edge.services import SERVICES, Services
-from roomserver.edge.tls import BACKLOG, COMFORTABLE_CONNECTIONS, Certificate, TlsBridge
+from roomserver.edge.tls import (
+    BACKLOG,
+    COMFORTABLE_CONNECTIONS,
+    MEASURED_LIMIT,
+    Certificate,
+    TlsBridge,
+)
 from roomserver.logs import configure_logging
 from roomserver.rooms.connections import Connections
 from roomserver.rooms.media import Media
@@ -214,7 +220,8 @@ class Server:
                 log.info(
                     "tls_in_process",
                     comfortable=COMFORTABLE_CONNECTIONS,
-                    hint="put a proxy in front for more listeners than that",
+                    limit=MEASURED_LIMIT,
+                    hint="put a proxy in front for more listeners than is comfortable",
                 )
             else:
                 loop = asyncio.get_running_loop()

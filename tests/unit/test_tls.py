@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import socket
 import ssl
 from pathlib import Path
@@ -161,3 +163,19 @@ def test_a_client_that_leaves_while_it_is_joined_leaves_no_handler(tmp_path: Pat
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())
     assert not open_handlers
+
+
+def test_the_limit_that_is_told_is_the_one_that_was_measured() -> None:
+    root = Path(__file__).parents[2]
+    (kept,) = re.findall(
+        r"\(\.\./(benchmarks/results/[^)]*-tls\.json)\)",
+        (root / "docs" / "benchmarks.md").read_text(),
+    )
+    (result,) = json.loads((root / kept).read_text())["results"]
+    assert result["scenario"] == "tls"
+    assert str(result["title"]).endswith("3872-byte frames every 20 ms (48 kHz, 2 ch, pcm_s16le)")
+    (limit,) = [row["limit"]["low"] for row in result["limits"] if row["subject"] == "tls"]
+    assert limit == tls.MEASURED_LIMIT
+    manual = (root / "docs" / "operations.md").read_text()
+    assert f"{tls.MEASURED_LIMIT} listeners" in manual
+    assert manual.count(str(tls.COMFORTABLE_CONNECTIONS)) == 2

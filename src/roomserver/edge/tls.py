@@ -31,9 +31,12 @@ BACKLOG = 1024
 # A client that does not take the rest within this, once the relay has closed, is cut off.
 CLOSE_TIMEOUT_S = 5.0
 WATCH_INTERVAL_S = 2.0
-# Measured: a frame of 3.9 kB costs the event loop's thread 31 to 39 us on its way through, so that
-# so many listeners of 50 frames a second keep half a core busy.
-COMFORTABLE_CONNECTIONS = 300
+# Listeners of 48 kHz stereo PCM16 (50 frames of 3.9 kB a second) that all got every frame, in the
+# lowest of the ramps of `python -m benchmarks tls` whose results docs/benchmarks.md shows. With
+# more the event loop's thread is busy all the time, and newcomers hardly get in.
+MEASURED_LIMIT = 936
+# Until here it is busy about half of the time.
+COMFORTABLE_CONNECTIONS = MEASURED_LIMIT // 3
 
 log = structlog.stdlib.get_logger("roomserver.tls")
 
@@ -191,7 +194,9 @@ class TlsBridge:
         self._clients.add(client)
         if len(self._clients) > COMFORTABLE_CONNECTIONS and not self._warned:
             self._warned = True
-            log.warning("tls_many_connections", comfortable=COMFORTABLE_CONNECTIONS)
+            log.warning(
+                "tls_many_connections", comfortable=COMFORTABLE_CONNECTIONS, limit=MEASURED_LIMIT
+            )
 
     def over(self, client: _Client) -> None:
         """A connection is over on both sides."""
