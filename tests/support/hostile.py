@@ -21,7 +21,7 @@ from support.api_client import RoomKeys, noise, source_wish
 from support.peer import CLOSE, TEXT, Closed, Frame, Peer, mask
 from support.server import ServerProcess
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 RATE = 48_000
 FRAME = 960
@@ -39,6 +39,28 @@ def upgrade(**headers: str | None) -> bytes:
     fields |= {name.replace("_", "-"): value for name, value in headers.items()}
     lines = [f"{name}: {value}" for name, value in fields.items() if value is not None]
     return "\r\n".join(["GET /ws HTTP/1.1", *lines, "", ""]).encode("latin-1")
+
+
+def with_line(line: str) -> bytes:
+    """A handshake with another header line."""
+    return upgrade().replace(b"\r\n\r\n", b"\r\n" + line.encode("latin-1") + b"\r\n\r\n")
+
+
+def of_length(length: int) -> bytes:
+    """A handshake of so many bytes."""
+    shorter = upgrade(X="", Y="b" * 8000, Z="c" * 7000)
+    return shorter.replace(b"X: ", b"X: " + b"a" * (length - len(shorter)))
+
+
+def raw(first: int, length: bytes, payload: bytes = b"", *, masked: bool = True) -> bytes:
+    """A frame from its parts, masked with zeros: `length` is the 7 bits and what extends them."""
+    bit = 0x80 if masked else 0
+    return bytes([first, bit | length[0]]) + length[1:] + bytes(4 if masked else 0) + payload
+
+
+def closing(code: int, reason: bytes = b"") -> bytes:
+    """A close frame."""
+    return mask(CLOSE, struct.pack(">H", code) + reason)
 
 
 class Reply(NamedTuple):
