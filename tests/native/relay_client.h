@@ -121,6 +121,12 @@ inline void send_text(int fd) {
   [[maybe_unused]] ssize_t n = ::send(fd, text, sizeof text, MSG_NOSIGNAL);
 }
 
+// A text without mask.
+inline void break_framing(int fd) {
+  const uint8_t broken[] = {0x81, 0x02, '{', '}'};
+  [[maybe_unused]] ssize_t n = ::send(fd, broken, sizeof broken, MSG_NOSIGNAL);
+}
+
 // Reads what is there and answers a ping, which stands at the end of what is sent together.
 // Bytes read; 0: nothing now; -1: the connection has ended.
 inline long drain(int fd) {

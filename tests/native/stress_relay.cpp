@@ -41,9 +41,9 @@ struct Seen {
   bool all() const {
     return has(CloseReason::peer_lost) && has(CloseReason::closed) &&
            has(CloseReason::room_closed) && has(CloseReason::shutdown) &&
-           has(CloseReason::too_slow) && has(EventKind::text) && has(EventKind::stream_live) &&
-           has(EventKind::stream_ended) && has(EventKind::room_report) && frames > 1000 &&
-           refused > 0;
+           has(CloseReason::too_slow) && has(CloseReason::protocol_error) &&
+           has(EventKind::text) && has(EventKind::stream_live) && has(EventKind::stream_ended) &&
+           has(EventKind::room_report) && frames > 1000 && refused > 0;
   }
 };
 
@@ -128,7 +128,7 @@ class Worker {
   }
 
   void step() {
-    switch (pick(14)) {
+    switch (pick(15)) {
       case 0:
         if (uint64_t room = 0; rooms_.size() < kMaxRooms && relay_.open_room(room) == Status::ok)
           rooms_.push_back(room);
@@ -166,6 +166,12 @@ class Worker {
         break;
       case 10:
         if (Client* client = any()) relay_.send(client->id, R"({"type":"pong","at":)", true, true);
+        break;
+      case 11:  // at times behind texts that are not answered yet
+        if (Client* client = any(); client && pick(10) == 0) {
+          for (unsigned n = pick(4); n > 0; --n) send_text(client->fd);
+          break_framing(client->fd);
+        }
         break;
       default:
         if (Client* client = any())

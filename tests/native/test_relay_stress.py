@@ -13,7 +13,7 @@ SECONDS = float(os.environ.get("STRESS_SECONDS", "5"))
 WATCHED = {"tsan": "thread", "asan+ubsan": "address,undefined"}
 
 
-@pytest.mark.timeout(240 + SECONDS)
+@pytest.mark.timeout(600 + 2 * SECONDS)
 @pytest.mark.parametrize("sanitizer", WATCHED)
 def test_relay_stands_everything_at_once(sanitizer: str) -> None:
     program = build(
