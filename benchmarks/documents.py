@@ -93,7 +93,7 @@ def full(whole: Mapping[str, Any], name: str) -> str:
         elif result["scenario"] == "pacing":
             parts.append(
                 f"**Pacing.** {title}; {result['rounds']} rounds of {result['seconds']:g} s for "
-                f"each row; ms.\n\n{_pacing(rows)}{_busy(rows)}"
+                f"each row; quantiles are medians of rounds; ms.\n\n{_pacing(rows)}{_busy(rows)}"
             )
         elif result["scenario"] == "tls":
             parts.append(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
@@ -51,6 +52,17 @@ class Lateness:
 
         return cls(count, *(quantile(share) for share in (0.5, 0.99, 0.999, 1.0)))
 
+    @classmethod
+    def over(cls, rounds: Sequence[Lateness]) -> Lateness:
+        """Of several rounds, at least one: all counts, the median of each quantile, the worst."""
+        return cls(
+            count=sum(r.count for r in rounds),
+            p50=statistics.median(r.p50 for r in rounds),
+            p99=statistics.median(r.p99 for r in rounds),
+            p999=statistics.median(r.p999 for r in rounds),
+            max=max(r.max for r in rounds),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class PacingSample:
@@ -78,7 +90,7 @@ class PacingSample:
 
 @dataclass(frozen=True, slots=True)
 class PacingRow:
-    """One condition under one scheduling, all rounds taken together; µs."""
+    """One condition under one scheduling, over all rounds; µs."""
 
     scheduling: str
     granted: str
@@ -126,8 +138,8 @@ class PacingResult:
 
 
 def _row(condition: str, samples: Sequence[PacingSample]) -> PacingRow:
-    ticks = Lateness.of(_sum(s.ticks for s in samples))
-    floor = Lateness.of(_sum(s.floor for s in samples))
+    ticks = _over_rounds(samples, lambda s: s.ticks)
+    floor = _over_rounds(samples, lambda s: s.floor)
     return PacingRow(
         samples[0].scheduling,
         samples[0].granted,
@@ -135,9 +147,16 @@ def _row(condition: str, samples: Sequence[PacingSample]) -> PacingRow:
         ticks,
         floor,
         round(ticks.p999 / floor.p999, 2) if floor.p999 else 0.0,
-        Lateness.of(_sum(s.arrival for s in samples)),
+        _over_rounds(samples, lambda s: s.arrival),
         sum(s.measured.missing for s in samples),
         round(max(s.others for s in samples), 2),
+    )
+
+
+def _over_rounds(samples: Sequence[PacingSample], of: Callable[[PacingSample], Ranges]) -> Lateness:
+    rounds = dict.fromkeys(s.round for s in samples)
+    return Lateness.over(
+        [Lateness.of(_sum(of(s) for s in samples if s.round == number)) for number in rounds]
     )
 
 

@@ -69,7 +69,7 @@ def pacing_table(result: PacingResult) -> Table:
     rounds = max(s.round for s in result.samples) + 1
     table = Table(
         title=f"Pacing: {result.workload}",
-        caption=f"{rounds} rounds of {result.seconds:g} s together; p50/p99.9/max in ms; "
+        caption=f"{rounds} rounds of {result.seconds:g} s: medians of p50/p99.9, and max; ms; "
         "late: from a tick's deadline to its block; floor: of a bare timer loop, and how often its "
         "p99.9 goes into that of the ticks; arrival: from the deadline to the listener's socket; "
         "others: cores used by other programs at most",

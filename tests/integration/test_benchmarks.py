@@ -52,6 +52,8 @@ def test_memory_is_the_slope_between_two_numbers_of_listeners() -> None:
 def test_quantiles_of_ranges_are_the_bounds_of_those_they_lie_in() -> None:
     ranges = {1.0: 0, 2.0: 500, 5.0: 490, 8.0: 9, 10.0: 0, 40.0: 1, math.inf: 0}
     assert pacing.Lateness.of(ranges) == pacing.Lateness(1000, 5.0, 8.0, 40.0, 40.0)
+    rounds = [pacing.Lateness(10, p50, 3.0, 4.0, worst) for p50, worst in ((2, 9), (1, 5), (9, 7))]
+    assert pacing.Lateness.over(rounds) == pacing.Lateness(30, 2, 3.0, 4.0, 9)
     assert pacing.Lateness.of({}) == pacing.Lateness(0, 0.0, 0.0, 0.0, 0.0)
 
 
