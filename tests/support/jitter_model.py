@@ -24,6 +24,7 @@ STRAY_MS = 200
 STRAY_TOLERANCE_MS = 500
 FADE_IN_MS = 5
 FULL_MS = 1150
+EXCESS_MS = 250
 NS_PER_MS = 1_000_000
 
 
@@ -83,7 +84,10 @@ class Channel:
 
 
 class JitterModel:
-    def __init__(self, channels: int, rate: int, frame_ms: int, origin: int) -> None:
+    def __init__(
+        self, channels: int, rate: int, frame_ms: int, origin: int, *, adaptive: bool
+    ) -> None:
+        self.adaptive = adaptive
         self.rate = rate
         self.frame_ms = frame_ms
         self.channels = [Channel() for _ in range(channels)]
@@ -193,11 +197,18 @@ class JitterModel:
     # ---- playing ----
 
     def tick(
-        self, now_ns: int, next_ns: int, target: int, *, starves: bool = False
+        self,
+        now_ns: int,
+        next_ns: int,
+        target: int,
+        *,
+        starves: bool = False,
+        exceeds: bool = False,
     ) -> ModelFrame | None:
         """One due tick. `next_ns` is when the next one will be due, `target` in samples.
 
         `starves`: held is far less than the target, so that running dry is the end for now.
+        `exceeds`: after an interruption held is far more than the target, which is the end at once.
         """
         self.drain()
         if self.finishing and not self.anything_held():
@@ -209,10 +220,10 @@ class JitterModel:
             first = min((min(c.held) for c in self.channels if c.held), default=None)
             if first is None or not self.ready(now_ns, first, target):
                 return None
-            self.begin(now_ns, first)
-        last = (self.astray or starves) and not self.finishing
+            self.begin(now_ns, self.at_target(now_ns, first, target))
         frame = self.play()
-        last = last and not self.anything_held()
+        dry = (self.astray or starves) and not self.anything_held()
+        last = (dry or exceeds) and not self.finishing
         if last:
             self.fade_out(frame)
         if self.finishing and not self.anything_held():
@@ -239,8 +250,23 @@ class JitterModel:
                     return False
         return True
 
+    def at_target(self, now_ns: int, first: int, target: int) -> int:
+        """Where to begin: after an interruption, with a fixed target, not far more than that."""
+        speaking = [
+            channel.end - first
+            for channel in self.channels
+            if channel.end > self.head and now_ns - channel.heard_ns < SILENCE_MS * NS_PER_MS
+        ]
+        if self.adaptive or self.finishing or not self.ever_live or not speaking:
+            return first
+        excess = min(speaking) - target
+        return first + excess if excess > self.samples(EXCESS_MS) else first
+
     def begin(self, now_ns: int, first: int) -> None:
         skipped = first - self.head
+        for channel in self.channels:
+            for position in range(self.head, first):
+                channel.held.pop(position, None)
         self.history = min(self.behind, self.history + skipped)
         self.head += skipped
         self.head_source += skipped

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relaycore import Frame, JitterBuffer
-from support.jitter_model import JitterModel, ModelFrame, Packet
+from support.jitter_model import EXCESS_MS, JitterModel, ModelFrame, Packet
 
 NS_PER_S = 1_000_000_000
 MS = 1_000_000
 MAX_U64 = 2**64 - 1
 START_NS = 5 * NS_PER_S
+SLACK_MS = 50  # by which the mean of arrivals may move in one tick
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ class ComparedRun:
             channels, rate, frame_ms=frame_ms, target_ms=target_ms, origin=origin
         )
         self.adaptive = target_ms is None
-        self.model = JitterModel(channels, rate, frame_ms, origin)
+        self.model = JitterModel(channels, rate, frame_ms, origin, adaptive=self.adaptive)
         self.frames: list[Frame] = []
 
     def push(self, packet: Sent) -> None:
@@ -173,14 +174,21 @@ class ComparedRun:
 
     def pop(self, now_ns: int) -> Frame | None:
         due = now_ns >= self.buffer.next_deadline_ns
+        held_ms = self.buffer.fill_ms if self.buffer.state == "live" else 0.0
         frame = self.buffer.pop(now_ns)
         if due:
             # Half samples are rounded up; going through ms must not change that.
             target = math.floor(self.buffer.target_ms * self.rate / 1000 + 0.5 + 1e-6)
             # How much it holds is a matter of its clock, which the model knows nothing of.
-            starves = self.adaptive and self.buffer.state == "buffering"
+            stopped = self.buffer.state == "buffering"
+            starves = self.adaptive and stopped
+            exceeds = (
+                not self.adaptive
+                and stopped
+                and held_ms > self.buffer.target_ms + EXCESS_MS - SLACK_MS
+            )
             next_ns = self.buffer.next_deadline_ns
-            expected = self.model.tick(now_ns, next_ns, target, starves=starves)
+            expected = self.model.tick(now_ns, next_ns, target, starves=starves, exceeds=exceeds)
         else:
             self.model.drain()
             expected = None

@@ -23,6 +23,7 @@ from support.jitter_rig import (
     Sent,
     disturb,
     finish,
+    heard,
     moved,
     play,
     signal,
@@ -82,6 +83,45 @@ def test_a_longer_way_costs_one_interruption(by_ms: int) -> None:
     assert 45 < again < 75
     assert not any(frame.concealed_mask for frame in frames[again + 1 :])
     assert buffer.counters(0).received >= 32000 - 0.3 * 8000
+
+
+@pytest.mark.parametrize("spread_ms", [0, 200])
+@pytest.mark.parametrize("stall_ms", [600, 900, 1100])
+def test_what_was_held_up_does_not_lengthen_a_fixed_delay(stall_ms: int, spread_ms: int) -> None:
+    """A link that stood still delivers what it kept, at once or as fast as it can."""
+    packets = []
+    for packet in steady(rate=8000, lengths=[80], duration_s=12):
+        after_ms = (packet.arrival_ns - START_NS) / MS - 2000
+        if 0 <= after_ms < stall_ms + spread_ms:
+            held_up_ms = max(after_ms, stall_ms + spread_ms * after_ms / (stall_ms + spread_ms))
+            arrival = packet.arrival_ns + int((held_up_ms - after_ms) * MS)
+            packets.append(Sent(arrival, 0, packet.timestamp, packet.samples))
+        else:
+            packets.append(packet)
+    buffer = JitterBuffer(1, 8000, target_ms=100)
+
+    frames = play(buffer, packets)
+
+    assert abs(buffer.fill_ms - 100) < 25
+    assert [frame.discontinuity for frame in frames].count(True) <= 3
+    assert not any(frame.concealed_mask for frame in frames[-50:])
+    assert all(a.timestamp < b.timestamp for a, b in itertools.pairwise(frames))
+    # Each moment of the source but those of the stall, and what came too late to be worth it.
+    assert len(frames) * 20 >= 12_000 - 2 * stall_ms - 800
+
+
+def test_a_source_that_begins_with_a_second_at_once_is_played_from_its_beginning() -> None:
+    packets = [
+        Sent(max(packet.arrival_ns, START_NS + 1000 * MS), 0, packet.timestamp, packet.samples)
+        for packet in steady(rate=8000, lengths=[80], duration_s=3)
+    ]
+    buffer = JitterBuffer(1, 8000, target_ms=100)
+
+    frames = play(buffer, packets) + finish(buffer)
+
+    assert not any(frame.concealed_mask for frame in frames)
+    sent = np.concatenate([packet.samples[0] for packet in packets])
+    np.testing.assert_array_equal(heard(frames)[: len(sent)], sent)
 
 
 @pytest.mark.parametrize("stall_ms", [150, 300])

@@ -29,6 +29,10 @@ constexpr std::int64_t kAssumeNs = 10'000'000'000;
 constexpr double kEasing = 500e-6;
 constexpr std::int64_t kNsPerMs = 1'000'000;
 constexpr std::int64_t kReadyPollNs = 5 * kNsPerMs;
+// A fixed target may be exceeded by so much before it is worth an interruption.
+constexpr std::int64_t kExcessMs = 250;
+// So long what was held up may take to come before the delay is judged.
+constexpr std::int64_t kSettleMs = 1000;
 
 }  // namespace
 
@@ -272,9 +276,28 @@ void JitterBuffer::begin(std::int64_t now_ns, std::uint64_t from) noexcept {
     }
   }
   live_ = true;
+  resumed_ = ever_live_;
+  began_ns_ = now_ns;
   ever_live_ = true;
   discontinuity_ = true;
   deadline_ns_ = now_ns;
+}
+
+// Where playing begins when `from` is the earliest sample held. After an interruption what was held
+// up on its way may come all at once: of that no more is played than a fixed target wants, or the
+// delay would be longer from now on.
+std::uint64_t JitterBuffer::at_target(std::int64_t now_ns, std::uint64_t from) const noexcept {
+  if (!ever_live_ || finishing_ || config_.target_ms <= 0) return from;
+  std::int64_t shortest = std::numeric_limits<std::int64_t>::max();
+  for (unsigned c = 0; c < config_.channels; ++c) {
+    const Channel& ch = channels_[c];
+    if (wrapping_difference(ch.end, head_) <= 0) continue;
+    if (elapsed_ns(ch.heard_ns, now_ns) >= kSilenceMs * kNsPerMs) continue;
+    shortest = std::min(shortest, wrapping_difference(ch.end, from));
+  }
+  if (shortest == std::numeric_limits<std::int64_t>::max()) return from;
+  const std::int64_t excess = shortest - static_cast<std::int64_t>(std::llround(target_));
+  return excess > samples_in(kExcessMs) ? from + static_cast<std::uint64_t>(excess) : from;
 }
 
 void JitterBuffer::stop() noexcept {
@@ -333,7 +356,7 @@ JitterBuffer::Tick JitterBuffer::tick(std::int64_t now_ns, float* const* planes,
       deadline_ns_ = later_by(now_ns, kReadyPollNs);
       return Tick::buffering;
     }
-    begin(now_ns, from);
+    begin(now_ns, at_target(now_ns, from));
   }
 
   const unsigned n = next_frame_samples();
@@ -344,7 +367,7 @@ JitterBuffer::Tick JitterBuffer::tick(std::int64_t now_ns, float* const* planes,
   info.discontinuity = discontinuity_;
   info.deadline_ns = deadline_ns_;
   discontinuity_ = false;
-  const bool last = (astray_ || starves()) && !finishing_ && !held(n);
+  const bool last = !finishing_ && (exceeds() || ((astray_ || starves()) && !held(n)));
   bool active = false;
   for (unsigned c = 0; c < config_.channels; ++c) {
     bool altered = render(channels_[c], planes[c], n);
@@ -387,6 +410,15 @@ bool JitterBuffer::hears(std::int64_t now_ns) const noexcept {
 bool JitterBuffer::starves() const noexcept {
   return config_.target_ms <= 0 && hears(deadline_ns_) &&
          target_ - arrivals_.ahead_of(head_source_, deadline_ns_) > max_frame_;
+}
+
+// Whether, after an interruption, more than a fixed target wants came while it was played already.
+// The clock would take a quarter of an hour to make up for a second.
+bool JitterBuffer::exceeds() const noexcept {
+  return config_.target_ms > 0 && resumed_ && hears(deadline_ns_) &&
+         elapsed_ns(began_ns_, deadline_ns_) >= kSettleMs * kNsPerMs &&
+         arrivals_.ahead_of(head_source_, deadline_ns_) - target_ >
+             static_cast<double>(samples_in(kExcessMs));
 }
 
 // How much faster than nominal the next frame is played.

@@ -18,6 +18,10 @@
 // `discontinuity`; its timestamp goes on by as much as the source's clock did, if that is forward
 // and not beyond the time that really passed (plus the window), else it adjoins the last frame.
 //
+// What was held up may come all at once when a stopped link goes on. With a fixed target no more
+// of it is played than that, give or take 250 ms: the rest is passed over when playing begins again,
+// or by stopping once more a second later. A stream that begins so is played from its beginning.
+//
 // Re-anchoring. A packet that is not wholly inside the window ahead (late, partly late, or outside)
 // says that the position is another one. Have all packets for 200 ms said so, and agreed with each
 // other by moving on together with time, then what is held is played out and faded, and after it
@@ -161,6 +165,7 @@ class JitterBuffer : Counted<"JitterBuffer"> {
   bool held(std::size_t beyond = 0) const noexcept;
   bool earliest(std::uint64_t& position) const noexcept;
   bool ready(std::int64_t now_ns, std::uint64_t from) const noexcept;
+  std::uint64_t at_target(std::int64_t now_ns, std::uint64_t from) const noexcept;
   void begin(std::int64_t now_ns, std::uint64_t from) noexcept;
   void advance(std::size_t n) noexcept;
   void stop() noexcept;
@@ -170,6 +175,7 @@ class JitterBuffer : Counted<"JitterBuffer"> {
   unsigned next_frame_samples() noexcept;
   void retarget(std::int64_t now_ns) noexcept;
   bool starves() const noexcept;
+  bool exceeds() const noexcept;
   bool hears(std::int64_t now_ns) const noexcept;
   double speed() noexcept;
   double to_ms(double samples) const noexcept { return 1e3 * samples / config_.sample_rate; }
@@ -224,6 +230,7 @@ class JitterBuffer : Counted<"JitterBuffer"> {
   bool anchored_ = false;
   bool live_ = false;
   bool ever_live_ = false;
+  bool resumed_ = false;  // live for at least the second time
   bool discontinuity_ = false;
   bool ticked_ = false;
   bool finishing_ = false;
@@ -231,6 +238,7 @@ class JitterBuffer : Counted<"JitterBuffer"> {
 
   std::int64_t deadline_ns_ = 0;
   std::int64_t first_ns_ = 0;     // arrival of the first packet
+  std::int64_t began_ns_ = 0;     // when it went live
   std::int64_t retarget_ns_ = 0;
   double target_ = 0;  // samples
   double easing_ = 0;  // how fast the target comes down now, seconds per second
