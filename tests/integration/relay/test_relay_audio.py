@@ -254,7 +254,7 @@ def test_a_source_reports_what_became_of_its_samples(relay: Relay, events: Event
     peer = bind_source(relay, room)
     source = Source(peer, noise(2, 1.5))
     source.start()
-    report = events.wait(SourceReport)
+    report = events.wait(SourceReport, lambda report: report.received[0] > 0)
     source.stop()
     assert report.connection == peer.connection
     assert len(report.received) == 2
