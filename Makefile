@@ -55,10 +55,11 @@ SANITIZED := $(CURDIR)/build/sanitized
 sanitize: $(STAMPS)/dev ## the extension's tests under address and undefined-behaviour sanitizers
 	@$(call say,sanitizers)
 	@rm -rf $(SANITIZED)
-	@RELAYCORE_CXXFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=undefined -O1 -g" \
+	@RELAYCORE_CXXFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=undefined -O1 -g \
+			-DRELAYCORE_COUNT_OBJECTS" \
 		$(BIN)/python setup.py --quiet build --build-base $(SANITIZED) --build-lib $(SANITIZED)/lib
 	@LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
-		ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$(SANITIZED)/lib \
+		ASAN_OPTIONS=detect_leaks=0 RELAYCORE_COUNT_OBJECTS=1 PYTHONPATH=$(SANITIZED)/lib \
 		$(BIN)/python -m pytest --capture=sys --timeout 300 tests/unit/test_ring_buffer.py \
 		tests/unit/test_jitter_*.py tests/unit/test_kernels.py tests/integration/relay $(ARGS)
 

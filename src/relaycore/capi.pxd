@@ -36,6 +36,14 @@ cdef extern from "relaycore/pcm_ops.h" namespace "relaycore" nogil:
 
 # --- role.h, spsc_ring.h: between two threads ----------------------------------------------------
 
+cdef extern from "relaycore/live_objects.h" namespace "relaycore" nogil:
+    struct LiveObjects:
+        const char* kind
+        uint64_t made
+        uint64_t freed
+
+    vector[LiveObjects] live_objects() except +
+
 cdef extern from "relaycore/role.h" namespace "relaycore" nogil:
     cppclass Role:
         bint enter() noexcept

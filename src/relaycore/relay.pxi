@@ -243,6 +243,7 @@ cdef class Relay:
     cdef unique_ptr[capi.Relay] relay
     cdef vector[capi.Event*] polled
     cdef capi.Role polling
+    cdef bint undelivered  # what is in `polled` has not been returned
 
     def __init__(self, *, threads=None, realtime=True, max_lag_ms=500, evict_after_s=15.0,
                  register_timeout_s=10.0, max_text_bytes=65536, max_binary_bytes=2 << 20,
@@ -313,8 +314,13 @@ cdef class Relay:
         if not self.polling.enter():
             raise RuntimeError("Relay.poll: another thread is polling")
         try:
-            _check(self.core().poll(most, self.polled))
-            return [_event(event) for event in self.polled]
+            if not self.undelivered:
+                _check(self.core().poll(most, self.polled))
+            # The core gives each event once: if Python has no memory for one, the next call does it.
+            self.undelivered = True
+            events = [_event(event) for event in self.polled]
+            self.undelivered = False
+            return events
         finally:
             self.polling.leave()
 

@@ -7,25 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from support.native import build, run
+from support.native import THREADED, build, run
 
 SECONDS = float(os.environ.get("STRESS_SECONDS", "5"))
-WATCHED = {"tsan": "thread", "asan+ubsan": "address,undefined"}
 
 
 @pytest.mark.timeout(600 + 2 * SECONDS)
-@pytest.mark.parametrize("sanitizer", WATCHED)
+@pytest.mark.parametrize("sanitizer", THREADED)
 def test_relay_stands_everything_at_once(sanitizer: str) -> None:
     program = build(
         Path(__file__).with_name("stress_relay.cpp"),
         compiler="g++",
-        flags=(
-            "-O1",
-            "-g",
-            f"-fsanitize={WATCHED[sanitizer]}",
-            "-fno-sanitize-recover=all",
-            "-DRELAYCORE_COUNT_OBJECTS",
-        ),
+        flags=THREADED[sanitizer],
         with_core=True,
     )
     done = run([program, str(SECONDS), "1"], timeout=120 + 2 * SECONDS)

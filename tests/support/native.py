@@ -1,7 +1,7 @@
 """Builds the C++ programs among the tests: native tests, fuzzers, benchmarks.
 
-A program is built once per compiler, flags and content of everything it may include, and kept
-under `build/`, so that a second run of the tests compiles nothing.
+Objects and programs are built once per compiler, flags and content of everything they may include,
+and kept under `build/`, so that a second run of the tests compiles nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -25,6 +27,17 @@ WARNINGS = ("-std=c++20", "-Wall", "-Wextra", "-Wpedantic", "-Werror")
 SANITIZERS: dict[str, tuple[str, ...]] = {
     "plain": ("-O2",),
     "asan+ubsan": ("-O0", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
+}
+# For programs with threads; the core counts its objects in them.
+THREADED: dict[str, tuple[str, ...]] = {
+    name: (
+        "-O1",
+        "-g",
+        f"-fsanitize={sanitizers}",
+        "-fno-sanitize-recover=all",
+        "-DRELAYCORE_COUNT_OBJECTS",
+    )
+    for name, sanitizers in {"tsan": "thread", "asan+ubsan": "address,undefined"}.items()
 }
 COMPILE_TIMEOUT_S = 400  # on a machine on which others have the processors
 INCLUDED = re.compile(r'^#include "([^"]+)"', re.MULTILINE)
@@ -87,6 +100,23 @@ def core_sources() -> list[Path]:
     ]
 
 
+def made(command: tuple[str, ...], inputs: Sequence[Path], name: str) -> Path:
+    """What `command` makes of `inputs`, which it names: made unless it is there from before."""
+    compiler, *arguments = command
+    key = hashlib.sha256(repr((compiler_version(compiler), arguments)).encode())
+    for file in inputs:
+        key.update(file.read_bytes())
+    stem, dot, suffix = name.partition(".")
+    result = ROOT / "build" / "native" / f"{stem}-{key.hexdigest()[:16]}{dot}{suffix}"
+    if not result.exists():
+        result.parent.mkdir(parents=True, exist_ok=True)
+        # Others may make the same; each writes a file of its own and the last one stays.
+        unfinished = result.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
+        compile_with(compiler, [*arguments, "-o", unfinished])
+        unfinished.replace(result)
+    return result
+
+
 def build(
     source: Path, *, compiler: str, flags: Sequence[str] = (), with_core: bool = False
 ) -> Path:
@@ -94,15 +124,12 @@ def build(
     it is. Safe to call from threads."""
     folders = [INCLUDE, NATIVE, ROOT / "tests" / "native", source.parent]
     sources = [source, *core_sources()] if with_core else [source]
-    key = hashlib.sha256(repr((compiler_version(compiler), flags)).encode())
-    for file in dict.fromkeys(file for s in sources for file in with_includes(s, folders)):
-        key.update(file.read_bytes())
-    program = ROOT / "build" / "native" / f"{source.stem}-{key.hexdigest()[:16]}"
-    if not program.exists():
-        program.parent.mkdir(parents=True, exist_ok=True)
-        # Another process may build the same; each writes its own file and the last one stays.
-        unfinished = program.with_suffix(f".{os.getpid()}")
-        paths = [f"-I{folder}" for folder in folders]
-        compile_with(compiler, [*flags, *paths, *sources, "-o", unfinished, "-lpthread"])
-        unfinished.replace(program)
-    return program
+    paths = tuple(f"-I{folder}" for folder in folders)
+
+    def compiled(file: Path) -> Path:
+        command = (compiler, *flags, *paths, "-c", str(file))
+        return made(command, with_includes(file, folders), f"{file.stem}.o")
+
+    with ThreadPoolExecutor(2) as pool:
+        objects = list(pool.map(compiled, sources))
+    return made((compiler, *flags, *map(str, objects), "-lpthread"), objects, source.stem)
