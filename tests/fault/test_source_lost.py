@@ -45,8 +45,9 @@ BUFFERING_WITHIN_S = 4.0
 SUSPENDED_WITHIN_S = 12.0
 #: How much later than before the fault a moment may be heard after it.
 MORE_DELAY_S = 1.0
-#: How long what was held up on its way may be heard when it comes at last: the delay, generously.
-STALE_S = 1.0
+#: How long what was held up on its way may be heard when it comes at last: no longer than the
+#: delay when it comes at once; in pieces, for the second after which the room looks again.
+STALE_S = 2.0
 
 Part = Callable[[ServerProcess, Path], Coroutine[None, None, None]]
 PARTS: dict[str, Part] = {}
@@ -275,8 +276,7 @@ async def test_a_cable_cut_for_a_moment_costs_that_moment_and_no_delay(
             await asyncio.sleep(it.fault + MOMENT_S - time.time())
             joined = time.time()
             cable.join()
-            # What the broadcaster had sent arrives in one burst: of that no more is heard than the
-            # delay holds before the room goes on at the present moment.
+            # What the broadcaster had sent arrives in a burst, seconds late.
             await it.hear_again(joined, stale_s=STALE_S)
             assert not any(listener.texts("roomSuspended") for listener in it.listeners)
 
