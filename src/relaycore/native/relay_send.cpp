@@ -171,14 +171,6 @@ uint64_t RelayThread::frames_per_send(const Delivery& delivery, const RoomView& 
   return std::min(asked, frames_of_max_lag(view));
 }
 
-// Where one goes on whose turn comes after what it has not had is forgotten: there is more to be sent
-// than time to send it. Not at the end, where nothing is left for this turn, nor for the next one
-// that comes as late.
-uint64_t RelayThread::oldest_worth_sending(const RoomView& view) const noexcept {
-  uint64_t head = view.blocks.head();
-  return head - std::min(frames_of_max_lag(view), head - view.blocks.oldest());
-}
-
 // Of the stream that plays; at least one.
 uint64_t RelayThread::frames_of_max_lag(const RoomView& view) const noexcept {
   if (view.blocks.oldest() == view.blocks.head()) return 1;
@@ -245,7 +237,9 @@ void RelayThread::plan_due(Connection& connection, SendPlan& plan) {
   if (has_frames) {
     RoomView& view = *connection.view;
     head = view.blocks.head();
-    if (connection.cursor < view.blocks.oldest()) skip_to(connection, oldest_worth_sending(view));
+    // There is more to be sent than time to send it. Not to the end of it, where nothing is left for
+    // this turn, nor for the next one that comes as late.
+    if (connection.cursor < view.blocks.oldest()) skip_to(connection, view.blocks.oldest());
     flush_before = connection.catching_up ? head : view.flush_before;
   }
   plan.cursor = connection.cursor;

@@ -158,7 +158,6 @@ class RelayThread {
   bool plan_frame(Connection& connection, SendPlan& plan);
   uint64_t frames_per_send(const Delivery& delivery, const RoomView& view) const noexcept;
   uint64_t frames_of_max_lag(const RoomView& view) const noexcept;
-  uint64_t oldest_worth_sending(const RoomView& view) const noexcept;
   void plan_levels(RoomView& view, SendPlan& plan);
   void commit(Connection& connection, SendPlan& plan, size_t sent);
 
