@@ -103,6 +103,7 @@ Status RelayThread::start() {
   read_buffer_ = std::make_unique<uint8_t[]>(kReadBytes);
   try {
     thread_ = std::thread([this] { run(); });
+    pthread_setname_np(thread_.native_handle(), ("relay-" + std::to_string(index)).c_str());
   } catch (const std::system_error& error) {
     errno = error.code().value();
     return Status::system_error;
@@ -141,7 +142,6 @@ void RelayThread::use_realtime_scheduling() noexcept {
 
 void RelayThread::run() noexcept {
   try {
-    pthread_setname_np(pthread_self(), ("relay-" + std::to_string(index)).c_str());
     use_realtime_scheduling();
     loop();
   } catch (const std::exception& error) {

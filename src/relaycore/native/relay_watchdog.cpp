@@ -23,6 +23,7 @@ Status RelayWatchdog::start() {
   watched_.resize(shared_.threads.size());
   try {
     thread_ = std::thread([this] { run(); });
+    pthread_setname_np(thread_.native_handle(), "relay-watchdog");
   } catch (const std::system_error& error) {
     errno = error.code().value();
     return Status::system_error;
@@ -40,7 +41,6 @@ void RelayWatchdog::stop() {
 }
 
 void RelayWatchdog::run() noexcept {
-  pthread_setname_np(pthread_self(), "relay-watchdog");
   auto interval = std::chrono::nanoseconds(
       std::max(shared_.config.watchdog_ns / kLooksPerLimit, kShortestInterval));
   std::unique_lock lock(mutex_);
