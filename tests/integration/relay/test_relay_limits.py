@@ -1,12 +1,18 @@
-"""Rates, frame lengths and channels stand in three places, for want of a common one: they agree."""
+"""Limits: on rates, frame lengths and channels, on packets a second, on texts that wait."""
 
 from __future__ import annotations
 
+import time
 from typing import Any, get_args
 
+import numpy as np
+
 from relaycore import Relay
+from relaycore.events import CloseReason, ConnectionClosed
 from roomserver.clients import wire
 from roomserver.protocol import client
+from support.peer import PING, PONG, Events, Peer
+from support.relay_room import bind_listener, bind_source
 
 RATES = (*range(1000, 200_001, 1000), 11_025, 22_050, 44_100, 88_200, 176_400)
 
@@ -29,3 +35,39 @@ def test_server_clients_and_relay_agree_on_rates_frames_and_channels(relay: Rela
     assert lengths == {ms for ms in range(101) if taken(relay, frame_ms=ms)}
     most = max(count for count in range(257) if taken(relay, channels=count))
     assert client.MAX_CHANNELS == wire.MAX_CHANNELS == most
+
+
+def test_as_many_packets_a_second_as_are_allowed_are_taken_every_second() -> None:
+    with Relay(threads=1, max_packets_per_s=50) as relay:
+        peer = bind_source(relay, relay.open_room())
+        for second in range(2):
+            if second:
+                time.sleep(1.1)
+            for i in range(50):
+                peer.send_packet(np.zeros((2, 1), np.int16), 50 * second + i)
+            peer.send(PING, b"still there")
+            assert peer.read_frame() == (PONG, b"still there")
+        for i in range(51):  # more than a second allows, whenever it began
+            peer.send_packet(np.zeros((2, 1), np.int16), 100 + i)
+        assert peer.wait_closed().code == 4429
+        Peer.close_all()
+
+
+def test_texts_for_a_listener_that_reads_none_pile_up_to_a_limit(
+    relay: Relay, events: Events
+) -> None:
+    room = relay.open_room()
+    deaf, other = bind_listener(relay, room), bind_listener(relay, room)
+    text = '{"type":"news","text":"' + "x" * 4000 + '"}'
+    closed, told = None, 0
+    while closed is None:
+        relay.send_room(room, text)
+        told += 1
+        assert other.next_text("news")
+        closed = next((e for e in relay.poll() if isinstance(e, ConnectionClosed)), None)
+        # A MiB, and what its socket and ours hold.
+        assert told * len(text) < 16 << 20, "texts pile up without end"
+    assert (closed.connection, closed.reason) == (deaf.connection, CloseReason.TOO_SLOW)
+    assert closed.detail == "messages piled up unread"
+    relay.send_room(room, text)
+    assert other.next_text("news")
