@@ -54,7 +54,10 @@ class ThreadCounters(NamedTuple):
 
 
 class RoomCounters(NamedTuple):
-    """Totals of one room; `listeners` is as of now, `blocks` counts the ticks that had audio."""
+    """Totals of one room; `listeners` is as of now, `blocks` counts the ticks that had audio.
+
+    `bytes_sent`: all that its listeners got while they were, texts and pings too.
+    """
 
     blocks: int
     packets: int

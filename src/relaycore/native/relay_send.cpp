@@ -347,6 +347,7 @@ bool RelayThread::send_due(Connection& connection) {
 void RelayThread::commit(Connection& connection, SendPlan& plan, size_t sent) {
   connection.bytes_sent += sent;
   counters.bytes_sent.add(sent);
+  if (connection.view) connection.view->counters->bytes_sent.add_shared(sent);
   if (sent) connection.last_progress_ns = now_ns;
   uint64_t frames = 0;
   size_t left = sent;
@@ -419,7 +420,6 @@ void RelayThread::commit(Connection& connection, SendPlan& plan, size_t sent) {
     connection.frames_sent += frames;
     counters.frames_sent.add(frames);
     connection.view->counters->frames_sent.add_shared(frames);
-    connection.view->counters->bytes_sent.add_shared(sent);
   }
   bool all_gone = sent == plan.bytes;
   plan.clear();

@@ -191,6 +191,9 @@ def test_a_listener_whose_socket_was_full_for_too_long_goes_on_at_live() -> None
         assert missing[0] * FRAME_S > 0.6
         listener.close()
         assert events.wait(ConnectionClosed).frames_dropped == missing[0]
+        counters = relay.counters()
+        assert counters.threads[0].frames_dropped == missing[0]
+        assert counters.rooms[room].frames_dropped == missing[0]
 
 
 # ---- too little for all ----
