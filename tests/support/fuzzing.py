@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -32,6 +33,10 @@ from support.native import ROOT, CompilationError, build
 
 FUZZ = ROOT / "tests" / "fuzz"
 TARGETS = sorted(file.stem for file in FUZZ.glob("fuzz_*.*") if file.suffix in {".cpp", ".py"})
+# As pyproject.toml says: elsewhere atheris is not installed.
+HAS_ATHERIS = (
+    sys.platform == "linux" and platform.machine() == "x86_64" and sys.version_info < (3, 14)
+)
 FLAGS = ("-O1", "-g", "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all")
 # Generous, for a machine on which others have the processors: a hang is one all the same.
 OPTIONS = ("-max_len=4096", "-timeout=60", "-rss_limit_mb=1024")
