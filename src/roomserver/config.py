@@ -138,7 +138,9 @@ class Settings(BaseSettings):
     )
     register_timeout_s: float = _field(10.0, "Time to register.", RELAY, ge=0.1, le=600)
     ping_interval_ms: int = _field(1000, "Between pings.", RELAY, ge=20, le=60_000)
-    silence_timeout_s: float = _field(2.0, "No packet: buffering.", RELAY, ge=0.05, le=600)
+    silence_timeout_s: float = _field(
+        2.0, "A source that is silent for so long is pinged.", RELAY, ge=0.05, le=600
+    )
     source_timeout_s: float = _field(
         10.0, "No byte from a source: suspended.", RELAY, ge=0.1, le=3600
     )

@@ -206,6 +206,19 @@ def test_silence_of_all_channels_goes_back_to_buffering_and_on() -> None:
     np.testing.assert_array_equal(heard(frames[61:]), signal(20160, 160 * (len(frames) - 61)))
 
 
+@pytest.mark.parametrize("target_ms", [None, 10, 400, 1000])
+def test_without_a_packet_for_2_s_a_stream_is_buffering(target_ms: float | None) -> None:
+    packets = steady(rate=8000, lengths=[160], duration_s=3)
+    buffer = JitterBuffer(1, 8000, target_ms=target_ms)
+
+    played = play(buffer, packets)
+    after = play(buffer, [], until_ns=packets[-1].arrival_ns + 2 * NS_PER_S)
+
+    assert not any(frame.concealed_mask for frame in played)
+    assert sum(bool(frame.concealed_mask) for frame in after) == 10  # 200 ms
+    assert buffer.state == "buffering"
+
+
 def test_a_short_word_is_played_though_it_never_fills_the_target() -> None:
     buffer = JitterBuffer(1, 8000, target_ms=400)
     word = Sent(START_NS, 0, 1000, signal(1000, 800))
