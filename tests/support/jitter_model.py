@@ -243,19 +243,24 @@ class JitterModel:
         if self.finishing or any(c.end - first >= self.samples(FULL_MS) for c in holding):
             return True
         for channel in holding:
-            since = max(0, now_ns - channel.heard_ns)
-            if since < SILENCE_MS * NS_PER_MS:
-                coming = min(self.longest_packet, since * self.rate // 1_000_000_000)
+            since = self.since_heard(channel, now_ns)
+            if since < self.longest_packet + self.silence:
+                coming = min(self.longest_packet, since)
                 if channel.end - first + coming < target:
                     return False
         return True
+
+    def since_heard(self, channel: Channel, now_ns: int) -> int:
+        """In samples."""
+        return max(0, now_ns - channel.heard_ns) * self.rate // 1_000_000_000
 
     def at_target(self, now_ns: int, first: int, target: int) -> int:
         """Where to begin: after an interruption, with a fixed target, not far more than that."""
         speaking = [
             channel.end - first
             for channel in self.channels
-            if channel.end > self.head and now_ns - channel.heard_ns < SILENCE_MS * NS_PER_MS
+            if channel.end > self.head
+            and self.since_heard(channel, now_ns) < self.longest_packet + self.silence
         ]
         if self.adaptive or self.finishing or not self.ever_live or not speaking:
             return first

@@ -206,6 +206,17 @@ def test_silence_of_all_channels_goes_back_to_buffering_and_on() -> None:
     np.testing.assert_array_equal(heard(frames[61:]), signal(20160, 160 * (len(frames) - 61)))
 
 
+@pytest.mark.parametrize("packet_ms", [150, 250, 300, 450])
+def test_packets_that_come_seldom_fill_the_target_too(packet_ms: int) -> None:
+    buffer = JitterBuffer(1, 8000, target_ms=900)
+    packets = steady(rate=8000, lengths=[8 * packet_ms], duration_s=9)
+
+    frames = play(buffer, packets)
+
+    assert abs(buffer.fill_ms - 900) < 25
+    assert not any(frame.concealed_mask for frame in frames)
+
+
 @pytest.mark.parametrize("target_ms", [None, 10, 400, 1000])
 def test_without_a_packet_for_2_s_a_stream_is_buffering(target_ms: float | None) -> None:
     packets = steady(rate=8000, lengths=[160], duration_s=3)

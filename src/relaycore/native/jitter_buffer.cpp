@@ -240,6 +240,12 @@ bool JitterBuffer::earliest(std::uint64_t& position) const noexcept {
   return true;
 }
 
+// How long ago something was, at most 10 s, in samples.
+std::int64_t JitterBuffer::samples_since(std::int64_t then_ns, std::int64_t now_ns) const noexcept {
+  const std::int64_t ns = std::clamp<std::int64_t>(elapsed_ns(then_ns, now_ns), 0, 10'000'000'000);
+  return ns * config_.sample_rate / 1'000'000'000;
+}
+
 // Whether every active channel holds the target from `from` on. The packet that an active channel
 // is about to send counts with the time that passed since its last one: with packets as long as
 // the target, holding all of it would mean waiting for a second one.
@@ -254,9 +260,9 @@ bool JitterBuffer::ready(std::int64_t now_ns, std::uint64_t from) const noexcept
     if (wrapping_difference(ch.end, head_) <= 0) continue;
     const std::int64_t extent = wrapping_difference(ch.end, from);
     longest = std::max(longest, extent);
-    const std::int64_t since = std::max<std::int64_t>(0, elapsed_ns(ch.heard_ns, now_ns));
-    if (since >= kSilenceMs * kNsPerMs) continue;
-    const std::int64_t coming = std::min(packet, since * config_.sample_rate / 1'000'000'000);
+    const std::int64_t since = samples_since(ch.heard_ns, now_ns);
+    if (since >= packet + silence_) continue;  // it fell silent
+    const std::int64_t coming = std::min(packet, since);
     waiting = waiting || extent + coming < target;
   }
   // A channel that holds the others up must not let them run out of the window.
@@ -288,11 +294,12 @@ void JitterBuffer::begin(std::int64_t now_ns, std::uint64_t from) noexcept {
 // delay would be longer from now on.
 std::uint64_t JitterBuffer::at_target(std::int64_t now_ns, std::uint64_t from) const noexcept {
   if (!ever_live_ || finishing_ || config_.target_ms <= 0) return from;
+  const auto packet = static_cast<std::int64_t>(arrivals_.longest_packet());
   std::int64_t shortest = std::numeric_limits<std::int64_t>::max();
   for (unsigned c = 0; c < config_.channels; ++c) {
     const Channel& ch = channels_[c];
     if (wrapping_difference(ch.end, head_) <= 0) continue;
-    if (elapsed_ns(ch.heard_ns, now_ns) >= kSilenceMs * kNsPerMs) continue;
+    if (samples_since(ch.heard_ns, now_ns) >= packet + silence_) continue;
     shortest = std::min(shortest, wrapping_difference(ch.end, from));
   }
   if (shortest == std::numeric_limits<std::int64_t>::max()) return from;

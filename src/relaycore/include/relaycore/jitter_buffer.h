@@ -12,11 +12,12 @@
 // becomes timeline timestamp `origin`.
 //
 // States. Buffering, until every active channel holds the target: a channel that never spoke, or
-// that brought nothing new for 200 ms, holds nothing up, and what is held is played 200 ms after
-// everybody fell silent even if it is less. Live, one frame a tick without exception, until no
-// channel had a sample for 200 ms; then buffering again. The first frame after buffering has
-// `discontinuity`; its timestamp goes on by as much as the source's clock did, if that is forward
-// and not beyond the time that really passed (plus the window), else it adjoins the last frame.
+// that brought nothing new for 200 ms longer than the longest packet lasts, holds nothing up, and
+// when that is true of all of them what is held is played even if it is less. Live, one frame a
+// tick without exception, until no channel had a sample for 200 ms; then buffering again. The first
+// frame after buffering has `discontinuity`; its timestamp goes on by as much as the source's clock
+// did, if that is forward and not beyond the time that really passed (plus the window), else it
+// adjoins the last frame.
 //
 // What was held up may come all at once when a stopped link goes on. With a fixed target no more
 // of it is played than that, give or take 250 ms: the rest is passed over when playing begins again,
@@ -164,6 +165,7 @@ class JitterBuffer : Counted<"JitterBuffer"> {
   void settle(std::uint64_t source_timestamp, std::int64_t arrival_ns, std::int64_t n) noexcept;
   bool held(std::size_t beyond = 0) const noexcept;
   bool earliest(std::uint64_t& position) const noexcept;
+  std::int64_t samples_since(std::int64_t then_ns, std::int64_t now_ns) const noexcept;
   bool ready(std::int64_t now_ns, std::uint64_t from) const noexcept;
   std::uint64_t at_target(std::int64_t now_ns, std::uint64_t from) const noexcept;
   void begin(std::int64_t now_ns, std::uint64_t from) noexcept;
