@@ -21,8 +21,11 @@ _libc.ptrace.restype = ctypes.c_long
 
 def thread_names(pid: int | str = "self") -> dict[str, int]:
     """The threads of a process: their ids by their names."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return {(task / "comm").read_text().strip(): int(task.name) for task in tasks}
+    names = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            names[(task / "comm").read_text().strip()] = int(task.name)
+    return names
 
 
 def thread_named(pid: int, name: str) -> int:
