@@ -10,11 +10,12 @@ from support.native import THREADED, build, run
 
 
 @pytest.mark.timeout(600)
-def test_relay_frees_what_goes_and_survives_without_memory() -> None:
+@pytest.mark.parametrize("sanitizer", THREADED)
+def test_relay_frees_what_goes_and_survives_without_memory(sanitizer: str) -> None:
     program = build(
         Path(__file__).with_name("memory_relay.cpp"),
         compiler="g++",
-        flags=THREADED["asan+ubsan"],
+        flags=THREADED[sanitizer],
         with_core=True,
     )
     done = run([program], timeout=180)
