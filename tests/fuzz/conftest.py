@@ -15,9 +15,7 @@ def targets(items: list[pytest.Item]) -> list[str]:
     return [
         str(item.callspec.params["target"])
         for item in items
-        if isinstance(item, pytest.Function)
-        and "fuzz_run" in item.fixturenames
-        and item.get_closest_marker("skip") is None
+        if isinstance(item, pytest.Function) and "fuzz_run" in item.fixturenames
     ]
 
 

@@ -1,5 +1,8 @@
 """The opening handshake, from its first byte on. Guided by atheris, with libFuzzer's options.
 
+atheris has wheels for CPython 3.11 to 3.13 on 64-bit Intel Linux. Elsewhere the kept corpus is
+changed at random, without guidance.
+
 Input: a byte, then, if that is even, the request as it comes over the socket. If it is odd,
 changes to a request that is good, since bytes alone hardly ever make one: each a byte that says
 where and how (insert a line, replace one, or add to one), the bytes of the line, and a line feed.
@@ -7,23 +10,24 @@ where and how (insert a line, replace one, or add to one), the bytes of the line
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-try:
-    import atheris
-except ImportError:
-    sys.exit(
-        "atheris is not installed: pip install atheris. It has wheels for CPython 3.11 to 3.13 on "
-        "64-bit Intel Linux; with another Python run the tests in an environment of one of these."
-    )
+from support.fuzzing import HAS_ATHERIS, run_unguided
 
-atheris.enabled_hooks.add("RegEx")
-with atheris.instrument_imports(include=["relaycore"]):
+if HAS_ATHERIS:
+    import atheris
+
+    atheris.enabled_hooks.add("RegEx")
+    instrumented = atheris.instrument_imports(include=["relaycore"])
+else:
+    instrumented = contextlib.nullcontext()
+with instrumented:
     from relaycore.handshake import Upgrade, UpgradeRefused, read_upgrade
-from support.handshake_oracle import check_refusal, judge  # noqa: E402
+from support.handshake_oracle import check_refusal, judge
 
 END = b"\r\n\r\n"
 GOOD = (
@@ -76,6 +80,9 @@ def one_input(data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    # With -merge it runs itself, and takes the program from here.
-    atheris.Setup([f"{sys.executable} {sys.argv[0]}", *sys.argv[1:]], one_input)
-    atheris.Fuzz()
+    if HAS_ATHERIS:
+        # With -merge it runs itself, and takes the program from here.
+        atheris.Setup([f"{sys.executable} {sys.argv[0]}", *sys.argv[1:]], one_input)
+        atheris.Fuzz()
+    else:
+        run_unguided(sys.argv[1:], one_input)

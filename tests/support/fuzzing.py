@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import random
 import re
 import shutil
 import subprocess
@@ -22,7 +23,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -33,7 +34,7 @@ from support.native import ROOT, CompilationError, build
 
 FUZZ = ROOT / "tests" / "fuzz"
 TARGETS = sorted(file.stem for file in FUZZ.glob("fuzz_*.*") if file.suffix in {".cpp", ".py"})
-# As pyproject.toml says: elsewhere atheris is not installed.
+# As pyproject.toml says: elsewhere there is no atheris to install.
 HAS_ATHERIS = (
     sys.platform == "linux" and platform.machine() == "x86_64" and sys.version_info < (3, 14)
 )
@@ -93,6 +94,34 @@ class FuzzRun:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(30)
+
+
+def run_unguided(arguments: Sequence[str], one_input: Callable[[bytes], None]) -> None:
+    """What stands in for libFuzzer where there is none: random changes of the corpus, as long as
+    it is told to. Takes the same options and leaves the input that failed as an artifact."""
+    options = dict(a.lstrip("-").split("=", 1) for a in arguments if a.startswith("-"))
+    if "merge" in options:
+        sys.exit("a corpus can only be merged with atheris")
+    folders = [Path(a) for a in arguments if not a.startswith("-")]
+    corpus = [file.read_bytes() for folder in folders for file in sorted(folder.iterdir())]
+    rng = random.Random()
+    executed = 0
+    end = time.monotonic() + int(options["max_total_time"])
+    while time.monotonic() < end:
+        data = bytearray(rng.choice(corpus))
+        for _ in range(rng.randrange(1, 9)):
+            at = rng.randrange(len(data) + 1)
+            other = rng.choice(corpus)
+            begin = rng.randrange(len(other) + 1)
+            piece = rng.choice([rng.randbytes(rng.randrange(4)), other[begin : begin + 40]])
+            data[at : at + rng.choice([0, len(piece), rng.randrange(20)])] = piece
+        try:
+            one_input(bytes(data))
+        except BaseException:
+            Path(options.get("artifact_prefix", "") + f"crash-{os.getpid()}").write_bytes(data)
+            raise
+        executed += 1
+    print(f"stat::number_of_executed_units: {executed}")
 
 
 # ---- in the process beside ----

@@ -164,6 +164,7 @@ def test_every_figure_is_what_the_peers_saw(threads: int) -> None:
 
 
 WATCHED = """
+import select
 import signal
 import socket
 from relaycore import Relay
@@ -176,7 +177,7 @@ with Relay(threads=1, watchdog_ms=1000) as relay:
     ours.recv(5)  # from here on the thread has something to do again and again
     print("ready", flush=True)
     stalls = 0
-    while True:
+    while select.select([relay], [], []):
         for event in relay.poll():
             if not isinstance(event, ThreadStalled):
                 continue
@@ -194,6 +195,9 @@ def test_every_stall_is_counted() -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
-        with frozen(thread_named(child.pid, "relay-0")):
-            assert child.stdout.readline() == "stalled\n"
-        assert child.wait(TIMEOUT_S) == 0
+        try:
+            with frozen(thread_named(child.pid, "relay-0")):
+                assert child.stdout.readline() == "stalled\n"
+            assert child.wait(TIMEOUT_S) == 0
+        finally:
+            child.kill()  # one that never sees what it waits for
