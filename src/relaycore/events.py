@@ -151,7 +151,8 @@ class ThreadStalled(NamedTuple):
 
     Told by the watchdog once per stall, `late_ms` after the thread was due, and once more, with
     `over`, when it goes on; `late_ms` is then how long the stall was, to a quarter of
-    `watchdog_ms`. Causes lie outside: a machine that was asleep or has too little to give.
+    `watchdog_ms`. Causes lie outside: a process or virtual machine that was stopped, or
+    a machine that has too little to give.
     """
 
     thread: int

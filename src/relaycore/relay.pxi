@@ -306,7 +306,8 @@ cdef class Relay:
 
         Texts it returns count as processed when it is called again: until then a connection with
         16 of them is not read from, and one whose peer then broke the protocol is not closed, for a
-        second at most. It may return nothing though the descriptor was readable. Raises RuntimeError when another thread is polling.
+        second at most. It may return nothing though the descriptor was readable. Raises
+        RuntimeError when another thread is polling.
         """
         cdef size_t most = limit
         if most == 0:

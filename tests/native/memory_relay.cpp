@@ -305,6 +305,7 @@ TEST(a_verb_that_gets_no_memory_changes_nothing_and_disturbs_nobody) {
   CHECK(with_every_request_refused([&] { return relay.subscribe(third.id, everything(), "{}"); }) > 0);
   CHECK(with_every_request_refused([&] { return relay.send(third.id, "{}", true, false); }) > 0);
   CHECK(with_every_request_refused([&] { return relay.send(third.id, R"({"at":)", true, true); }) > 0);
+  CHECK(with_every_request_refused([&] { return relay.report_lag(third.id, 1'000'000'000); }) > 0);
   CHECK(with_every_request_refused([&] { return relay.send_room(other, "{}"); }) > 0);
   CHECK(with_every_request_refused([&] { return relay.inspect(other); }) > 0);
   // 101, listenerRegistered, mixChanged, the two texts, the room's.

@@ -110,6 +110,21 @@ def test_what_was_held_up_does_not_lengthen_a_fixed_delay(stall_ms: int, spread_
     assert len(frames) * 20 >= 12_000 - 2 * stall_ms - 800
 
 
+@pytest.mark.parametrize("slower_ms", [300, 600, 1200])
+def test_a_link_that_becomes_slower_interrupts_a_fixed_delay_once(slower_ms: int) -> None:
+    """Nothing too much is held then, whatever it looks like by the earlier packets."""
+    packets = [
+        Sent(p.arrival_ns + (slower_ms * MS if i >= 500 else 0), 0, p.timestamp, p.samples)
+        for i, p in enumerate(steady(rate=8000, lengths=[80], duration_s=25))
+    ]
+    buffer = JitterBuffer(1, 8000, target_ms=100)
+
+    frames = play(buffer, packets)
+
+    assert [frame.discontinuity for frame in frames].count(True) == 2
+    assert abs(buffer.fill_ms - 100) < 25
+
+
 def test_a_source_that_begins_with_a_second_at_once_is_played_from_its_beginning() -> None:
     packets = [
         Sent(max(packet.arrival_ns, START_NS + 1000 * MS), 0, packet.timestamp, packet.samples)

@@ -420,10 +420,13 @@ bool JitterBuffer::starves() const noexcept {
 }
 
 // Whether, after an interruption, more than a fixed target wants came while it was played already.
-// The clock would take a quarter of an hour to make up for a second.
+// The clock would take a quarter of an hour to make up for a second. What the arrivals say counts only
+// if it is held as well: on a link that has become slower they take a while to be understood, and
+// stopping would pass over nothing.
 bool JitterBuffer::exceeds() const noexcept {
   return config_.target_ms > 0 && resumed_ && hears(deadline_ns_) &&
          elapsed_ns(began_ns_, deadline_ns_) >= kSettleMs * kNsPerMs &&
+         at_target(deadline_ns_, head_) != head_ &&
          arrivals_.ahead_of(head_source_, deadline_ns_) - target_ >
              static_cast<double>(samples_in(kExcessMs));
 }

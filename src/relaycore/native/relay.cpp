@@ -431,8 +431,11 @@ Status Relay::send_room(uint64_t room, std::string_view data) noexcept {
 }
 
 Status Relay::report_lag(uint64_t connection, int64_t lag_ns) noexcept {
-  return impl_->call(connection,
-                     [=](RelayThread& t) { t.report_lag(connection, lag_ns); });
+  try {
+    return impl_->call(connection, [=](RelayThread& t) { t.report_lag(connection, lag_ns); });
+  } catch (const std::bad_alloc&) {
+    return Status::out_of_memory;
+  }
 }
 
 Status Relay::close_connection(uint64_t connection, uint16_t code, std::string_view detail,

@@ -355,10 +355,13 @@ void RelayThread::sweep() {
 
 void RelayThread::check_connection(Connection& connection) {
   const RelayConfig& config = shared.config;
-  if (connection.closing != Closing::open) {
-    if (now_ns >= connection.deadline_ns) destroy(connection, true);
+  if (connection.closing != Closing::open && now_ns >= connection.deadline_ns) {
+    destroy(connection, true);
     return;
   }
+  // What waited for the end of a pause: in a room that plays no more nobody else comes by.
+  if (connection.paused && now_ns >= connection.paused_until_ns) make_ready(connection);
+  if (connection.closing != Closing::open) return;
   if (connection.fault) {
     if (now_ns >= connection.deadline_ns) tell_fault(connection);
     return;

@@ -16,7 +16,7 @@ import pytest
 
 from relaycore import Relay
 from relaycore.events import CloseReason, ConnectionClosed
-from support.peer import PING, TEXT, Events, Frame, Peer
+from support.peer import PING, TEXT, Closed, Events, Frame, Peer
 from support.relay_room import ALL, Source, bind_listener, bind_source, noise
 
 FRAME_S = 0.02
@@ -142,6 +142,30 @@ def test_no_report_makes_a_pause_but_one_that_may_be_true_and_is_confirmed() -> 
             relay.report_lag(source.connection, math.nan)
         with pytest.raises(TypeError):
             relay.report_lag(source.connection, "much")  # type: ignore[arg-type]
+
+
+def test_a_player_that_lags_is_told_that_its_room_is_closed() -> None:
+    """Nothing plays there that would wake it when its pause is over."""
+    with Relay(threads=1, max_lag_ms=300, ping_interval_ms=60_000) as relay:
+        room = relay.open_room()
+        listener = bind_listener(relay, room)
+
+        def talk() -> None:
+            relay.report_lag(listener.connection, 60_000)
+            relay.send(listener.connection, "{}")
+
+        with repeated(talk):
+            listener.sock.settimeout(0.5)
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    listener.read_frame()
+            listener.sock.settimeout(10)
+        relay.close_room(room, text='{"type":"roomClosed"}', code=4410)
+        told = listener.receive()
+        while told == {}:
+            told = listener.receive()
+        assert told == {"type": "roomClosed"}
+        assert listener.receive() == Closed(4410, "room closed")
 
 
 # ---- what takes nothing ----
