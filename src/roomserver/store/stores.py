@@ -36,19 +36,21 @@ async def open_stores(settings: Settings, *, url: str) -> AsyncIterator[Stores]:
     url: where clients find this server. Raises ConfigError.
     """
     async with AsyncExitStack() as stack:
+        if settings.database_url == "none":
+            yield Stores(
+                await stack.enter_async_context(_account_file(settings)), MemoryRoomStore()
+            )
+            return
+        database = await stack.enter_async_context(_database(settings))
         try:
-            if settings.database_url == "none":
-                accounts = await FileAccountStore.open(settings.data_dir)
-                stack.push_async_callback(accounts.close)
-                yield Stores(accounts, MemoryRoomStore())
-                return
-            database = await stack.enter_async_context(_database(settings))
             outbox = Outbox(settings.data_dir, capacity=settings.outbox_events)
             rooms = DurableRoomStore(outbox, database, url=url)
             stack.push_async_callback(rooms.close)
             await rooms.open()
-        except (MigrationError, OSError, sqlite3.Error) as error:
-            raise ConfigError(f"what is kept in {settings.data_dir}: {error}") from None
+        except MigrationError as error:
+            raise ConfigError(f"database: {error}") from None
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigError(f"outbox in {settings.data_dir}: {error}") from None
         yield Stores(PostgresAccountStore(database), rooms)
 
 
@@ -56,21 +58,31 @@ async def open_stores(settings: Settings, *, url: str) -> AsyncIterator[Stores]:
 async def open_accounts(settings: Settings) -> AsyncIterator[AccountStore]:
     """The accounts alone, also while a server runs. Raises ConfigError."""
     async with AsyncExitStack() as stack:
+        if settings.database_url == "none":
+            yield await stack.enter_async_context(_account_file(settings))
+            return
+        database = await stack.enter_async_context(_database(settings, share=True))
         try:
-            if settings.database_url == "none":
-                accounts = await FileAccountStore.open(settings.data_dir)
-                stack.push_async_callback(accounts.close)
-                yield accounts
-                return
-            database = await stack.enter_async_context(_database(settings, share=True))
             connection = await database.connect()
             try:
                 await migrate(connection)
             finally:
                 await connection.close()
-        except (MigrationError, DatabaseAwayError, OSError, sqlite3.Error) as error:
-            raise ConfigError(f"accounts: {error}") from None
+        except (MigrationError, DatabaseAwayError) as error:
+            raise ConfigError(f"database: {error}") from None
         yield PostgresAccountStore(database)
+
+
+@asynccontextmanager
+async def _account_file(settings: Settings) -> AsyncIterator[AccountStore]:
+    try:
+        accounts = await FileAccountStore.open(settings.data_dir)
+    except (OSError, sqlite3.Error) as error:
+        raise ConfigError(f"accounts in {settings.data_dir}: {error}") from None
+    try:
+        yield accounts
+    finally:
+        await accounts.close()
 
 
 @asynccontextmanager
