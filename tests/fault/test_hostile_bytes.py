@@ -11,17 +11,17 @@ import json
 import ssl
 import struct
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 import numpy as np
 import pytest
 
-from support.api_client import Api, RoomKeys, source_wish
+from support.api_client import Api, source_wish
 from support.certificates import write_certificate
 from support.hostile import (
     RATE,
@@ -29,14 +29,17 @@ from support.hostile import (
     Hostile,
     Memory,
     Reply,
+    all_of,
     closing,
+    make_room,
     of_length,
+    packet,
     raw,
     upgrade,
     wait_until_read,
     with_line,
 )
-from support.peer import BINARY, CLOSE, HEADER, PING, PONG, TEXT, mask, source_packet
+from support.peer import BINARY, CLOSE, PING, PONG, TEXT, mask, source_packet
 from support.server import ServerProcess
 
 # Long enough for those who are slow only because the machine is.
@@ -46,8 +49,6 @@ MAX_HEAD = 16_384
 MAX_TEXT = 65_536
 MAX_QUEUED = 1 << 20
 PING_TEXT = b'{"type":"ping","t":1}'
-
-T = TypeVar("T")
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -75,13 +76,6 @@ def everyone(server: ServerProcess) -> Iterator[Bystanders]:
         yield bystanders
 
 
-async def make_room(server: ServerProcess) -> tuple[RoomKeys, str]:
-    async with aiohttp.ClientSession() as session:
-        api = Api(server.url, session)
-        room = await api.create_room((await api.login())["accessToken"])
-        return room, await api.join(room.code)
-
-
 @pytest.fixture(autouse=True)
 def nobody_else_notices(everyone: Bystanders) -> Iterator[None]:
     yield
@@ -99,11 +93,6 @@ def listening(everyone: Bystanders) -> dict[str, Any]:
     """The registration of one more listener in that room."""
     room, token = everyone.room, everyone.token
     return {"type": "registerListener", "roomId": room.id, "roomToken": token}
-
-
-async def all_of(cases: Mapping[str, Awaitable[T]]) -> dict[str, T]:
-    """Every case at once."""
-    return dict(zip(cases, await asyncio.gather(*cases.values()), strict=True))
 
 
 # ---- handshakes ----
@@ -447,15 +436,6 @@ async def test_whoever_asks_without_end_and_reads_no_answer_is_reset(
 
 
 # ---- packets ----
-
-
-def packet(payload: bytes | None = None, **fields: int) -> bytes:
-    """A packet for two channels, ten samples each, with these header fields."""
-    header = {
-        "version": 1, "kind": 1, "encoding": 0, "flags": 0, "first": 0, "channels": 2,
-        "sequence": 0, "samples": 10, "timestamp": 0, "time_us": 0,
-    } | fields  # fmt: skip
-    return HEADER.pack(*header.values()) + (bytes(40) if payload is None else payload)
 
 
 PACKETS: dict[str, tuple[bytes, int]] = {

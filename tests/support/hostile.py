@@ -8,23 +8,39 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 from urllib.parse import urlsplit
 
+import aiohttp
 import numpy as np
 
-from support.api_client import RoomKeys, noise, source_wish
-from support.peer import CLOSE, TEXT, Closed, Frame, Peer, mask
+from support.api_client import Api, RoomKeys, noise, source_wish
+from support.peer import CLOSE, HEADER, TEXT, Closed, Frame, Peer, mask
 from support.server import ServerProcess
 
 TIMEOUT_S = 60.0
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 RATE = 48_000
 FRAME = 960
+
+T = TypeVar("T")
+
+
+async def make_room(server: ServerProcess) -> tuple[RoomKeys, str]:
+    """A new room and the token of one who listens there."""
+    async with aiohttp.ClientSession() as session:
+        api = Api(server.url, session)
+        room = await api.create_room((await api.login())["accessToken"])
+        return room, await api.join(room.code)
+
+
+async def all_of(cases: Mapping[str, Awaitable[T]]) -> dict[str, T]:
+    """Every case at once."""
+    return dict(zip(cases, await asyncio.gather(*cases.values()), strict=True))
 
 
 def upgrade(**headers: str | None) -> bytes:
@@ -56,6 +72,15 @@ def raw(first: int, length: bytes, payload: bytes = b"", *, masked: bool = True)
     """A frame from its parts, masked with zeros: `length` is the 7 bits and what extends them."""
     bit = 0x80 if masked else 0
     return bytes([first, bit | length[0]]) + length[1:] + bytes(4 if masked else 0) + payload
+
+
+def packet(payload: bytes | None = None, **fields: int) -> bytes:
+    """A packet for two channels, ten samples each, with these header fields."""
+    header = {
+        "version": 1, "kind": 1, "encoding": 0, "flags": 0, "first": 0, "channels": 2,
+        "sequence": 0, "samples": 10, "timestamp": 0, "time_us": 0,
+    } | fields  # fmt: skip
+    return HEADER.pack(*header.values()) + (bytes(40) if payload is None else payload)
 
 
 def closing(code: int, reason: bytes = b"") -> bytes:

@@ -18,16 +18,9 @@ from roomserver.store.accounts import AccountFile, FileAccountStore
 from roomserver.store.interfaces import CodeTakenError
 from roomserver.store.memory import CODE_REST_S, MemoryRoomStore
 from roomserver.store.records import Account, RoomRecord
+from support.clock import Clock
 
 PASSWORD = b"correct horse"
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -15,16 +15,9 @@ from roomserver.store.database import Connection, Database
 from roomserver.store.embedded import EmbeddedPostgres
 from roomserver.store.interfaces import AccountStore, EmailTakenError
 from roomserver.store.postgres import PostgresAccountStore
+from support.clock import Clock
 
 PASSWORD = b"correct horse"
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture(params=["file", "postgres"])
