@@ -26,11 +26,11 @@ from roomserver.auth.secret import load_secret, prepare_data_dir
 from roomserver.auth.tokens import Tokens
 from roomserver.config import ConfigError, Settings
 from roomserver.edge.addresses import ClientAddresses
-from roomserver.edge.api import routes
 from roomserver.edge.failures import FailureLimiter
 from roomserver.edge.handover import websocket
 from roomserver.edge.http import HttpConnection, connection_factory, mind_requests
 from roomserver.edge.problems import problems
+from roomserver.edge.routes import ENDPOINTS
 from roomserver.edge.services import SERVICES, Services
 from roomserver.edge.tls import (
     BACKLOG,
@@ -122,7 +122,8 @@ class Server:
             app = web.Application(
                 middlewares=[mind_requests, problems], client_max_size=settings.max_body_bytes
             )
-            app.add_routes(routes)
+            for endpoint in ENDPOINTS:
+                app.router.add_route(endpoint.method, endpoint.path, endpoint.__call__)
             app.router.add_get("/ws", websocket)
             runner = web.AppRunner(
                 app,

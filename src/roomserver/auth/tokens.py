@@ -54,6 +54,7 @@ class RoomToken:
     user: str | None
     nickname: str | None
     expires: int  # Unix seconds
+    version: int = 1  # the room's `token_version` when it was issued
 
 
 class _Claims(msgspec.Struct):
@@ -67,6 +68,7 @@ class _RoomClaims(_Claims):
     role: Role
     user: str | None = None
     nick: str | None = None
+    ver: int = 1
 
 
 C = TypeVar("C", bound=_Claims)
@@ -107,6 +109,7 @@ class Tokens:
         room: str,
         role: Role,
         *,
+        version: int = 1,
         participant: str | None = None,
         user: str | None = None,
         nickname: str | None = None,
@@ -120,6 +123,7 @@ class Tokens:
                 user=user,
                 nickname=nickname or None,
                 expires=self._expiry(self._room_s),
+                version=version,
             )
         )
 
@@ -134,7 +138,15 @@ class Tokens:
     def read_room(self, text: str) -> RoomToken:
         """Raises TokenError."""
         claims = self._decode(text, ROOM_AUDIENCE, _RoomClaims)
-        return RoomToken(claims.room, claims.role, claims.sub, claims.user, claims.nick, claims.exp)
+        return RoomToken(
+            claims.room,
+            claims.role,
+            claims.sub,
+            claims.user,
+            claims.nick,
+            claims.exp,
+            claims.ver,
+        )
 
     def _sign_room(self, token: RoomToken) -> tuple[str, RoomToken]:
         claims: dict[str, object] = {
@@ -142,6 +154,7 @@ class Tokens:
             "sub": token.participant,
             "room": token.room,
             "role": token.role.value,
+            "ver": token.version,
         }
         if token.user is not None:
             claims["user"] = token.user

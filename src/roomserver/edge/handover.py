@@ -51,7 +51,6 @@ async def websocket(request: web.Request) -> web.StreamResponse:
     _check_origin(request, services.allowed_origins)
     if not services.connections.may_connect(limit_key(address)):
         raise Problem.later(
-            429,
             ProblemCode.TOO_MANY_CONNECTIONS,
             "too many connections from this address that did not register",
             after_s=10.0,
@@ -65,9 +64,9 @@ async def websocket(request: web.Request) -> web.StreamResponse:
     except UpgradeRefused as refused:
         # Whoever meant a WebSocket may go on with frames, which are no requests.
         raise Problem(
-            refused.status,
             ProblemCode.UPGRADE_REFUSED,
             str(refused),
+            status=refused.status,
             headers=refused.headers,
             close=True,
         ) from None
@@ -78,7 +77,6 @@ async def websocket(request: web.Request) -> web.StreamResponse:
     assert transport.get_extra_info("ssl_object") is None
     if transport.get_write_buffer_size() or _has_early_bytes(request):
         raise Problem(
-            400,
             ProblemCode.UPGRADE_REFUSED,
             "bytes before the answer to the upgrade",
             close=True,
@@ -88,7 +86,7 @@ async def websocket(request: web.Request) -> web.StreamResponse:
     except OSError as error:
         log.warning("handover_failed", reason=error.strerror)
         raise Problem.later(
-            503, ProblemCode.BUSY, "the server has no room for more connections", after_s=10.0
+            ProblemCode.BUSY, "the server has no room for more connections", after_s=10.0
         ) from None
     # Closes aiohttp's descriptor without a FIN: the connection lives on in the copy.
     transport.abort()
@@ -113,4 +111,4 @@ def _check_origin(request: web.Request, allowed: frozenset[str]) -> None:
     with contextlib.suppress(ValueError):  # it is no URL
         if urlsplit(origin).netloc.lower() == request.headers.get("Host", "").lower():
             return
-    raise Problem(403, ProblemCode.ORIGIN_NOT_ALLOWED, "pages of that origin may not connect")
+    raise Problem(ProblemCode.ORIGIN_NOT_ALLOWED, "pages of that origin may not connect")

@@ -66,7 +66,7 @@ class HttpConnection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         if self._in_head and not self._takes(data):
-            self._refuse(431, ProblemCode.HEAD_TOO_LARGE, "the head of the request is too long")
+            self._refuse(ProblemCode.HEAD_TOO_LARGE, "the head of the request is too long")
             return
         super().data_received(data)
 
@@ -90,7 +90,7 @@ class HttpConnection(web.RequestHandler):
         if not isinstance(exc, HttpProcessingError):
             return super().handle_error(request, status, exc, message)
         problem = Problem(
-            400, ProblemCode.INVALID_REQUEST, "this is not well-formed HTTP/1.1", close=True
+            ProblemCode.INVALID_REQUEST, "this is not well-formed HTTP/1.1", close=True
         )
         return problem.response()
 
@@ -128,15 +128,15 @@ class HttpConnection(web.RequestHandler):
     def _too_slow(self) -> None:
         self._expired = None
         if self._head_bytes:
-            self._refuse(408, ProblemCode.REQUEST_TIMEOUT, "the request took too long")
+            self._refuse(ProblemCode.REQUEST_TIMEOUT, "the request took too long")
         else:
             self.force_close()  # it asked nothing: there is nothing to answer
 
-    def _refuse(self, status: int, code: ProblemCode, detail: str) -> None:
+    def _refuse(self, code: ProblemCode, detail: str) -> None:
         """Answers in aiohttp's stead, which has no request yet, and closes."""
-        log.debug("request_cut_off", status=status)
+        log.debug("request_cut_off", code=code.value)
         if self.transport is not None and not self.transport.is_closing():
-            self.transport.write(Problem(status, code, detail, close=True).encode())
+            self.transport.write(Problem(code, detail, close=True).encode())
         self._stop_clock()
         self.force_close()
 

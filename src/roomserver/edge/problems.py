@@ -54,6 +54,34 @@ class ProblemCode(StrEnum):
     UPGRADE_REFUSED = "upgrade_refused"
 
 
+STATUS: Mapping[ProblemCode, int] = {
+    ProblemCode.BODY_TOO_LARGE: 413,
+    ProblemCode.BUSY: 503,
+    ProblemCode.DATABASE_AWAY: 503,
+    ProblemCode.HEAD_TOO_LARGE: 431,
+    ProblemCode.INTERNAL: 500,
+    ProblemCode.INVALID_CREDENTIALS: 401,
+    ProblemCode.INVALID_REQUEST: 400,
+    ProblemCode.METHOD_NOT_ALLOWED: 405,
+    ProblemCode.NOT_ALLOWED: 403,
+    ProblemCode.NOT_FOUND: 404,
+    ProblemCode.NOT_KEPT: 503,
+    ProblemCode.ORIGIN_NOT_ALLOWED: 403,
+    ProblemCode.RATE_LIMITED: 429,
+    ProblemCode.REQUEST_TIMEOUT: 408,
+    ProblemCode.ROOM_CLOSED: 410,
+    ProblemCode.ROOM_NOT_FOUND: 404,
+    ProblemCode.SHUTTING_DOWN: 503,
+    ProblemCode.TOKEN_EXPIRED: 401,
+    ProblemCode.TOKEN_INVALID: 401,
+    ProblemCode.TOO_MANY_CONNECTIONS: 429,
+    ProblemCode.UNAUTHORIZED: 401,
+    ProblemCode.UNSUPPORTED_MEDIA_TYPE: 415,
+    ProblemCode.UPGRADE_REFUSED: 400,  # or what the handshake says
+}
+"""The status of each problem; one code has one."""
+
+
 class ProblemDocument(msgspec.Struct):
     """The body of an error answer."""
 
@@ -78,21 +106,21 @@ class Problem(Exception):  # noqa: N818 - the name RFC 9457 gives it
 
     def __init__(
         self,
-        status: int,
         code: ProblemCode,
         detail: str,
         *,
+        status: int | None = None,
         headers: Mapping[str, str] | None = None,
         close: bool = False,
     ) -> None:
-        """With `close` the connection ends behind the answer."""
+        """With `close` the connection ends behind the answer; `status` is that of the code."""
         super().__init__(detail)
-        self.status = status
+        self.status = status or STATUS[code]
         self.code = code
         self.detail = detail
         self.headers = dict(headers or {})
         self.close = close
-        self.event = _AUDITED.get(status)
+        self.event = _AUDITED.get(self.status)
         self.facts: dict[str, Any] = {}
 
     def audited(self, event: AuditEvent | None = None, **facts: Any) -> Self:
@@ -102,9 +130,9 @@ class Problem(Exception):  # noqa: N818 - the name RFC 9457 gives it
         return self
 
     @classmethod
-    def later(cls, status: int, code: ProblemCode, detail: str, *, after_s: float) -> Problem:
+    def later(cls, code: ProblemCode, detail: str, *, after_s: float) -> Problem:
         """A refusal that says when to try again."""
-        return cls(status, code, detail, headers={"Retry-After": str(max(1, math.ceil(after_s)))})
+        return cls(code, detail, headers={"Retry-After": str(max(1, math.ceil(after_s)))})
 
     def response(self) -> web.Response:
         """The answer."""
@@ -162,25 +190,25 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
             raise
         allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
         code = _OF_STATUS.get(error.status, ProblemCode.INVALID_REQUEST)
-        return Problem(error.status, code, error.reason, headers=allow).response()
+        return Problem(code, error.reason, status=error.status, headers=allow).response()
     except ConnectionError:
         raise  # the client went away
     except RelayClosedError:
         return Problem.later(
-            503, ProblemCode.SHUTTING_DOWN, "the server is shutting down", after_s=5.0
+            ProblemCode.SHUTTING_DOWN, "the server is shutting down", after_s=5.0
         ).response()
     except DatabaseAwayError:
         return Problem.later(
-            503, ProblemCode.DATABASE_AWAY, "the database is away; try again", after_s=5.0
+            ProblemCode.DATABASE_AWAY, "the database is away; try again", after_s=5.0
         ).response()
     except OutboxError as error:
         log.error("not_kept", method=request.method, path=request.path, reason=str(error))
         return Problem.later(
-            503, ProblemCode.NOT_KEPT, "that could not be written down", after_s=30.0
+            ProblemCode.NOT_KEPT, "that could not be written down", after_s=30.0
         ).response()
     except Exception:
         log.exception("request_failed", method=request.method, path=request.path)
-        return Problem(500, ProblemCode.INTERNAL, "something went wrong here").response()
+        return Problem(ProblemCode.INTERNAL, "something went wrong here").response()
 
 
 def _audit(services: Services, request: web.Request, address: str, problem: Problem) -> None:

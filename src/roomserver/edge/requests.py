@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 from aiohttp import web
+from msgspec import Meta
 
 from roomserver.auth.passwords import InvalidPasswordError, password_bytes
 from roomserver.auth.tokens import TokenError
@@ -16,21 +17,20 @@ from roomserver.store.records import Account
 
 BODY_TIMEOUT_S = 30.0
 
+Password = Annotated[str, Meta(max_length=1024)]  # bcrypt's own limit is told apart, by bytes
+
 T = TypeVar("T", bound=msgspec.Struct)
 
 
 async def read_body(request: web.Request, kind: type[T]) -> T:
     """The JSON body. Raises Problem (400, 408, 413, 415)."""
     if request.content_type != "application/json":
-        raise Problem(
-            415, ProblemCode.UNSUPPORTED_MEDIA_TYPE, "the body has to be application/json"
-        )
+        raise Problem(ProblemCode.UNSUPPORTED_MEDIA_TYPE, "the body has to be application/json")
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             body = await request.read()
     except TimeoutError:
         raise Problem(
-            408,
             ProblemCode.REQUEST_TIMEOUT,
             f"the body took longer than {BODY_TIMEOUT_S:g} s",
             close=True,
@@ -38,9 +38,17 @@ async def read_body(request: web.Request, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        raise Problem(400, ProblemCode.INVALID_REQUEST, str(error)) from None
+        raise Problem(ProblemCode.INVALID_REQUEST, str(error)) from None
     except (ValueError, RecursionError):  # msgspec's own is one, that of bad UTF-8 another
-        raise Problem(400, ProblemCode.INVALID_REQUEST, "the body is not valid JSON") from None
+        raise Problem(ProblemCode.INVALID_REQUEST, "the body is not valid JSON") from None
+
+
+def read_query(request: web.Request, kind: type[T]) -> T:
+    """The query string; numbers and truth values are read as JSON writes them. Raises Problem."""
+    try:
+        return msgspec.convert(dict(request.query), kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise Problem(ProblemCode.INVALID_REQUEST, f"in the query: {error}") from None
 
 
 def read_password(password: str) -> bytes:
@@ -48,7 +56,7 @@ def read_password(password: str) -> bytes:
     try:
         return password_bytes(password)
     except InvalidPasswordError as error:
-        raise Problem(400, ProblemCode.INVALID_REQUEST, str(error)) from None
+        raise Problem(ProblemCode.INVALID_REQUEST, str(error)) from None
 
 
 async def authenticate(request: web.Request) -> Account:
@@ -64,4 +72,4 @@ async def authenticate(request: web.Request) -> Account:
 
 
 def _unauthorized(code: ProblemCode, detail: str) -> Problem:
-    return Problem(401, code, detail, headers={"WWW-Authenticate": "Bearer"})
+    return Problem(code, detail, headers={"WWW-Authenticate": "Bearer"})

@@ -338,6 +338,8 @@ class Connections:
             raise Refusal(ErrorCode.ROOM_NOT_FOUND, "there is no such room")
         if token.room != room.id:
             raise Refusal(ErrorCode.WRONG_ROOM, "the token is for another room")
+        if token.version != room.record.token_version:
+            raise Refusal(ErrorCode.TOKEN_INVALID, "the token was revoked")
         return room, token
 
     def _merge(

@@ -36,25 +36,29 @@ ADVANCE = "UPDATE relay.outbox_progress SET last_seq = $2 WHERE stream_id = $1"
 ROOM = """
 INSERT INTO relay.audio_rooms AS r (
     id, code, name, password_hash, created_by, created_at, active, public, permanent, state,
-    suspended_until, metadata, max_listeners, version, closed_at, close_reason,
-    server_id
+    suspended_until, metadata, max_listeners, version, closed_at, close_reason, channel_names,
+    grace_s, token_version, server_id
 )
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+VALUES (
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20
+)
 ON CONFLICT (id) DO UPDATE SET
     name = excluded.name, password_hash = excluded.password_hash, active = excluded.active,
     public = excluded.public, permanent = excluded.permanent, state = excluded.state,
     suspended_until = excluded.suspended_until, metadata = excluded.metadata,
     max_listeners = excluded.max_listeners, version = excluded.version,
-    closed_at = excluded.closed_at, close_reason = excluded.close_reason
+    closed_at = excluded.closed_at, close_reason = excluded.close_reason,
+    channel_names = excluded.channel_names, grace_s = excluded.grace_s,
+    token_version = excluded.token_version
 WHERE r.version < excluded.version
 """
 STAY = """
 INSERT INTO relay.room_participants AS p (
     id, room_id, user_id, participant_id, nickname, client_id, role, joined_at, left_at,
-    connection_duration, leave_reason, ip_address, frames_sent, frames_dropped, avg_latency_ms,
-    server_id
+    connection_duration, leave_reason, ip_address, user_agent, frames_sent, frames_dropped,
+    avg_latency_ms, server_id
 )
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
 ON CONFLICT (id) DO UPDATE SET
     left_at = excluded.left_at, connection_duration = excluded.connection_duration,
     leave_reason = excluded.leave_reason, frames_sent = excluded.frames_sent,
@@ -63,8 +67,10 @@ WHERE (p.left_at IS NULL OR p.leave_reason = 'server_lost')
     AND excluded.frames_sent >= p.frames_sent
 """
 AUDIT = """
-INSERT INTO relay.audit_log (id, event_type, user_id, room_id, ip_address, details, created_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7)
+INSERT INTO relay.audit_log (
+    id, event_type, user_id, room_id, ip_address, user_agent, details, created_at
+)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 ON CONFLICT (id) DO NOTHING
 """
 DEAD = """
@@ -242,7 +248,7 @@ def _room_row(room: RoomRecord) -> tuple[object, ...]:
         room.id,
         room.code,
         room.name,
-        room.password_hash.decode("ascii"),
+        room.password_hash.decode("ascii") if room.password_hash is not None else None,
         room.created_by,
         _time(room.created_at),
         room.state is not RoomState.CLOSED,
@@ -255,6 +261,9 @@ def _room_row(room: RoomRecord) -> tuple[object, ...]:
         room.version,
         _time(room.closed_at),
         room.close_reason,
+        room.channel_names or None,
+        room.grace_s,
+        room.token_version,
     )
 
 
@@ -272,6 +281,7 @@ def _stay_row(stay: ParticipantRecord) -> tuple[object, ...]:
         stay.duration_s,
         stay.reason,
         stay.address,
+        stay.user_agent,
         stay.frames_sent,
         stay.frames_dropped,
         stay.latency_ms,
@@ -285,6 +295,7 @@ def _audit_row(id: str, record: AuditRecord) -> tuple[object, ...]:  # noqa: A00
         record.user,
         record.room,
         record.address,
+        record.user_agent,
         record.details,
         _time(record.at),
     )

@@ -37,7 +37,8 @@ WHERE r.active AND (
     )
 )
 RETURNING id::text, code, name, password_hash, created_by::text, created_at, public, metadata,
-    state, permanent, suspended_until, closed_at, close_reason, max_listeners, version
+    state, permanent, suspended_until, closed_at, close_reason, max_listeners, channel_names,
+    grace_s, token_version, version
 """
 RELEASE = "UPDATE relay.audio_rooms SET server_id = NULL WHERE server_id = $1 AND active"
 
@@ -75,7 +76,7 @@ class Membership:
                 id=row["id"],
                 code=row["code"],
                 name=row["name"],
-                password_hash=(row["password_hash"] or "").encode("ascii"),
+                password_hash=_bytes(row["password_hash"]),
                 created_by=row["created_by"],
                 created_at=row["created_at"].timestamp(),
                 public=row["public"],
@@ -86,6 +87,9 @@ class Membership:
                 closed_at=_unix(row["closed_at"]),
                 close_reason=RoomCloseReason(row["close_reason"]) if row["close_reason"] else None,
                 max_listeners=row["max_listeners"],
+                channel_names=tuple(row["channel_names"]) if row["channel_names"] else None,
+                grace_s=row["grace_s"],
+                token_version=row["token_version"],
                 version=row["version"],
             )
             for row in rows
@@ -100,6 +104,10 @@ class Membership:
         """Leaves the rooms to whoever wants them."""
         async with self._database.transaction() as connection:
             await connection.execute(RELEASE, self._id)
+
+
+def _bytes(text: str | None) -> bytes | None:
+    return None if text is None else text.encode("ascii")
 
 
 def _unix(time: datetime | None) -> float | None:

@@ -47,7 +47,7 @@ class RoomRecord:
     id: str
     code: str
     name: str
-    password_hash: bytes = field(repr=False)
+    password_hash: bytes | None = field(repr=False)  # None: open to everyone
     created_by: str | None
     created_at: float
     public: bool
@@ -58,6 +58,9 @@ class RoomRecord:
     closed_at: float | None = None
     close_reason: RoomCloseReason | None = None
     max_listeners: int = 0
+    channel_names: tuple[str, ...] | None = None  # of its last source, or as the owner set them
+    grace_s: float | None = None  # None: the server's own setting
+    token_version: int = 1  # room tokens of an earlier one are refused
     version: int = 1
 
 
@@ -88,6 +91,7 @@ class ParticipantRecord:
     nickname: str | None
     address: str
     joined_at: float
+    user_agent: str | None = None
     left_at: float | None = None
     duration_s: float | None = None  # by the monotonic clock
     reason: LeaveReason | None = None
@@ -121,4 +125,5 @@ class AuditRecord:
     address: str | None = None
     user: str | None = None
     room: str | None = None
+    user_agent: str | None = None
     details: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,7 @@
+"""The routes of the REST interface, a module for each of its parts."""
+
+from roomserver.edge.endpoints import Endpoint
+from roomserver.edge.routes import accounts, listening, rooms, server
+
+ENDPOINTS: tuple[Endpoint, ...] = (*server.api, *accounts.api, *listening.api, *rooms.api)
+"""All of them."""

@@ -1,0 +1,109 @@
+"""What listeners need: the way into a room, and the rooms that anyone may find."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from roomserver.auth.passwords import attempt_id
+from roomserver.edge.addresses import limit_key
+from roomserver.edge.attempts import password_attempt
+from roomserver.edge.endpoints import Api, Call
+from roomserver.edge.problems import Problem, ProblemCode
+from roomserver.edge.requests import Password, read_password
+from roomserver.protocol.client import Name, RoomName
+from roomserver.protocol.codes import Role, RoomState
+from roomserver.store.records import AuditEvent
+
+
+class JoinRequest(Struct, rename="camel"):
+    """Body of `POST /auth/room/join`; `roomCode` may also be the room's id."""
+
+    room_code: RoomName
+    password: Password
+    nickname: Name | None = None
+
+
+class JoinAnswer(Struct, rename="camel"):
+    """Its answer; the token is a listener's."""
+
+    room_id: str
+    room_token: str
+    room_name: str
+    listener_count: int
+    state: RoomState
+
+
+class PublicRoom(Struct, rename="camel"):
+    """A room in the list of public ones; `createdAt` in Unix us."""
+
+    room_id: str
+    room_code: str
+    name: str
+    state: RoomState
+    has_broadcaster: bool
+    listener_count: int
+    created_at: int
+    metadata: dict[str, Any]
+
+
+class PublicRooms(Struct, rename="camel"):
+    """Answer of `GET /api/rooms/public`."""
+
+    rooms: list[PublicRoom]
+
+
+api = Api()
+
+
+@api.post(
+    "/auth/room/join",
+    problems=[
+        ProblemCode.INVALID_CREDENTIALS,
+        ProblemCode.ROOM_CLOSED,
+        ProblemCode.RATE_LIMITED,
+        ProblemCode.BUSY,
+    ],
+)
+async def join_room(call: Call, body: JoinRequest) -> JoinAnswer:
+    """Lets a listener into a room. An unknown room and a wrong password look alike."""
+    services = call.services
+    password = read_password(body.password)
+    room = services.rooms.find(body.room_code)
+    subject = room.id if room is not None else body.room_code.upper()
+    hashed = room.record.password_hash if room is not None else None
+    key = (limit_key(call.address), subject)
+    same = attempt_id(subject, password)
+    async with password_attempt(services.join_failures, key, same) as attempt:
+        if not await services.room_passwords.check(subject, password, hashed):
+            attempt.failed()
+            raise Problem(
+                ProblemCode.INVALID_CREDENTIALS, "no such room, or the password is wrong"
+            ).audited(AuditEvent.ROOM_ACCESS_DENIED, room=room.id if room is not None else None)
+    assert room is not None
+    if room.state is RoomState.CLOSED:  # while the password was checked
+        raise Problem(ProblemCode.ROOM_CLOSED, "the room was closed")
+    token, _ = services.tokens.issue_room(
+        room.id, Role.LISTENER, version=room.record.token_version, nickname=body.nickname
+    )
+    return JoinAnswer(room.id, token, room.record.name, len(room.listeners), room.state)
+
+
+@api.get("/api/rooms/public")
+async def public_rooms(call: Call) -> PublicRooms:
+    """Rooms that may be listed, newest first."""
+    rooms = [
+        PublicRoom(
+            room_id=room.id,
+            room_code=room.record.code,
+            name=room.record.name,
+            state=room.state,
+            has_broadcaster=room.has_broadcaster,
+            listener_count=len(room.listeners),
+            created_at=round(room.record.created_at * 1e6),
+            metadata=room.record.metadata,
+        )
+        for room in call.services.rooms.public()
+    ]
+    return PublicRooms(rooms)

@@ -1,0 +1,27 @@
+"""How the server itself is."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+import relaycore
+from roomserver.edge.endpoints import Api, Call
+
+
+class Health(Struct, rename="camel"):
+    """Answer of `GET /health`."""
+
+    status: str
+    version: str
+    rooms: int
+    connections: int
+
+
+api = Api()
+
+
+@api.get("/health")
+async def health(call: Call) -> Health:
+    """Whether the server is alive, and how much it does."""
+    services = call.services
+    return Health("ok", relaycore.__version__, len(services.rooms), len(services.connections))
