@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
 import uvloop
 from aiohttp import web
@@ -29,8 +30,10 @@ from roomserver.edge.addresses import ClientAddresses
 from roomserver.edge.failures import FailureLimiter
 from roomserver.edge.handover import websocket
 from roomserver.edge.http import HttpConnection, connection_factory, mind_requests
+from roomserver.edge.openapi import describe
 from roomserver.edge.problems import problems
 from roomserver.edge.routes import ENDPOINTS
+from roomserver.edge.routes.server import DESCRIPTION
 from roomserver.edge.services import SERVICES, Services
 from roomserver.edge.tls import (
     BACKLOG,
@@ -122,6 +125,7 @@ class Server:
             app = web.Application(
                 middlewares=[mind_requests, problems], client_max_size=settings.max_body_bytes
             )
+            app[DESCRIPTION] = msgspec.json.encode(describe(ENDPOINTS))
             for endpoint in ENDPOINTS:
                 app.router.add_route(endpoint.method, endpoint.path, endpoint.__call__)
             app.router.add_get("/ws", websocket)

@@ -157,7 +157,7 @@ class Rooms:
                 return
             if suppressed:
                 details["suppressed"] = suppressed
-        self._store.audit(AuditRecord(event, at, address, user, room, details))
+        self._store.audit(AuditRecord(event, at, address, user, room, details=details))
 
     async def _keep(self, record: RoomRecord) -> tuple[RoomRecord, bool]:
         """Finds a code, and a name if it has none, and gives the room to the store."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aiohttp import web
 from msgspec import Struct
 
 import relaycore
@@ -17,6 +18,9 @@ class Health(Struct, rename="camel"):
     connections: int
 
 
+DESCRIPTION = web.AppKey("description", bytes)
+"""What `/openapi.json` answers, made once."""
+
 api = Api()
 
 
@@ -25,3 +29,10 @@ async def health(call: Call) -> Health:
     """Whether the server is alive, and how much it does."""
     services = call.services
     return Health("ok", relaycore.__version__, len(services.rooms), len(services.connections))
+
+
+@api.get("/openapi.json")
+async def description(call: Call) -> web.Response:
+    """The description of this interface (OpenAPI 3.1)."""
+    body = call.request.app[DESCRIPTION]
+    return web.Response(body=body, content_type="application/json")
