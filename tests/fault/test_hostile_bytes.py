@@ -12,9 +12,10 @@ import ssl
 import struct
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -384,7 +385,9 @@ async def slow_frames_are_waited_for_from_a_listener_and_not_before(
 
 
 async def test_a_byte_a_second_ends_with_the_time_out_of_what_it_is_a_part_of(
-    server: ServerProcess, listening: dict[str, Any]
+    server: ServerProcess,
+    listening: dict[str, Any],
+    slow_packets: Future[dict[str, SlowSource]],  # which begin here, and are looked at below
 ) -> None:
     await asyncio.gather(  # all that is slow at once
         slow_requests_are_cut_off(server),
@@ -493,6 +496,68 @@ async def test_bad_packets_are_closed_with_their_code(server: ServerProcess, api
     )
     expected = {name: code for name, (_, code) in cases.items()}
     assert answers == expected | {"slow": 0, "slow and bad": 4400}
+
+
+class SlowSource(NamedTuple):
+    """How a source fared."""
+
+    closed: int  # the code, or 0
+    received: int  # samples, as the server tells
+    seconds: float
+
+
+async def packets_at_a_byte_a_second(server: ServerProcess) -> dict[str, SlowSource]:
+    """Sources of one channel whose packet of one sample comes a byte a second, all at once."""
+
+    async def source(api: Api, access: str, sent: bytes) -> SlowSource:
+        room = await api.create_room(access)
+        register = {"type": "registerSource", **source_wish(room, channels=1)}
+        async with Hostile.upgraded(server, register) as hostile:
+            begin = time.monotonic()
+            sending = asyncio.create_task(hostile.trickle(mask(BINARY, sent), 1.0))
+            received = 0
+            while True:
+                opcode, payload = await hostile.frame()
+                if opcode == CLOSE:
+                    code = int.from_bytes(payload[:2], "big")
+                    break
+                message = json.loads(payload) if opcode == TEXT else {}
+                if message.get("type") == "sourceStatus":
+                    received = max(received, *message["received"])
+                if received and sending.done():
+                    code = 0
+                    break
+            sending.cancel()
+            return SlowSource(code, received, time.monotonic() - begin)
+
+    one = packet(bytes(2), channels=1, samples=1)
+    async with aiohttp.ClientSession() as session:
+        api = Api(server.url, session)
+        access = (await api.login())["accessToken"]
+        cases = {"good": one, "bad": packet(bytes(2), channels=1, samples=1, flags=1)}
+        return await all_of({name: source(api, access, sent) for name, sent in cases.items()})
+
+
+@pytest.fixture(scope="module")
+def slow_packets(
+    server: ServerProcess, everyone: Bystanders
+) -> Iterator[Future[dict[str, SlowSource]]]:
+    """They take 40 s, in which the other tests go on."""
+    with ThreadPoolExecutor(1) as thread:
+        yield thread.submit(asyncio.run, packets_at_a_byte_a_second(server))
+
+
+def test_a_packet_may_take_a_second_for_each_byte(
+    slow_packets: Future[dict[str, SlowSource]],
+) -> None:
+    """A source that sends is not silent; its packet counts, or is refused, when it is whole."""
+    sources = slow_packets.result(timeout=240)
+    whole_s = len(mask(BINARY, packet(bytes(2), channels=1, samples=1))) - 1
+    assert {name: (s.closed, s.received) for name, s in sources.items()} == {
+        "good": (0, 1),
+        "bad": (4400, 0),
+    }
+    assert all(s.seconds > whole_s for s in sources.values()), sources
 
 
 # ---- over TLS ----
