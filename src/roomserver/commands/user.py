@@ -4,65 +4,216 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias, TypeVar
 
 import bcrypt
 import typer
-from rich.prompt import Prompt
+from rich.prompt import Confirm, Prompt
 
 from roomserver.auth.accounts import InvalidEmailError, check_email
 from roomserver.auth.passwords import InvalidPasswordError, password_bytes
 from roomserver.auth.secret import prepare_data_dir
 from roomserver.commands.console import fail, stderr
-from roomserver.config import ConfigError, Settings, load_settings
+from roomserver.commands.server_options import Config, DatabaseUrl, DataDir, server_settings
+from roomserver.config import ConfigError, Settings
 from roomserver.store.database import DatabaseAwayError
-from roomserver.store.interfaces import EmailTakenError
+from roomserver.store.interfaces import AccountStore, EmailTakenError
+from roomserver.store.records import Account
 from roomserver.store.stores import open_accounts
 
+PAGE = 100
 users = typer.Typer(help="Accounts of broadcasters.", no_args_is_help=True)
+
+Email: TypeAlias = Annotated[str, typer.Argument(help="Address the account logs in with.")]
+PasswordStdin: TypeAlias = Annotated[
+    bool, typer.Option("--password-stdin", help="Read the password from standard input.")
+]
+R = TypeVar("R")
+
+
+class AccountRole(StrEnum):
+    """What an account may do."""
+
+    USER = "user"
+    ADMIN = "admin"
 
 
 @users.callback()
 def group() -> None:
-    """Accounts of broadcasters."""
+    """Accounts of broadcasters. A server that runs knows every change at once."""
 
 
 @users.command("add")
 def add(
-    email: Annotated[str, typer.Argument(help="Address to log in with.")],
+    email: Email,
     admin: Annotated[bool, typer.Option("--admin", help="May administer the server.")] = False,
-    password_stdin: Annotated[
-        bool, typer.Option("--password-stdin", help="Read the password from standard input.")
-    ] = False,
-    data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", help="Data directory of the server.")
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="TOML file of the server.")
-    ] = None,
+    password_stdin: PasswordStdin = False,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+    config: Config = None,
 ) -> None:
-    """Add an account. A server that runs on the same directory knows it at once."""
+    """Add an account."""
+    settings = _settings(config, data_dir, database_url)
     try:
-        options = {} if data_dir is None else {"data_dir": data_dir}
-        settings = load_settings(config, **options)
         email = check_email(email)
-        password = password_bytes(_read_password(from_stdin=password_stdin))
-        prepare_data_dir(settings.data_dir)
-        hashed = bcrypt.hashpw(password, bcrypt.gensalt(settings.bcrypt_rounds))
-        asyncio.run(_add(settings, email, hashed, admin=admin))
-    except (ConfigError, InvalidEmailError, InvalidPasswordError) as error:
+    except InvalidEmailError as error:
         fail(str(error))
-    except EmailTakenError:
-        fail(f"there is an account for {email} already", code=1)
-    except DatabaseAwayError as error:
-        fail(f"the database is away: {error}", code=1)
+    hashed = _hash_password(settings, from_stdin=password_stdin)
+    role = AccountRole.ADMIN if admin else AccountRole.USER
+    _with_accounts(settings, lambda accounts: accounts.add_account(email, hashed, role.value))
     stderr.print(f"added {email}", markup=False)
 
 
-async def _add(settings: Settings, email: str, password_hash: bytes, *, admin: bool) -> None:
-    async with open_accounts(settings) as accounts:
-        await accounts.add_account(email, password_hash, "admin" if admin else "user")
+@users.command("list")
+def list_all(
+    data_dir: DataDir = None, database_url: DatabaseUrl = None, config: Config = None
+) -> None:
+    """List the accounts by address: address, role, state, since when, id; between them tabs."""
+
+    async def every(accounts: AccountStore) -> list[Account]:
+        found: list[Account] = []
+        while page := await accounts.list_accounts(
+            after=found[-1].email if found else "", limit=PAGE
+        ):
+            found += page
+        return found
+
+    for account in _with_accounts(_settings(config, data_dir, database_url), every):
+        state = "active" if account.disabled_at is None else "disabled"
+        since = datetime.fromtimestamp(account.created_at, UTC).strftime("%Y-%m-%d")
+        typer.echo("\t".join((account.email, account.role, state, since, account.id)))
+
+
+@users.command("password")
+def password(
+    email: Email,
+    password_stdin: PasswordStdin = False,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+    config: Config = None,
+) -> None:
+    """Give an account another password; it has to log in again everywhere."""
+    settings = _settings(config, data_dir, database_url)
+    hashed = _hash_password(settings, from_stdin=password_stdin)
+    _change(settings, email, lambda store, user: store.set_password(user, hashed, now=time.time()))
+    stderr.print(f"{email} has a new password", markup=False)
+
+
+@users.command("role")
+def role(
+    email: Email,
+    to: Annotated[AccountRole, typer.Argument(metavar="ROLE", help="user or admin.")],
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+    config: Config = None,
+) -> None:
+    """Say whether an account may administer the server."""
+    settings = _settings(config, data_dir, database_url)
+    _change(settings, email, lambda store, user: store.set_role(user, to.value))
+    stderr.print(f"{email} is {to.value} now", markup=False)
+
+
+@users.command("disable")
+def disable(
+    email: Email,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+    config: Config = None,
+) -> None:
+    """Shut an account out, at once and everywhere; what it made stays."""
+    settings = _settings(config, data_dir, database_url)
+    _change(settings, email, lambda store, user: store.set_disabled(user, True, now=time.time()))
+    stderr.print(f"{email} is disabled", markup=False)
+
+
+@users.command("enable")
+def enable(
+    email: Email,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+    config: Config = None,
+) -> None:
+    """Let a disabled account in again; it has to log in."""
+    settings = _settings(config, data_dir, database_url)
+    _change(settings, email, lambda store, user: store.set_disabled(user, False, now=time.time()))
+    stderr.print(f"{email} is enabled", markup=False)
+
+
+@users.command("anonymise")
+def anonymise(
+    email: Email,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+    config: Config = None,
+) -> None:
+    """Forget who an account was, for good.
+
+    Its address, its password, its presets, and its names and addresses in the lists of participants
+    and in the audit log are gone afterwards; its rooms and figures stay, as nobody's.
+    """
+    settings = _settings(config, data_dir, database_url)
+    if not yes:
+        if not sys.stdin.isatty():
+            fail("that can't be undone; say --yes")
+        if not Confirm.ask(f"Forget {email} for good?", console=stderr, default=False):
+            raise typer.Exit(1)
+    _change(settings, email, lambda store, user: store.anonymise_account(user, now=time.time()))
+    stderr.print("the account is nobody's now", markup=False)
+
+
+def _settings(config: Path | None, data_dir: Path | None, database_url: str | None) -> Settings:
+    try:
+        settings = server_settings(config, data_dir=data_dir, database_url=database_url)
+        prepare_data_dir(settings.data_dir)
+    except ConfigError as error:
+        fail(str(error))
+    return settings
+
+
+def _with_accounts(settings: Settings, work: Callable[[AccountStore], Awaitable[R]]) -> R:
+    """What `work` makes of the accounts; ends the command when it can't."""
+
+    async def run() -> R:
+        async with open_accounts(settings) as accounts:
+            return await work(accounts)
+
+    try:
+        return asyncio.run(run())
+    except ConfigError as error:
+        fail(str(error))
+    except EmailTakenError as error:
+        fail(f"there is an account for {error} already", code=1)
+    except DatabaseAwayError as error:
+        fail(f"the database is away: {error}", code=1)
+
+
+def _change(
+    settings: Settings,
+    email: str,
+    change: Callable[[AccountStore, str], Awaitable[Account | None]],
+) -> None:
+    """Changes the account of this address, given its id."""
+
+    async def work(accounts: AccountStore) -> Account | None:
+        account = await accounts.account_by_email(email)
+        return None if account is None else await change(accounts, account.id)
+
+    if _with_accounts(settings, work) is None:
+        fail(f"there is no account for {email}", code=1)
+
+
+def _hash_password(settings: Settings, *, from_stdin: bool) -> bytes:
+    try:
+        data = password_bytes(_read_password(from_stdin=from_stdin))
+    except InvalidPasswordError as error:
+        fail(str(error))
+    return bcrypt.hashpw(data, bcrypt.gensalt(settings.bcrypt_rounds))
 
 
 def _read_password(*, from_stdin: bool) -> str:

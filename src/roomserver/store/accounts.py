@@ -18,7 +18,13 @@ from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from roomserver.store.interfaces import EmailTakenError
-from roomserver.store.records import Account, RefreshToken, Rotation
+from roomserver.store.records import (
+    UNUSABLE_HASH,
+    Account,
+    RefreshToken,
+    Rotation,
+    anonymous_email,
+)
 
 FILE_NAME = "accounts.db"
 SCHEMA_VERSION = 1
@@ -113,6 +119,37 @@ class AccountFile:
         """See `AccountStore`."""
         return int(self._one("SELECT count(*) FROM users")[0])
 
+    def list_accounts(self, *, after: str = "", limit: int = 100) -> list[Account]:
+        """See `AccountStore`."""
+        query = f"{ACCOUNT} WHERE email_key > ? ORDER BY email_key LIMIT ?"
+        with closing(self._db.execute(query, (email_key(after), limit))) as cursor:
+            return [Account(*row) for row in cursor]
+
+    def set_password(self, account_id: str, password_hash: bytes, *, now: float) -> Account | None:
+        """See `AccountStore`."""
+        return self._change(account_id, "password_hash = ?", password_hash, ended=now)
+
+    def set_role(self, account_id: str, role: Literal["user", "admin"]) -> Account | None:
+        """See `AccountStore`."""
+        return self._change(account_id, "role = ?", role)
+
+    def set_disabled(self, account_id: str, disabled: bool, *, now: float) -> Account | None:
+        """See `AccountStore`."""
+        if not disabled:
+            return self._change(account_id, "disabled_at = NULL")
+        return self._change(account_id, "disabled_at = coalesce(disabled_at, ?)", now, ended=now)
+
+    def anonymise_account(self, account_id: str, *, now: float) -> Account | None:
+        """See `AccountStore`."""
+        email = anonymous_email(account_id)
+        return self._change(
+            account_id,
+            "email = ?, email_key = ?, password_hash = ?, role = 'user',"
+            " disabled_at = coalesce(disabled_at, ?)",
+            *(email, email_key(email), UNUSABLE_HASH, now),
+            ended=now,
+        )
+
     def add_refresh_token(self, token: RefreshToken) -> None:
         """See `AccountStore`."""
         with _Transaction(self._db):
@@ -158,6 +195,23 @@ class AccountFile:
             row = self._one("SELECT family FROM refresh_tokens WHERE hash = ?", presented)
             if row:
                 self._revoke(row[0], now)
+
+    def _change(
+        self, account_id: str, change: str, *values: object, ended: float | None = None
+    ) -> Account | None:
+        """Changes an account, and with `ended` ends its sessions at that time."""
+        with _Transaction(self._db):
+            self._db.execute(
+                f"UPDATE users SET {change} WHERE id = ?",  # noqa: S608 - ours
+                (*values, account_id),
+            )
+            if ended is not None:
+                self._db.execute(
+                    "UPDATE refresh_tokens SET revoked_at = ?"
+                    " WHERE user_id = ? AND revoked_at IS NULL",
+                    (ended, account_id),
+                )
+            return self.account_by_id(account_id)
 
     def _migrate(self, path: Path) -> None:
         version = int(self._one("PRAGMA user_version")[0])
@@ -248,6 +302,23 @@ class FileAccountStore:
 
     async def count_accounts(self) -> int:
         return await self._run(AccountFile.count_accounts)
+
+    async def list_accounts(self, *, after: str = "", limit: int = 100) -> list[Account]:
+        return await self._run(AccountFile.list_accounts, after=after, limit=limit)
+
+    async def set_password(
+        self, account_id: str, password_hash: bytes, *, now: float
+    ) -> Account | None:
+        return await self._run(AccountFile.set_password, account_id, password_hash, now=now)
+
+    async def set_role(self, account_id: str, role: Literal["user", "admin"]) -> Account | None:
+        return await self._run(AccountFile.set_role, account_id, role)
+
+    async def set_disabled(self, account_id: str, disabled: bool, *, now: float) -> Account | None:
+        return await self._run(AccountFile.set_disabled, account_id, disabled, now=now)
+
+    async def anonymise_account(self, account_id: str, *, now: float) -> Account | None:
+        return await self._run(AccountFile.anonymise_account, account_id, now=now)
 
     async def add_refresh_token(self, token: RefreshToken) -> None:
         await self._run(AccountFile.add_refresh_token, token)

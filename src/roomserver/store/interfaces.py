@@ -45,6 +45,30 @@ class AccountStore(Protocol):
     async def count_accounts(self) -> int:
         """How many accounts there are."""
 
+    async def list_accounts(self, *, after: str = "", limit: int = 100) -> Sequence[Account]:
+        """Accounts by address, at most `limit`; those that come after the address `after`."""
+
+    async def set_password(
+        self, account_id: str, password_hash: bytes, *, now: float
+    ) -> Account | None:
+        """Another password, which ends all sessions. The account; None if there is none."""
+
+    async def set_role(self, account_id: str, role: Literal["user", "admin"]) -> Account | None:
+        """What the account may do. The account; None if there is none."""
+
+    async def set_disabled(self, account_id: str, disabled: bool, *, now: float) -> Account | None:
+        """Shuts an account out, which ends all sessions at once, or lets it in again.
+
+        The account; None if there is none.
+        """
+
+    async def anonymise_account(self, account_id: str, *, now: float) -> Account | None:
+        """Takes from an account, and from what is kept of it, all that says who it was.
+
+        It stays as a disabled account without a usable password, so that what refers to it holds.
+        The account as it is now; None if there is none.
+        """
+
     async def add_refresh_token(self, token: RefreshToken) -> None:
         """Keeps the first token of a family."""
 

@@ -9,7 +9,13 @@ import asyncpg
 
 from roomserver.store.database import Connection, Database
 from roomserver.store.interfaces import EmailTakenError
-from roomserver.store.records import Account, RefreshToken, Rotation
+from roomserver.store.records import (
+    UNUSABLE_HASH,
+    Account,
+    RefreshToken,
+    Rotation,
+    anonymous_email,
+)
 
 ACCOUNT = """
 SELECT id::text, email, password_hash, role, extract(epoch FROM created_at)::float8 AS created_at,
@@ -21,6 +27,18 @@ ANSWER_S = 3.0
 ADD_REFRESH = (
     "INSERT INTO relay.refresh_tokens (user_id, hash, family, issued_at, expires_at)"
     " VALUES ($1, $2, $3, $4, $5) RETURNING id"
+)
+# What says who the user $1 is, apart from the account itself. Attempts to log in are not by the
+# account, but may name its address.
+ANONYMISE = (
+    "UPDATE relay.room_participants SET nickname = NULL, client_id = NULL, ip_address = NULL,"
+    " user_agent = NULL WHERE user_id = $1",
+    "UPDATE relay.audit_log SET ip_address = NULL, user_agent = NULL, details = '{}'"
+    " WHERE user_id = $1 OR lower(details ->> 'email')"
+    " = (SELECT lower(email) FROM relay.users WHERE id = $1)",
+    "UPDATE relay.room_bans SET address = NULL, reason = NULL WHERE user_id = $1",
+    "DELETE FROM relay.mix_presets WHERE user_id = $1",
+    "DELETE FROM relay.dead_letters WHERE position($1::text IN payload::text) > 0",
 )
 
 
@@ -60,6 +78,44 @@ class PostgresAccountStore:
         async with self._database.transaction(within_s=ANSWER_S) as connection:
             count: int = await connection.fetchval("SELECT count(*) FROM relay.users")
             return count
+
+    async def list_accounts(self, *, after: str = "", limit: int = 100) -> list[Account]:
+        async with self._database.transaction(within_s=ANSWER_S) as connection:
+            rows = await connection.fetch(
+                f"{ACCOUNT} WHERE lower(email) > lower($1) ORDER BY lower(email) LIMIT $2",
+                after.strip(),
+                limit,
+            )
+        return [_made(row) for row in rows]
+
+    async def set_password(
+        self, account_id: str, password_hash: bytes, *, now: float
+    ) -> Account | None:
+        hashed = password_hash.decode("ascii")
+        return await self._change(account_id, "password_hash = $2", hashed, ended=now)
+
+    async def set_role(self, account_id: str, role: Literal["user", "admin"]) -> Account | None:
+        return await self._change(account_id, "role = $2", role)
+
+    async def set_disabled(self, account_id: str, disabled: bool, *, now: float) -> Account | None:
+        if not disabled:
+            return await self._change(account_id, "disabled_at = NULL")
+        return await self._change(
+            account_id, "disabled_at = coalesce(disabled_at, $2)", _time(now), ended=now
+        )
+
+    async def anonymise_account(self, account_id: str, *, now: float) -> Account | None:
+        async with self._database.transaction() as connection:
+            for statement in ANONYMISE:
+                await connection.execute(statement, account_id)
+            return await _change(
+                connection,
+                account_id,
+                "email = $2, password_hash = $3, role = 'user',"
+                " disabled_at = coalesce(disabled_at, $4)",
+                *(anonymous_email(account_id), UNUSABLE_HASH.decode("ascii"), _time(now)),
+                ended=now,
+            )
 
     async def add_refresh_token(self, token: RefreshToken) -> None:
         async with self._database.transaction(within_s=ANSWER_S) as connection:
@@ -113,14 +169,45 @@ class PostgresAccountStore:
             if family is not None:
                 await _revoke(connection, str(family), now)
 
+    async def _change(
+        self, account_id: str, change: str, *values: object, ended: float | None = None
+    ) -> Account | None:
+        async with self._database.transaction(within_s=ANSWER_S) as connection:
+            return await _change(connection, account_id, change, *values, ended=ended)
+
     async def close(self) -> None:
         """Nothing to finish; the database is closed by whoever opened it."""
 
 
 async def _account(connection: Connection, where: str, value: str) -> Account | None:
     row = await connection.fetchrow(f"{ACCOUNT} {where}", value)
-    if row is None:
-        return None
+    return None if row is None else _made(row)
+
+
+async def _change(
+    connection: Connection,
+    account_id: str,
+    change: str,
+    *values: object,
+    ended: float | None = None,
+) -> Account | None:
+    """Changes an account, and with `ended` ends its sessions at that time."""
+    await connection.execute(
+        f"UPDATE relay.users SET {change} WHERE id = $1",  # noqa: S608 - ours
+        account_id,
+        *values,
+    )
+    if ended is not None:
+        await connection.execute(
+            "UPDATE relay.refresh_tokens SET revoked_at = $2"
+            " WHERE user_id = $1 AND revoked_at IS NULL",
+            account_id,
+            _time(ended),
+        )
+    return await _account(connection, "WHERE id = $1", account_id)
+
+
+def _made(row: asyncpg.Record) -> Account:
     return Account(
         row["id"],
         row["email"],

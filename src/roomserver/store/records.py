@@ -8,6 +8,14 @@ from typing import Any, Literal
 
 from roomserver.protocol.codes import Role, RoomCloseReason, RoomState
 
+# Of accounts that have no password: looks like bcrypt, and nothing hashes to it.
+UNUSABLE_HASH = b"$2b$12$" + b"." * 53
+
+
+def anonymous_email(account_id: str) -> str:
+    """The address of an account that is nobody's any more; nothing can be delivered there."""
+    return f"{account_id}@anonymous.invalid"
+
 
 @dataclass(frozen=True, slots=True)
 class Account:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
+import bcrypt
 import pytest
 
 from roomserver.auth.accounts import Accounts
@@ -134,3 +137,84 @@ async def test_a_refresh_token_expires_and_a_logout_ends_it(
     with pytest.raises(TokenError):
         await accounts.refresh(session.refresh_token)
     assert await accounts.login("ann@example.org", PASSWORD)
+
+
+async def test_accounts_are_listed_by_address_a_page_at_a_time(store: AccountStore) -> None:
+    for name in ("dora", "Bert", "anna", "Cleo"):
+        await store.add_account(f"{name}@example.org", b"hash", "user")
+    first = await store.list_accounts(limit=3)
+    assert [account.email.lower()[0] for account in first] == ["a", "b", "c"]
+    rest = await store.list_accounts(after=first[-1].email, limit=3)
+    assert [account.email for account in rest] == ["dora@example.org"]
+    assert await store.list_accounts(after=rest[-1].email) == []
+
+
+async def test_a_disabled_account_is_out_at_once_and_everywhere(
+    accounts: Accounts, store: AccountStore, clock: Clock
+) -> None:
+    sessions = [await accounts.login("ann@example.org", PASSWORD) for _ in range(2)]
+    first, second = (session for session in sessions if session is not None)
+    changed = await store.set_disabled(first.account.id, True, now=clock.now)
+    assert changed is not None
+    assert changed.disabled_at == clock.now
+    with pytest.raises(TokenError):
+        await accounts.refresh(first.refresh_token)
+    with pytest.raises(TokenError):
+        await accounts.authenticate(second.access_token)
+    assert await accounts.login("ann@example.org", PASSWORD) is None
+    assert await store.set_disabled(first.account.id, True, now=clock.now + 9) == changed
+
+    changed = await store.set_disabled(first.account.id, False, now=clock.now)
+    assert changed is not None
+    assert changed.disabled_at is None
+    with pytest.raises(TokenError):  # what was ended stays so
+        await accounts.refresh(second.refresh_token)
+    assert await accounts.login("ann@example.org", PASSWORD) is not None
+
+
+async def test_a_new_password_ends_the_sessions_of_the_old_one(
+    accounts: Accounts, store: AccountStore, clock: Clock
+) -> None:
+    session = await accounts.login("ann@example.org", PASSWORD)
+    assert session is not None
+    hashed = bcrypt.hashpw(b"another", bcrypt.gensalt(4))
+    assert await store.set_password(session.account.id, hashed, now=clock.now) is not None
+    with pytest.raises(TokenError):
+        await accounts.refresh(session.refresh_token)
+    assert await accounts.login("ann@example.org", PASSWORD) is None
+    assert await accounts.login("ann@example.org", b"another") is not None
+
+
+async def test_a_role_changes(store: AccountStore) -> None:
+    account = await store.add_account("ann@example.org", b"hash", "user")
+    assert await store.set_role(account.id, "admin") == replace(account, role="admin")
+    assert await store.account_by_id(account.id) == replace(account, role="admin")
+
+
+async def test_an_anonymised_account_is_nobodys(
+    accounts: Accounts, store: AccountStore, clock: Clock
+) -> None:
+    session = await accounts.login("ann@example.org", PASSWORD)
+    assert session is not None
+    changed = await store.anonymise_account(session.account.id, now=clock.now)
+    assert changed is not None
+    assert changed == await store.account_by_id(session.account.id)
+    assert "ann" not in changed.email
+    assert changed.disabled_at == clock.now
+    with pytest.raises(TokenError):
+        await accounts.refresh(session.refresh_token)
+    assert await store.account_by_email("ann@example.org") is None
+    assert await accounts.login("ann@example.org", PASSWORD) is None
+    await store.set_disabled(changed.id, False, now=clock.now)
+    assert await accounts.login(changed.email, PASSWORD) is None  # it has no password
+    # The address is free for somebody else, and it may be done again.
+    await store.add_account("ann@example.org", b"hash", "user")
+    assert await store.anonymise_account(changed.id, now=clock.now) is not None
+
+
+async def test_whom_a_store_does_not_know_it_does_not_change(store: AccountStore) -> None:
+    nobody = str(uuid4())
+    assert await store.set_password(nobody, b"hash", now=1.0) is None
+    assert await store.set_role(nobody, "admin") is None
+    assert await store.set_disabled(nobody, True, now=1.0) is None
+    assert await store.anonymise_account(nobody, now=1.0) is None

@@ -1,0 +1,30 @@
+"""Options of the commands that work on what a server keeps: its settings, from the same places."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+import typer
+
+from roomserver.config import CONFIG_VARIABLE, Settings, load_settings
+
+DataDir: TypeAlias = Annotated[
+    Path | None, typer.Option("--data-dir", help="Data directory of the server.")
+]
+Config: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="TOML file of the server.", envvar=CONFIG_VARIABLE),
+]
+DatabaseUrl: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--database-url", help="Database of the server; better in the environment."),
+]
+
+
+def server_settings(
+    config: Path | None, *, data_dir: Path | None = None, database_url: str | None = None
+) -> Settings:
+    """The server's settings, with what was given on the command line. Raises ConfigError."""
+    given: dict[str, Any] = {"data_dir": data_dir, "database_url": database_url}
+    return load_settings(config, **{k: v for k, v in given.items() if v is not None})
