@@ -19,7 +19,6 @@ import msgspec
 import structlog
 import uvloop
 from aiohttp import web
-from limits.aio.storage import MemoryStorage
 
 from roomserver.auth.accounts import Accounts
 from roomserver.auth.passwords import PasswordPool, RoomPasswords
@@ -27,10 +26,12 @@ from roomserver.auth.secret import load_secret, prepare_data_dir
 from roomserver.auth.tokens import Tokens
 from roomserver.config import ConfigError, Settings
 from roomserver.edge.addresses import ClientAddresses
-from roomserver.edge.failures import FailureLimiter
+from roomserver.edge.cors import share_with_origins
 from roomserver.edge.handover import websocket
 from roomserver.edge.http import HttpConnection, connection_factory, mind_requests
+from roomserver.edge.limits import Limits
 from roomserver.edge.openapi import describe
+from roomserver.edge.origins import Origins
 from roomserver.edge.problems import problems
 from roomserver.edge.routes import ENDPOINTS
 from roomserver.edge.routes.server import DESCRIPTION
@@ -123,7 +124,8 @@ class Server:
 
             # HTTP
             app = web.Application(
-                middlewares=[mind_requests, problems], client_max_size=settings.max_body_bytes
+                middlewares=[mind_requests, problems, share_with_origins],
+                client_max_size=settings.max_body_bytes,
             )
             app[DESCRIPTION] = msgspec.json.encode(describe(ENDPOINTS))
             for endpoint in ENDPOINTS:
@@ -135,7 +137,6 @@ class Server:
                 handle_signals=False,
                 shutdown_timeout=settings.shutdown_s * HTTP_SHARE,
             )
-            failures = MemoryStorage()
             app[SERVICES] = Services(
                 accounts=accounts,
                 room_passwords=room_passwords,
@@ -143,9 +144,8 @@ class Server:
                 rooms=rooms,
                 connections=connections,
                 addresses=ClientAddresses(settings.trusted_proxies, self._tls_peer),
-                login_failures=FailureLimiter("login", settings.login_limit, failures),
-                join_failures=FailureLimiter("join", settings.join_limit, failures),
-                allowed_origins=frozenset(o.lower() for o in settings.allowed_origins),
+                limits=Limits(settings),
+                origins=Origins(settings.allowed_origins),
             )
             await runner.setup()
             stack.push_async_callback(runner.cleanup)

@@ -87,7 +87,7 @@ class Settings(BaseSettings):
     tls_cert: Path | None = _field(None, "Certificate chain (PEM); needs --tls-key.", NETWORK)
     tls_key: Path | None = _field(None, "Private key of the certificate (PEM).", NETWORK)
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = _field(
-        (), "Web origins that may open /ws besides our own; * for any.", NETWORK
+        (), "Web origins whose pages may use this server besides its own; * for any.", NETWORK
     )
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = _field(
         (), "Addresses or networks whose X-Forwarded-For is believed.", NETWORK
@@ -165,7 +165,16 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = _field(65_536, "Longest HTTP body.", LIMITS, ge=1024, le=16 << 20)
     login_limit: str = _field("5 per 15 minutes", "Failed logins by account and address.", LIMITS)
+    login_account_limit: str = _field(
+        "20 per 15 minutes", "Failed logins of an account, beyond which they take longer.", LIMITS
+    )
+    refresh_limit: str = _field("300 per 15 minutes", "Refreshed tokens by address.", LIMITS)
+    register_limit: str = _field("5 per hour", "Registrations by address.", LIMITS)
+    create_limit: str = _field("3 per hour", "Rooms made by an account.", LIMITS)
     join_limit: str = _field("10 per 5 minutes", "Failed joins by address and room.", LIMITS)
+    join_success_limit: str = _field(
+        "10000 per minute", "Successful joins by address and room.", LIMITS
+    )
     shutdown_s: float = _field(10.0, "Time to shut down in.", LIMITS, ge=0.5, le=300)
 
     # Logging
@@ -195,7 +204,15 @@ class Settings(BaseSettings):
             ipaddress.ip_network(network, strict=False)
         return value
 
-    @field_validator("login_limit", "join_limit")
+    @field_validator(
+        "login_limit",
+        "login_account_limit",
+        "refresh_limit",
+        "register_limit",
+        "create_limit",
+        "join_limit",
+        "join_success_limit",
+    )
     @classmethod
     def _check_limit(cls, value: str) -> str:
         limits.parse(value)

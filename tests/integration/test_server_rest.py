@@ -268,7 +268,7 @@ async def test_failures_are_limited_per_account_and_per_room_and_say_when_to_ret
             is_problem(answer, 401, "invalid_credentials")
 
             for _ in range(20):
-                await api.join(room.code)  # successes do not count
+                await api.join(room.code)  # successes do not count as failures
             for number in range(10):
                 name = room.code if number % 2 else room.id
                 wrong = {"roomCode": name, "password": "wrong"}

@@ -75,6 +75,8 @@ class ServerProcess:
                 "json",
                 "--bcrypt-rounds",
                 str(bcrypt_rounds),
+                "--create-limit",  # a test that is about limits says so
+                "1000000 per hour",
                 *options,
             ),
             stderr=subprocess.PIPE,

@@ -1,18 +1,18 @@
-"""The edge without sockets: addresses, limits on failures, logs."""
+"""The edge without sockets: addresses, limits, logs."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from aiohttp import web
-from limits.aio.storage import MemoryStorage
 from multidict import CIMultiDict
 
 from roomserver.edge.addresses import ClientAddresses, limit_key
-from roomserver.edge.failures import FailureLimiter, TooManyFailuresError
+from roomserver.edge.limits import Brake, Limiter, LimitReachedError, LimitStorage
 from roomserver.logs import hide_secrets
 
 
@@ -69,52 +69,105 @@ def test_an_ipv6_host_is_its_network() -> None:
     assert limit_key("unknown") == "unknown"
 
 
-async def fail(limiter: FailureLimiter, *key: str, same: object = None) -> None:
+async def fail(limiter: Limiter, *key: str, same: object = None) -> None:
     async with limiter.attempt(*key, same=cast(Any, same)) as attempt:
         await asyncio.sleep(0)
-        attempt.failed()
+        attempt.count()
+
+
+def limiter(limit: str, storage: LimitStorage | None = None, name: str = "join") -> Limiter:
+    return Limiter(name, limit, storage or LimitStorage())
 
 
 async def test_failures_are_limited_and_successes_are_not() -> None:
-    limiter = FailureLimiter("join", "3 per minute", MemoryStorage())
+    joins = limiter("3 per minute")
     for _ in range(100):
-        async with limiter.attempt("address", "room"):
+        async with joins.attempt("address", "room"):
             pass
     for _ in range(3):
-        await fail(limiter, "address", "room")
-    with pytest.raises(TooManyFailuresError) as caught:
-        await fail(limiter, "address", "room")
+        await fail(joins, "address", "room")
+    with pytest.raises(LimitReachedError) as caught:
+        await fail(joins, "address", "room")
     assert 0 < caught.value.retry_after_s <= 60
-    await fail(limiter, "address", "another room")
-    await fail(limiter, "another address", "room")
+    await fail(joins, "address", "another room")
+    await fail(joins, "another address", "room")
 
 
 async def test_attempts_at_the_same_time_get_no_further_than_one_after_the_other() -> None:
-    limiter = FailureLimiter("join", "3 per minute", MemoryStorage())
+    joins = limiter("3 per minute")
     results = await asyncio.gather(
-        *(fail(limiter, "address", same=number) for number in range(50)), return_exceptions=True
+        *(fail(joins, "address", same=number) for number in range(50)), return_exceptions=True
     )
     assert results.count(None) == 3
-    assert sum(isinstance(result, TooManyFailuresError) for result in results) == 47
+    assert sum(isinstance(result, LimitReachedError) for result in results) == 47
 
 
 async def test_a_crowd_with_the_right_password_is_not_limited() -> None:
-    limiter = FailureLimiter("join", "3 per minute", MemoryStorage())
+    joins = limiter("3 per minute")
 
     async def join() -> None:
-        async with limiter.attempt("hall", same="right"):
+        async with joins.attempt("hall", same="right"):
             await asyncio.sleep(0)
 
     await asyncio.gather(*(join() for _ in range(1000)))
-    assert limiter._running == {}
+    assert joins._running == {}
+
+
+async def test_what_is_not_called_the_same_is_not_the_same() -> None:
+    rooms = limiter("3 per hour")
+    results = await asyncio.gather(*(fail(rooms, "me") for _ in range(10)), return_exceptions=True)
+    assert results.count(None) == 3
 
 
 async def test_limiters_on_one_storage_do_not_mix() -> None:
-    storage = MemoryStorage()
-    one = FailureLimiter("one", "1 per minute", storage)
-    two = FailureLimiter("two", "1 per minute", storage)
-    await fail(one, "key")
-    await fail(two, "key")
+    storage = LimitStorage()
+    await fail(limiter("1 per minute", storage, "one"), "key")
+    await fail(limiter("1 per minute", storage, "two"), "key")
+
+
+async def test_what_is_left_of_a_limit_is_told_in_the_fields_of_the_draft() -> None:
+    joins = limiter("3 per minute")
+    unused = await joins.usage("key")
+    assert unused.headers == {
+        "RateLimit-Policy": '"join";q=3;w=60',
+        "RateLimit": '"join";r=3;t=0',
+    }
+    await fail(joins, "key")
+    used = await joins.usage("key")
+    assert (used.remaining, 59 < used.reset_s <= 60) == (2, True)
+
+
+async def test_counts_end_with_their_window_and_are_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    storage = LimitStorage()
+    joins = limiter("1 per minute", storage)
+    for number in range(1000):
+        await fail(joins, str(number))
+    later = time.time() + 61
+    monkeypatch.setattr(time, "time", lambda: later)
+    await fail(joins, "1")
+    for number in range(2000, 4000):
+        await fail(joins, str(number))
+    assert len(storage.expirations) == len(storage.storage) == 2001
+    assert not storage.locks
+
+
+async def test_a_brake_slows_what_fails_and_refuses_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    brake = Brake("account", "3 per minute", LimitStorage())
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    for _ in range(20):
+        await brake.wait("me")
+        await brake.failed("me")
+    await brake.wait("somebody else")
+    assert waits == [1, 2, 3, 4, 5, 6, 7, 8, 9, *[10] * 8]
 
 
 def test_secrets_do_not_reach_the_log() -> None:

@@ -1,4 +1,4 @@
-"""Who is asking: the client's address, through proxies that we trust."""
+"""Who is asking: the client's address, through proxies that we trust, and what it says it is."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from aiohttp import web
 
 UNKNOWN = "unknown"
 FORWARDED = "X-Forwarded-For"
+MAX_USER_AGENT = 256
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -69,6 +70,11 @@ def limit_key(address: str) -> str:
     if isinstance(parsed, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((parsed, 64), strict=False))
     return address
+
+
+def user_agent_of(request: web.Request) -> str | None:
+    """What the client says it is, cut to a length that can be kept."""
+    return request.headers.get("User-Agent", "")[:MAX_USER_AGENT] or None
 
 
 def _parse(text: str) -> Address | None:

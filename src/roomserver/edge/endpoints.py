@@ -16,19 +16,25 @@ JSON; None is 204. `openapi` makes its description of the same types.
 
 from __future__ import annotations
 
+import math
 import typing
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TypedDict, TypeVar, Unpack
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypedDict, TypeVar, Unpack
 
 import msgspec
 from aiohttp import web
 
-from roomserver.edge.problems import Problem, ProblemCode
+from roomserver.auth.passwords import PoolFullError
+from roomserver.edge.addresses import limit_key, user_agent_of
+from roomserver.edge.limits import Attempt, Limiter, LimitReachedError, Usage
+from roomserver.edge.problems import ON_ANSWER, Problem, ProblemCode
 from roomserver.edge.requests import authenticate, read_body, read_query
 from roomserver.edge.services import SERVICES, Services
+from roomserver.store.records import Account, AuditEvent
 
-MAX_USER_AGENT = 256
+BUSY_RETRY_S = 5.0
 
 H = TypeVar("H", bound=Callable[..., Awaitable[object]])
 
@@ -40,17 +46,61 @@ class Call:
     request: web.Request
     services: Services
     address: str  # the client's
-    # Done to the answer before it goes out: cookies, headers.
-    on_answer: list[Callable[[web.StreamResponse], object]] = field(default_factory=list)
+    account: Account | None = None  # whose access token it brings, where one is asked for
 
     def path(self, name: str) -> str:
         """A part of the path that the route names."""
         return self.request.match_info[name]
 
     @property
-    def user_agent(self) -> str | None:
-        """What the client says it is, cut to a length that can be kept."""
-        return self.request.headers.get("User-Agent", "")[:MAX_USER_AGENT] or None
+    def limit_key(self) -> str:
+        """What limits count by: the client's address, or its network."""
+        return limit_key(self.address)
+
+    @property
+    def on_answer(self) -> list[Callable[[web.StreamResponse], object]]:
+        """Done to the answer before it goes out, a refusal too: cookies, headers."""
+        return self.request[ON_ANSWER]
+
+    def audit(
+        self, event: AuditEvent, *, user: str | None = None, room: str | None = None, **facts: Any
+    ) -> None:
+        """Adds a line to the audit log; of refusals, `Problem.audited` does.
+
+        `user` is the account that asks unless told.
+        """
+        if user is None and self.account is not None:
+            user = self.account.id
+        self.services.rooms.audit(
+            event,
+            address=self.address,
+            limit_key=self.limit_key,
+            user_agent=user_agent_of(self.request),
+            user=user,
+            room=room,
+            **facts,
+        )
+
+    @asynccontextmanager
+    async def limited(
+        self, limiter: Limiter, *key: str, same: Hashable = None
+    ) -> AsyncIterator[Attempt]:
+        """An attempt under a limit, as in `Limiter.attempt`; the answer says what is left.
+
+        Raises Problem (429).
+        """
+        try:
+            async with limiter.attempt(*key, same=same) as attempt:
+                yield attempt
+        except LimitReachedError as error:
+            raise Problem.later(
+                ProblemCode.RATE_LIMITED, "too many attempts", after_s=error.retry_after_s
+            ).audited(limit=error.name, retry_s=math.ceil(error.retry_after_s)) from None
+        finally:
+            self._tell(await limiter.usage(*key))
+
+    def _tell(self, usage: Usage) -> None:
+        self.on_answer.append(lambda answer: answer.headers.extend(usage.headers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,21 +129,29 @@ class Endpoint:
         call = Call(request, services, services.addresses.of(request))
         arguments: dict[str, object] = {}
         if self.wants_account:
-            account = await authenticate(request)
-            if self.admin and account.role != "admin":
-                raise Problem(ProblemCode.NOT_ALLOWED, "this is for administrators").audited(
-                    user=account.id
-                )
-            arguments["account"] = account
+            arguments["account"] = call.account = await authenticate(request)
+        try:
+            result = await self._handle(call, arguments)
+        except Problem as problem:
+            if call.account is not None:
+                problem.facts.setdefault("user", call.account.id)
+            raise
+        return result if isinstance(result, web.StreamResponse) else self._response(result)
+
+    async def _handle(self, call: Call, arguments: dict[str, object]) -> object:
+        request = call.request
+        if self.admin and call.account is not None and call.account.role != "admin":
+            raise Problem(ProblemCode.NOT_ALLOWED, "this is for administrators")
         if self.query is not None:
             arguments["query"] = read_query(request, self.query)
         if self.body is not None:
             arguments["body"] = await read_body(request, self.body)
-        result = await self.handler(call, **arguments)
-        response = result if isinstance(result, web.StreamResponse) else self._response(result)
-        for change in call.on_answer:
-            change(response)
-        return response
+        try:
+            return await self.handler(call, **arguments)
+        except PoolFullError:
+            raise Problem.later(
+                ProblemCode.BUSY, "too many passwords are being checked", after_s=BUSY_RETRY_S
+            ) from None
 
     def _response(self, result: object) -> web.Response:
         # Most answers carry tokens, and none is worth caching.

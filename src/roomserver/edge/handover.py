@@ -6,9 +6,7 @@ aiohttp keeps nothing of the connection afterwards: no task, no transport, no pr
 
 from __future__ import annotations
 
-import contextlib
 import os
-from urllib.parse import urlsplit
 
 import structlog
 from aiohttp import web
@@ -16,7 +14,8 @@ from aiohttp.abc import AbstractStreamWriter
 
 from relaycore.errors import UpgradeRefused
 from relaycore.handshake import upgrade_response
-from roomserver.edge.addresses import limit_key
+from roomserver.edge.addresses import limit_key, user_agent_of
+from roomserver.edge.cors import refuse_foreign_page
 from roomserver.edge.problems import Problem, ProblemCode
 from roomserver.edge.services import SERVICES
 
@@ -48,7 +47,7 @@ async def websocket(request: web.Request) -> web.StreamResponse:
     """Checks the upgrade and hands the socket over."""
     services = request.app[SERVICES]
     address = services.addresses.of(request)
-    _check_origin(request, services.allowed_origins)
+    refuse_foreign_page(request)
     if not services.connections.may_connect(limit_key(address)):
         raise Problem.later(
             ProblemCode.TOO_MANY_CONNECTIONS,
@@ -91,7 +90,9 @@ async def websocket(request: web.Request) -> web.StreamResponse:
     # Closes aiohttp's descriptor without a FIN: the connection lives on in the copy.
     transport.abort()
     try:
-        services.connections.admit(descriptor, response, address, limit_key(address))
+        services.connections.admit(
+            descriptor, response, address, limit_key(address), user_agent_of(request)
+        )
     except BaseException:
         os.close(descriptor)
         raise
@@ -101,14 +102,3 @@ async def websocket(request: web.Request) -> web.StreamResponse:
 def _has_early_bytes(request: web.Request) -> bool:
     # aiohttp has no public name for what came behind the request.
     return bool(getattr(request.protocol, "_message_tail", b""))
-
-
-def _check_origin(request: web.Request, allowed: frozenset[str]) -> None:
-    """Browsers say where a page came from; ours, and those that the settings name, may connect."""
-    origin = request.headers.get("Origin")
-    if origin is None or "*" in allowed or origin.lower() in allowed:
-        return
-    with contextlib.suppress(ValueError):  # it is no URL
-        if urlsplit(origin).netloc.lower() == request.headers.get("Host", "").lower():
-            return
-    raise Problem(ProblemCode.ORIGIN_NOT_ALLOWED, "pages of that origin may not connect")

@@ -14,7 +14,7 @@ import structlog
 from aiohttp import web
 
 from relaycore.errors import RelayClosedError
-from roomserver.edge.addresses import limit_key
+from roomserver.edge.addresses import limit_key, user_agent_of
 from roomserver.edge.services import SERVICES, Services
 from roomserver.store.database import DatabaseAwayError
 from roomserver.store.outbox import OutboxError
@@ -174,10 +174,22 @@ _OF_STATUS = {
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+ON_ANSWER = web.RequestKey("on_answer", list[Callable[[web.StreamResponse], object]])
+"""What is done to the answer of a request, whichever that becomes."""
+
 
 @web.middleware
 async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turns every error into a problem document; what we did not foresee is logged and a 500."""
+    changes = request[ON_ANSWER] = []
+    response = await _answer(request, handler)
+    if not response.prepared:
+        for change in changes:
+            change(response)
+    return response
+
+
+async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     services = request.app[SERVICES]
     address = services.addresses.of(request)  # now: a client that has left has none
     try:
@@ -219,6 +231,7 @@ def _audit(services: Services, request: web.Request, address: str, problem: Prob
             problem.event,
             address=address,
             limit_key=limit_key(address),
+            user_agent=user_agent_of(request),
             method=request.method,
             path=request.path[:MAX_LOGGED_PATH],
             code=problem.code.value,

@@ -10,7 +10,8 @@ from roomserver.auth.accounts import Accounts
 from roomserver.auth.passwords import RoomPasswords
 from roomserver.auth.tokens import Tokens
 from roomserver.edge.addresses import ClientAddresses
-from roomserver.edge.failures import FailureLimiter
+from roomserver.edge.limits import Limits
+from roomserver.edge.origins import Origins
 from roomserver.rooms.connections import Connections
 from roomserver.rooms.registry import Rooms
 
@@ -25,9 +26,8 @@ class Services:
     rooms: Rooms
     connections: Connections
     addresses: ClientAddresses
-    login_failures: FailureLimiter
-    join_failures: FailureLimiter
-    allowed_origins: frozenset[str]
+    limits: Limits
+    origins: Origins
 
 
 SERVICES = web.AppKey("services", Services)

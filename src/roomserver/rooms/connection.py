@@ -23,6 +23,7 @@ class Connection:
     client_id: str
     address: str
     limit_key: str  # what limits count by: the address or its network
+    user_agent: str | None = None
     room: Room | None = None
     role: Role | None = None  # what it registered as
     token: RoomToken | None = None
@@ -47,4 +48,5 @@ class Connection:
             nickname=self.nickname,
             address=self.address,
             joined_at=self.joined_us / 1e6,
+            user_agent=self.user_agent,
         )

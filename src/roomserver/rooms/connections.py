@@ -6,6 +6,7 @@ the relay counts a text as processed when the next batch of events is taken.
 
 from __future__ import annotations
 
+import sys
 import uuid
 from collections import Counter
 from dataclasses import replace
@@ -90,7 +91,14 @@ class Connections:
         """Whether the address has not too many connections that did not register yet."""
         return self._unregistered[limit_key] < self._max_unregistered
 
-    def admit(self, descriptor: int, response: bytes, address: str, limit_key: str) -> None:
+    def admit(
+        self,
+        descriptor: int,
+        response: bytes,
+        address: str,
+        limit_key: str,
+        user_agent: str | None = None,
+    ) -> None:
         """Hands a socket to the relay, which answers the upgrade with `response`.
 
         `limit_key` is what limits count by: an address, or a network of addresses.
@@ -100,6 +108,8 @@ class Connections:
             client_id=str(uuid.uuid4()),
             address=address,
             limit_key=limit_key,
+            # A hall of listeners has a few browsers between them.
+            user_agent=sys.intern(user_agent) if user_agent is not None else None,
         )
         self._by_id[connection.id] = connection
         self._unregistered[limit_key] += 1
@@ -150,6 +160,7 @@ class Connections:
                 AuditEvent.REQUEST_REFUSED,
                 address=gone.address,
                 limit_key=gone.limit_key,
+                user_agent=gone.user_agent,
                 client=gone.client_id,
                 reason=reason,
                 code=closed.code,
@@ -368,6 +379,7 @@ class Connections:
         self._rooms.audit(
             AuditEvent.ROOM_JOINED,
             address=sender.address,
+            user_agent=sender.user_agent,
             user=token.user,
             room=room.id,
             role=role,
@@ -397,6 +409,7 @@ class Connections:
         self._rooms.audit(
             AuditEvent.ROOM_LEFT,
             address=connection.address,
+            user_agent=connection.user_agent,
             user=stay.user,
             room=stay.room,
             role=stay.role,
@@ -429,6 +442,7 @@ class Connections:
             AuditEvent.INVALID_TOKEN if token_refused else AuditEvent.ROOM_ACCESS_DENIED,
             address=sender.address,
             limit_key=sender.limit_key,
+            user_agent=sender.user_agent,
             user=sender.token.user if sender.token is not None else None,
             room=room.id if room is not None else None,
             client=sender.client_id,

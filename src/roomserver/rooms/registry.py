@@ -75,7 +75,6 @@ class Rooms:
         name: str | None = None,
         public: bool = False,
         metadata: dict[str, Any] | None = None,
-        address: str | None = None,
     ) -> tuple[Room, bool]:
         """A new room, kept when this returns, and whether the database has it already.
 
@@ -97,13 +96,10 @@ class Rooms:
                     max_listeners=self._max_listeners,
                 )
             )
-            room = self._open(record)
+            return self._open(record), persisted
         except BaseException:
             self._passwords.forget(room_id)
             raise
-        code = record.code
-        self.audit(AuditEvent.ROOM_CREATED, address=address, user=owner, room=room_id, code=code)
-        return room, persisted
 
     def find(self, name: str) -> Room | None:
         """The open room with this id or code; letters may be of either case."""
@@ -142,6 +138,7 @@ class Rooms:
         *,
         address: str | None = None,
         limit_key: str | None = None,
+        user_agent: str | None = None,
         user: str | None = None,
         room: str | None = None,
         **details: Any,
@@ -157,7 +154,7 @@ class Rooms:
                 return
             if suppressed:
                 details["suppressed"] = suppressed
-        self._store.audit(AuditRecord(event, at, address, user, room, details=details))
+        self._store.audit(AuditRecord(event, at, address, user, room, user_agent, details))
 
     async def _keep(self, record: RoomRecord) -> tuple[RoomRecord, bool]:
         """Finds a code, and a name if it has none, and gives the room to the store."""

@@ -8,8 +8,6 @@ from msgspec import Meta, Struct
 
 from roomserver.auth.accounts import InvalidEmailError, check_email
 from roomserver.auth.passwords import attempt_id
-from roomserver.edge.addresses import limit_key
-from roomserver.edge.attempts import password_attempt
 from roomserver.edge.endpoints import Api, Call
 from roomserver.edge.problems import Problem, ProblemCode
 from roomserver.edge.requests import Password, read_password
@@ -41,18 +39,20 @@ async def login(call: Call, body: LoginRequest) -> LoginAnswer:
     """Logs a broadcaster in."""
     services = call.services
     password = read_password(body.password)
+    limits = services.limits
     account = body.email.strip().casefold()
-    key = (account, limit_key(call.address))
     same = attempt_id(account, password)
-    async with password_attempt(services.login_failures, key, same) as attempt:
+    async with call.limited(limits.login, account, call.limit_key, same=same) as attempt:
+        await limits.login_brake.wait(account)
         session = await services.accounts.login(body.email, password)
         if session is None:
-            attempt.failed()
+            attempt.count()
+            await limits.login_brake.failed(account)
     if session is None:
         raise Problem(
             ProblemCode.INVALID_CREDENTIALS, "e-mail address or password is wrong"
         ).audited(AuditEvent.LOGIN_FAILURE, email=_loggable(body.email))
-    services.rooms.audit(AuditEvent.LOGIN_SUCCESS, address=call.address, user=session.account.id)
+    call.audit(AuditEvent.LOGIN_SUCCESS, user=session.account.id)
     return LoginAnswer(session.access_token, session.refresh_token)
 
 

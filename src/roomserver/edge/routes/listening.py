@@ -7,8 +7,6 @@ from typing import Any
 from msgspec import Struct
 
 from roomserver.auth.passwords import attempt_id
-from roomserver.edge.addresses import limit_key
-from roomserver.edge.attempts import password_attempt
 from roomserver.edge.endpoints import Api, Call
 from roomserver.edge.problems import Problem, ProblemCode
 from roomserver.edge.requests import Password, read_password
@@ -73,14 +71,19 @@ async def join_room(call: Call, body: JoinRequest) -> JoinAnswer:
     room = services.rooms.find(body.room_code)
     subject = room.id if room is not None else body.room_code.upper()
     hashed = room.record.password_hash if room is not None else None
-    key = (limit_key(call.address), subject)
+    limits = services.limits
+    key = (call.limit_key, subject)
     same = attempt_id(subject, password)
-    async with password_attempt(services.join_failures, key, same) as attempt:
+    async with (
+        call.limited(limits.join_failures, *key, same=same) as failure,
+        call.limited(limits.joins, *key) as join,
+    ):
         if not await services.room_passwords.check(subject, password, hashed):
-            attempt.failed()
+            failure.count()
             raise Problem(
                 ProblemCode.INVALID_CREDENTIALS, "no such room, or the password is wrong"
             ).audited(AuditEvent.ROOM_ACCESS_DENIED, room=room.id if room is not None else None)
+        join.count()
     assert room is not None
     if room.state is RoomState.CLOSED:  # while the password was checked
         raise Problem(ProblemCode.ROOM_CLOSED, "the room was closed")

@@ -7,8 +7,6 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from roomserver.auth.passwords import PoolFullError
-from roomserver.edge.attempts import busy
 from roomserver.edge.endpoints import Api, Call
 from roomserver.edge.problems import Problem, ProblemCode
 from roomserver.edge.requests import Password, read_password
@@ -52,7 +50,11 @@ class RoomTokenAnswer(Struct, rename="camel"):
 api = Api()
 
 
-@api.post("/auth/room/create", status=201, problems=[ProblemCode.BUSY, ProblemCode.NOT_KEPT])
+@api.post(
+    "/auth/room/create",
+    status=201,
+    problems=[ProblemCode.BUSY, ProblemCode.NOT_KEPT, ProblemCode.RATE_LIMITED],
+)
 async def create_room(call: Call, account: Account, body: CreateRoomRequest) -> CreateRoomAnswer:
     """Makes a room."""
     services = call.services
@@ -61,17 +63,16 @@ async def create_room(call: Call, account: Account, body: CreateRoomRequest) -> 
         raise Problem(
             ProblemCode.INVALID_REQUEST, f"metadata may have at most {MAX_METADATA_BYTES} bytes"
         )
-    try:
+    async with call.limited(services.limits.create, account.id) as attempt:
         room, persisted = await services.rooms.create(
             owner=account.id,
             password=password,
             name=(body.name or "").strip() or None,
             public=body.public,
             metadata=body.metadata,
-            address=call.address,
         )
-    except PoolFullError:
-        raise busy() from None
+        attempt.count()
+    call.audit(AuditEvent.ROOM_CREATED, user=account.id, room=room.id, code=room.record.code)
     token, _ = services.tokens.issue_room(
         room.id, Role.BROADCASTER, version=room.record.token_version, user=account.id
     )

@@ -1,0 +1,37 @@
+"""Pages of other origins: browsers learn who may ask, and who may read the answers."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from roomserver.edge.problems import ON_ANSWER, Handler, Problem, ProblemCode
+from roomserver.edge.services import SERVICES
+
+METHODS = "GET, POST, PUT, PATCH, DELETE"
+REQUEST_HEADERS = "Authorization, Content-Type"
+PREFLIGHT_S = 600
+
+
+def refuse_foreign_page(request: web.Request) -> None:
+    """Raises Problem (403) when a page that may not use this server asks."""
+    if not request.app[SERVICES].origins.admits(request):
+        raise Problem(ProblemCode.ORIGIN_NOT_ALLOWED, "pages of that origin may not do this")
+
+
+@web.middleware
+async def share_with_origins(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """CORS: answers the question that browsers ask first, and lets pages read answers."""
+    headers = request.app[SERVICES].origins.headers(request)
+    if headers:
+        request[ON_ANSWER].append(lambda response: response.headers.update(headers))
+    if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+        refuse_foreign_page(request)
+        return web.Response(
+            status=204,
+            headers={
+                "Access-Control-Allow-Methods": METHODS,
+                "Access-Control-Allow-Headers": REQUEST_HEADERS,
+                "Access-Control-Max-Age": str(PREFLIGHT_S),
+            },
+        )
+    return await handler(request)

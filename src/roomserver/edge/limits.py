@@ -1,0 +1,182 @@
+"""Limits on what clients may try: counted by key, over a window that begins with the first count.
+
+What counts is for each limit to say: failures, where people who are in the right must not be
+limited (a hall sits behind one address), else what was done. Attempts under way count too, equal
+ones once: a thousand guesses sent at once get no further than a thousand sent one after the other,
+and a thousand people with the right password are no failure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Hashable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import limits
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import FixedWindowRateLimiter
+
+from roomserver.config import Settings
+
+# How a brake slows: so much longer with each failure beyond its limit, and no longer than that.
+BRAKE_STEP_S = 1.0
+BRAKE_MOST_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How much of a limit is left for a key."""
+
+    name: str
+    quota: int
+    window_s: int
+    remaining: int
+    reset_s: float  # until all of it is there again
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """For the answer, as in the IETF's draft of RateLimit fields."""
+        return {
+            "RateLimit-Policy": f'"{self.name}";q={self.quota};w={self.window_s}',
+            "RateLimit": f'"{self.name}";r={self.remaining};t={math.ceil(self.reset_s)}',
+        }
+
+
+class LimitReachedError(Exception):
+    """Nothing is left of a limit; `retry_after_s` says when an attempt is admitted again."""
+
+    def __init__(self, name: str, retry_after_s: float) -> None:
+        super().__init__(f"{name}: limit reached")
+        self.name = name
+        self.retry_after_s = retry_after_s
+
+
+class Attempt:
+    """One attempt under way; call `count` when it is one of those that are limited."""
+
+    def __init__(self) -> None:
+        self.counts = False
+
+    def count(self) -> None:
+        """Counts the attempt when it is over."""
+        self.counts = True
+
+
+class LimitStorage(MemoryStorage):
+    """Counts in memory.
+
+    The library looks through all keys for expired ones with every count, which with a key for each
+    of some thousand listeners would take longer than the rest of a join.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._until_sweep = 0
+
+    async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+        await self.get(key)  # forgets a count that has expired
+        self.storage[key] += amount
+        if self.storage[key] == amount:
+            self.expirations[key] = time.time() + expiry
+        self._until_sweep -= 1
+        if self._until_sweep < 0:
+            self._sweep()
+        return self.storage[key]
+
+    def _sweep(self) -> None:
+        now = time.time()
+        for key in [key for key, end in self.expirations.items() if end <= now]:
+            self.storage.pop(key, None)
+            del self.expirations[key]
+        self._until_sweep = len(self.expirations)
+
+
+class Limiter:
+    """One limit.
+
+    Args:
+        name: Keeps the keys of limiters apart that share a storage, and is told to clients.
+        limit: `10 per 5 minutes`.
+        storage: Where it counts.
+    """
+
+    def __init__(self, name: str, limit: str, storage: LimitStorage) -> None:
+        self.name = name
+        self._limit = limits.parse(limit)
+        self._window = FixedWindowRateLimiter(storage)
+        self._running: dict[tuple[str, ...], Counter[Hashable]] = {}
+
+    async def usage(self, *key: str) -> Usage:
+        """How much is left, attempts under way not counted."""
+        stats = await self._window.get_window_stats(self._limit, self.name, *key)
+        quota, window_s = self._limit.amount, self._limit.get_expiry()
+        unused = stats.remaining >= quota
+        reset_s = 0.0 if unused else max(stats.reset_time - time.time(), 0.0)
+        return Usage(self.name, quota, window_s, max(stats.remaining, 0), reset_s)
+
+    @asynccontextmanager
+    async def attempt(self, *key: str, same: Hashable = None) -> AsyncIterator[Attempt]:
+        """An attempt; those with an equal `same` are one while they are under way, None is unique.
+
+        Raises LimitReachedError.
+        """
+        attempt = Attempt()
+        same = same or attempt
+        usage = await self.usage(*key)
+        running = self._running.setdefault(key, Counter())
+        if usage.remaining - len(running.keys() - {same}) <= 0:
+            if not running:
+                del self._running[key]
+            raise LimitReachedError(self.name, usage.reset_s)
+        running[same] += 1
+        try:
+            yield attempt
+        finally:
+            if attempt.counts:
+                await self._window.hit(self._limit, self.name, *key)
+            running[same] -= 1
+            if running[same] <= 0:
+                del running[same]
+            if not running and self._running.get(key) is running:
+                del self._running[key]
+
+
+class Brake:
+    """Slows what fails too often, and refuses nobody: else anyone could lock an account."""
+
+    def __init__(self, name: str, limit: str, storage: LimitStorage) -> None:
+        self._name = name
+        self._limit = limits.parse(limit)
+        self._storage = storage
+
+    async def wait(self, key: str) -> None:
+        """Takes the longer the more failures there were beyond the limit."""
+        failures = await self._storage.get(self._key(key))
+        beyond = failures - self._limit.amount + 1
+        if beyond > 0:
+            await asyncio.sleep(min(beyond * BRAKE_STEP_S, BRAKE_MOST_S))
+
+    async def failed(self, key: str) -> None:
+        """Counts a failure."""
+        await self._storage.incr(self._key(key), self._limit.get_expiry())
+
+    def _key(self, key: str) -> str:
+        return self._limit.key_for(self._name, key)
+
+
+class Limits:
+    """All limits of the REST interface."""
+
+    def __init__(self, settings: Settings) -> None:
+        storage = LimitStorage()
+        self.login = Limiter("login", settings.login_limit, storage)
+        self.login_brake = Brake("login_account", settings.login_account_limit, storage)
+        self.refresh = Limiter("refresh", settings.refresh_limit, storage)
+        self.register = Limiter("register", settings.register_limit, storage)
+        self.create = Limiter("create", settings.create_limit, storage)
+        self.join_failures = Limiter("join", settings.join_limit, storage)
+        self.joins = Limiter("joins", settings.join_success_limit, storage)
