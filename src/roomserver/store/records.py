@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
+from uuid import UUID
+
+from msgspec import Meta
 
 from roomserver.protocol.codes import Role, RoomCloseReason, RoomState
 
@@ -15,6 +18,13 @@ UNUSABLE_HASH = b"$2b$12$" + b"." * 53
 def anonymous_email(account_id: str) -> str:
     """The address of an account that is nobody's any more; nothing can be delivered there."""
     return f"{account_id}@anonymous.invalid"
+
+
+class Place(NamedTuple):
+    """Where in a list, newest first, something stands: what is older comes after it."""
+
+    at_us: Annotated[int, Meta(ge=0, le=2**53)]  # Unix us
+    id: UUID
 
 
 @dataclass(frozen=True, slots=True)
