@@ -45,6 +45,7 @@ from roomserver.edge.tls import (
 )
 from roomserver.logs import configure_logging
 from roomserver.rooms.connections import Connections
+from roomserver.rooms.control import RoomControl
 from roomserver.rooms.media import Media
 from roomserver.rooms.registry import Rooms
 from roomserver.store.database import DatabaseAwayError
@@ -112,6 +113,13 @@ class Server:
                 grace_s=settings.grace_s,
                 max_listeners=settings.max_room_listeners,
             )
+            room_control = RoomControl(
+                rooms=rooms,
+                store=stores.rooms,
+                media=media,
+                tokens=tokens,
+                passwords=room_passwords,
+            )
             connections = Connections(
                 media=media,
                 rooms=rooms,
@@ -142,6 +150,8 @@ class Server:
                 room_passwords=room_passwords,
                 tokens=tokens,
                 rooms=rooms,
+                room_control=room_control,
+                room_directory=stores.directory,
                 connections=connections,
                 addresses=ClientAddresses(settings.trusted_proxies, self._tls_peer),
                 limits=Limits(settings),

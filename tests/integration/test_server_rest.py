@@ -109,6 +109,8 @@ async def test_a_room_is_made_joined_listed_and_closed(api: Api, access_token: s
         "name": "Main stage",
         "state": "waiting",
         "hasBroadcaster": False,
+        "live": False,
+        "open": False,
         "listenerCount": 0,
         "metadata": {"genre": "jazz"},
     }

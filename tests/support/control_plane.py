@@ -9,6 +9,7 @@ from roomserver.auth.passwords import PasswordPool, RoomPasswords
 from roomserver.auth.tokens import Tokens
 from roomserver.protocol.codes import Role
 from roomserver.rooms.connections import Connections
+from roomserver.rooms.control import RoomControl
 from roomserver.rooms.ports import Closed
 from roomserver.rooms.registry import Rooms
 from roomserver.rooms.room import Room
@@ -37,6 +38,13 @@ class ControlPlane:
             timers=self.timers,
             grace_s=grace_s,
         )
+        self.control = RoomControl(
+            rooms=self.rooms,
+            store=self.store,
+            media=self.media,
+            tokens=self.tokens,
+            passwords=self.passwords,
+        )
         self.connections = Connections(
             media=self.media,
             rooms=self.rooms,
@@ -57,7 +65,7 @@ class ControlPlane:
 
     async def room(self, owner: str = "owner", **wishes: Any) -> Room:
         """A new room."""
-        room, _ = await self.rooms.create(owner=owner, password=b"password", **wishes)
+        room, _ = await self.rooms.create(owner=owner, **{"password": b"password", **wishes})
         return room
 
     def connect(self, address: str = "192.0.2.1") -> int:

@@ -16,6 +16,7 @@ from aiohttp import web
 from relaycore.errors import RelayClosedError
 from roomserver.edge.addresses import limit_key, user_agent_of
 from roomserver.edge.services import SERVICES, Services
+from roomserver.rooms.control import RoomClosedError
 from roomserver.store.database import DatabaseAwayError
 from roomserver.store.outbox import OutboxError
 from roomserver.store.records import AuditEvent
@@ -44,6 +45,7 @@ class ProblemCode(StrEnum):
     RATE_LIMITED = "rate_limited"
     REQUEST_TIMEOUT = "request_timeout"
     ROOM_CLOSED = "room_closed"
+    ROOM_FULL = "room_full"
     ROOM_NOT_FOUND = "room_not_found"
     SHUTTING_DOWN = "shutting_down"
     TOKEN_EXPIRED = "token_expired"  # noqa: S105
@@ -52,6 +54,7 @@ class ProblemCode(StrEnum):
     UNAUTHORIZED = "unauthorized"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     UPGRADE_REFUSED = "upgrade_refused"
+    WRONG_STATE = "wrong_state"
 
 
 STATUS: Mapping[ProblemCode, int] = {
@@ -70,6 +73,7 @@ STATUS: Mapping[ProblemCode, int] = {
     ProblemCode.RATE_LIMITED: 429,
     ProblemCode.REQUEST_TIMEOUT: 408,
     ProblemCode.ROOM_CLOSED: 410,
+    ProblemCode.ROOM_FULL: 429,
     ProblemCode.ROOM_NOT_FOUND: 404,
     ProblemCode.SHUTTING_DOWN: 503,
     ProblemCode.TOKEN_EXPIRED: 401,
@@ -78,6 +82,7 @@ STATUS: Mapping[ProblemCode, int] = {
     ProblemCode.UNAUTHORIZED: 401,
     ProblemCode.UNSUPPORTED_MEDIA_TYPE: 415,
     ProblemCode.UPGRADE_REFUSED: 400,  # or what the handshake says
+    ProblemCode.WRONG_STATE: 409,
 }
 """The status of each problem; one code has one."""
 
@@ -213,6 +218,8 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         return Problem.later(
             ProblemCode.DATABASE_AWAY, "the database is away; try again", after_s=5.0
         ).response()
+    except RoomClosedError:
+        return Problem(ProblemCode.ROOM_CLOSED, "the room was closed").response()
     except OutboxError as error:
         log.error("not_kept", method=request.method, path=request.path, reason=str(error))
         return Problem.later(

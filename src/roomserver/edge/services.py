@@ -13,7 +13,9 @@ from roomserver.edge.addresses import ClientAddresses
 from roomserver.edge.limits import Limits
 from roomserver.edge.origins import Origins
 from roomserver.rooms.connections import Connections
+from roomserver.rooms.control import RoomControl
 from roomserver.rooms.registry import Rooms
+from roomserver.store.directory import RoomDirectory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +26,8 @@ class Services:
     room_passwords: RoomPasswords
     tokens: Tokens
     rooms: Rooms
+    room_control: RoomControl
+    room_directory: RoomDirectory
     connections: Connections
     addresses: ClientAddresses
     limits: Limits

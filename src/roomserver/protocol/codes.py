@@ -40,6 +40,7 @@ class ErrorCode(StrEnum):
     ROOM_NOT_FOUND = "room_not_found"
     ROOM_CLOSED = "room_closed"
     ROOM_FULL = "room_full"
+    ROOM_SUSPENDED = "room_suspended"  # by its owner: no source until it is resumed
     SOURCE_EXISTS = "source_exists"
     SOURCE_TAKEN_OVER = "source_taken_over"
 
@@ -63,6 +64,7 @@ _CLOSE_CODES = {
     ErrorCode.ROOM_NOT_FOUND: CloseCode.ROOM_NOT_FOUND,
     ErrorCode.ROOM_CLOSED: CloseCode.ROOM_CLOSED,
     ErrorCode.ROOM_FULL: CloseCode.LIMITED,
+    ErrorCode.ROOM_SUSPENDED: CloseCode.NOT_ALLOWED,
     ErrorCode.SOURCE_EXISTS: CloseCode.NOT_ALLOWED,
     ErrorCode.SOURCE_TAKEN_OVER: CloseCode.TAKEN_OVER,
 }
@@ -81,7 +83,9 @@ class RoomCloseReason(StrEnum):
     """`reason` of `roomClosed`."""
 
     CLOSED_BY_OWNER = "closed_by_owner"
+    CLOSED_BY_ADMIN = "closed_by_admin"
     SOURCE_GONE = "source_gone"  # the grace period passed
+    EXPIRED = "expired"  # its owner suspended it and did not resume it in time
 
 
 class Role(StrEnum):

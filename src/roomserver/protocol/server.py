@@ -149,8 +149,16 @@ class RoomToken(Message, tag="roomToken"):
     expires_at: int
 
 
+class RoomChanged(Message, tag="roomChanged"):
+    """The owner gave the room or its channels other names."""
+
+    room_id: str
+    room_name: str
+    channel_names: tuple[str, ...]
+
+
 class RoomSuspended(Message, tag="roomSuspended"):
-    """The source is gone; the room waits for it."""
+    """The source is gone and the room waits for it, or its owner suspended it."""
 
     room_id: str
     suspended_until: int
@@ -193,6 +201,7 @@ ServerMessage = (
     | RoomStatus
     | SourceStatus
     | RoomToken
+    | RoomChanged
     | RoomSuspended
     | RoomResumed
     | RoomClosed

@@ -19,6 +19,7 @@ from roomserver.protocol import client, server
 from roomserver.protocol.codec import MessageError, decode, encode, encode_cut
 from roomserver.protocol.codes import CloseCode, ErrorCode, Role, RoomState
 from roomserver.rooms.connection import Connection
+from roomserver.rooms.dismissal import dismiss
 from roomserver.rooms.ports import Closed, MediaVerbs, Timer, Timers
 from roomserver.rooms.registry import Rooms
 from roomserver.rooms.room import Room
@@ -263,6 +264,8 @@ class Connections:
             raise Refusal(ErrorCode.NOT_ALLOWED, "this token is for listening only")
         if wish.channel_names is not None and len(wish.channel_names) > wish.channels:
             raise Refusal(ErrorCode.INVALID_MESSAGE, "there are more channelNames than channels")
+        if room.record.held:
+            raise Refusal(ErrorCode.ROOM_SUSPENDED, "its owner suspended the room")
         if room.source is not None:
             self._take_over(room.source, token)
         self._register(sender, room, token, Role.BROADCASTER)
@@ -281,10 +284,12 @@ class Connections:
                 self._end_stay(holder, LeaveReason.LEFT, None)
                 self._free(holder)
             return
-        holder.leaving = LeaveReason.TAKEN_OVER
-        error = server.Error(ErrorCode.SOURCE_TAKEN_OVER, "you broadcast from elsewhere now")
-        self._media.close_connection(
-            holder.id, CloseCode.TAKEN_OVER, "source taken over", text=encode(error)
+        dismiss(
+            self._media,
+            holder,
+            LeaveReason.TAKEN_OVER,
+            ErrorCode.SOURCE_TAKEN_OVER,
+            "you broadcast from elsewhere now",
         )
 
     def _unregister_source(self, sender: Connection) -> None:
@@ -343,7 +348,7 @@ class Connections:
             code = ErrorCode.TOKEN_EXPIRED if error.expired else ErrorCode.TOKEN_INVALID
             raise Refusal(code, str(error)) from None
         room = self._rooms.find(name)
-        if room is None and self._rooms.was_closed(name):
+        if room is None and self._rooms.closed(name) is not None:
             raise Refusal(ErrorCode.ROOM_CLOSED, "the room was closed")
         if room is None:
             raise Refusal(ErrorCode.ROOM_NOT_FOUND, "there is no such room")
@@ -431,10 +436,7 @@ class Connections:
     ) -> None:
         """Closes a connection for what it said; `room` is the one it named."""
         self._audit_refusal(sender, code, self._rooms.find(room) if room else sender.room)
-        sender.leaving = LeaveReason.REFUSED
-        self._media.close_connection(
-            sender.id, code.close_code, code.value, text=encode(server.Error(code, message))
-        )
+        dismiss(self._media, sender, LeaveReason.REFUSED, code, message)
 
     def _audit_refusal(self, sender: Connection, code: ErrorCode, room: Room | None) -> None:
         token_refused = code.close_code is CloseCode.TOKEN_INVALID
@@ -476,6 +478,6 @@ class Connections:
             self._renewal = self._timers.call_later(self._renewal_lead_s / 4, self._renew_tokens)
 
     def _needs_token(self, connection: Connection) -> bool:
-        if connection.room is None or connection.token is None:
+        if connection.room is None or connection.token is None or connection.leaving is not None:
             return False
         return self._tokens.expires_within(connection.token, self._renewal_lead_s)

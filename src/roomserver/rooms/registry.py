@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -14,7 +15,7 @@ from roomserver.rooms.ports import MediaVerbs, Timers
 from roomserver.rooms.refusals import REFUSALS, RefusalLimit
 from roomserver.rooms.room import Room
 from roomserver.store.interfaces import CodeTakenError, RoomStore
-from roomserver.store.records import AuditEvent, AuditRecord, RoomRecord
+from roomserver.store.records import AuditEvent, AuditRecord, Place, RoomRecord
 
 REMEMBERED_CLOSED = 10_000
 
@@ -44,8 +45,13 @@ class Rooms:
         self._by_code: dict[str, Room] = {}
         self._by_media: dict[int, Room] = {}
         # A client that comes back to a room that was closed is told so, not "no such room".
-        self._closed: dict[str, None] = {}
+        self._closed: dict[str, RoomRecord] = {}
         self._refusals = RefusalLimit()
+
+    @property
+    def max_listeners(self) -> int:
+        """How many listeners the server admits to a room; 0 for no limit."""
+        return self._max_listeners
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -71,17 +77,25 @@ class Rooms:
         self,
         *,
         owner: str,
-        password: bytes,
+        password: bytes | None,
         name: str | None = None,
         public: bool = False,
+        permanent: bool = False,
         metadata: dict[str, Any] | None = None,
+        max_listeners: int = 0,
+        channel_names: tuple[str, ...] | None = None,
+        grace_s: float | None = None,
     ) -> tuple[Room, bool]:
         """A new room, kept when this returns, and whether the database has it already.
+
+        Without a password it is open to everyone; what else is None is as the server has it.
 
         Raises PoolFullError, and OutboxError when it could not be kept.
         """
         room_id = str(uuid.uuid4())
-        password_hash = await self._passwords.make(room_id, password)
+        password_hash = None
+        if password is not None:
+            password_hash = await self._passwords.make(room_id, password)
         try:
             record, persisted = await self._keep(
                 RoomRecord(
@@ -92,8 +106,11 @@ class Rooms:
                     created_by=owner,
                     created_at=self._media.clock_us() / 1e6,
                     public=public,
+                    permanent=permanent,
                     metadata=metadata or {},
-                    max_listeners=self._max_listeners,
+                    max_listeners=max_listeners,
+                    channel_names=channel_names or None,
+                    grace_s=grace_s,
                 )
             )
             return self._open(record), persisted
@@ -114,18 +131,30 @@ class Rooms:
         """The open room that the relay calls so."""
         return self._by_media.get(media_id)
 
-    def was_closed(self, name: str) -> bool:
-        """Whether an id or code was that of a room closed here lately."""
-        return name in self._closed or name.upper() in self._closed or name.lower() in self._closed
+    def closed(self, name: str) -> RoomRecord | None:
+        """The room with this id or code, if it was closed here lately."""
+        return (
+            self._closed.get(name)
+            or self._closed.get(name.upper())
+            or self._closed.get(name.lower())
+        )
 
-    def public(self) -> list[Room]:
+    def public(self, after: Place | None, limit: int) -> list[Room]:
         """Open rooms that may be listed, newest first."""
-        rooms = (room for room in self._by_id.values() if room.record.public)
-        return sorted(rooms, key=lambda room: room.record.created_at, reverse=True)
+        rooms = (
+            room
+            for room in self._by_id.values()
+            if room.record.public and (after is None or room.record.place < after)
+        )
+        return heapq.nlargest(limit, rooms, key=lambda room: room.record.place)
 
-    def close(self, room: Room, reason: RoomCloseReason) -> None:
-        """Closes a room for good."""
-        room.close(reason)
+    def records(self) -> Iterator[RoomRecord]:
+        """Every room of this server, those that were closed lately included."""
+        for room in self._by_id.values():
+            yield room.record
+        for name, record in self._closed.items():
+            if name == record.id:  # it is there by its code as well
+                yield record
 
     def stop(self) -> None:
         """The server shuts down; rooms stay as they are in the store."""
@@ -173,6 +202,7 @@ class Rooms:
             store=self._store,
             timers=self._timers,
             grace_s=self._grace_s,
+            max_listeners=self._max_listeners,
             closed=self._forget,
         )
         self._by_id[room.id] = room
@@ -187,12 +217,16 @@ class Rooms:
         del self._by_media[room.media_id]
         self._passwords.forget(room.id)
         for name in (room.id, room.record.code):
-            self._closed[name] = None
+            self._closed[name] = room.record
         while len(self._closed) > REMEMBERED_CLOSED:
             del self._closed[next(iter(self._closed))]
-        self.audit(
-            AuditEvent.ROOM_CLOSED,
-            user=room.record.created_by,
-            room=room.id,
-            reason=room.record.close_reason,
-        )
+        if room.record.close_reason not in (
+            RoomCloseReason.CLOSED_BY_OWNER,
+            RoomCloseReason.CLOSED_BY_ADMIN,
+        ):  # those are told by who closed it
+            self.audit(
+                AuditEvent.ROOM_CLOSED,
+                user=room.record.created_by,
+                room=room.id,
+                reason=room.record.close_reason,
+            )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import structlog
 from msgspec import UNSET
@@ -15,11 +16,12 @@ from msgspec import UNSET
 from roomserver.protocol import server as messages
 from roomserver.protocol.client import RegisterSource
 from roomserver.protocol.codec import encode, encode_cut
-from roomserver.protocol.codes import CloseCode, RoomCloseReason, RoomState
+from roomserver.protocol.codes import CloseCode, ErrorCode, RoomCloseReason, RoomState
 from roomserver.rooms.connection import Connection
+from roomserver.rooms.dismissal import dismiss
 from roomserver.rooms.ports import MediaVerbs, SourceFormat, Timer, Timers
 from roomserver.store.interfaces import RoomStore
-from roomserver.store.records import RoomRecord
+from roomserver.store.records import LeaveReason, RoomRecord
 
 STATUS_INTERVAL_S = 1.0
 MAX_STREAM = 0xFFFF  # a u16 on the wire
@@ -38,8 +40,10 @@ class Room:
         store: RoomStore,
         timers: Timers,
         grace_s: float,
+        max_listeners: int,
         closed: Callable[[Room], None],
     ) -> None:
+        """grace_s, max_listeners: the server's own, in s and 0 for no limit."""
         self.record = record
         self.media_id = media.open_room()
         self.source: Connection | None = None
@@ -47,12 +51,15 @@ class Room:
         self.live_timestamp: int | None = None  # where its timeline starts; None: not yet live
         self.buffering = False
         self.draining = False  # the source said unregisterSource, the rest is played out
+        self.report: messages.SourceStatus | None = None  # the latest of the present stream
         self.listeners: set[Connection] = set()
         self._media = media
         self._store = store
         self._timers = timers
-        self._grace_s = grace_s
+        self._server_grace_s = grace_s
+        self._server_max_listeners = max_listeners
         self._closed = closed
+        self._announced_names: tuple[str, ...] = ()  # in the present stream's `streamStarted`
         self._streams = 0
         self._grace: Timer | None = None
         self._status_timer: Timer | None = None
@@ -73,6 +80,21 @@ class Room:
         return self.record.state
 
     @property
+    def grace_s(self) -> float:
+        """How long it waits for a source that is gone, in s."""
+        return self._server_grace_s if self.record.grace_s is None else self.record.grace_s
+
+    @property
+    def is_live(self) -> bool:
+        """Whether there is something to hear at this moment."""
+        return self.live_timestamp is not None and not self.buffering
+
+    @property
+    def now(self) -> float:
+        """The server's clock in Unix seconds."""
+        return self._media.clock_us() / 1e6
+
+    @property
     def has_broadcaster(self) -> bool:
         """Whether a source is registered."""
         return self.source is not None
@@ -82,7 +104,8 @@ class Room:
     def set_source(self, connection: Connection, wish: RegisterSource) -> None:
         """Makes the connection the source; a stream that still plays is cut off."""
         self._streams = self._streams % MAX_STREAM + 1
-        names = wish.channel_names or ()
+        names = wish.channel_names or self._kept_names(wish.channels)
+        self._announced_names = names
         self.format = SourceFormat(
             stream=self._streams,
             channels=wish.channels,
@@ -114,8 +137,9 @@ class Room:
         )
         resumed = self.state is RoomState.SUSPENDED
         self._stop_grace()
-        if self.state is not RoomState.ACTIVE:
-            self._change(state=RoomState.ACTIVE, suspended_until=None)
+        kept = wish.channel_names or self.record.channel_names
+        if self.state is not RoomState.ACTIVE or kept != self.record.channel_names:
+            self._change(state=RoomState.ACTIVE, suspended_until=None, channel_names=kept)
         if resumed:
             self._media.send_room(self.media_id, encode(messages.RoomResumed(room_id=self.id)))
         self.status_changed()
@@ -128,11 +152,7 @@ class Room:
 
     def source_lost(self) -> None:
         """The source's connection is gone without a word, or its stream has been played out."""
-        source, self.source = self.source, None
-        self.format = None
-        self.live_timestamp = None
-        self.buffering = False
-        self.draining = False
+        source = self._forget_source()
         if self.state is RoomState.ACTIVE:
             self._suspend(source)
 
@@ -142,6 +162,8 @@ class Room:
             return  # of a stream that is over
         if self.live_timestamp is None:
             self.live_timestamp = timestamp
+            if self.format.channel_names != self._announced_names:
+                self._tell_names()  # renamed since it registered
         self.buffering = False
         self.status_changed()
 
@@ -156,6 +178,7 @@ class Room:
         if self.source is None or self.format is None or self.format.stream != stream:
             return
         status.listener_count = len(self.listeners)
+        self.report = status
         self._media.send(self.source.id, encode(status))
 
     # Listeners
@@ -163,7 +186,13 @@ class Room:
     @property
     def is_full(self) -> bool:
         """Whether another listener is one too many."""
-        return 0 < self.record.max_listeners <= len(self.listeners)
+        return 0 < self.max_listeners <= len(self.listeners)
+
+    @property
+    def max_listeners(self) -> int:
+        """How many it admits, 0 for no limit: as its owner says, within what the server does."""
+        limits = (self.record.max_listeners, self._server_max_listeners)
+        return min((limit for limit in limits if limit), default=0)
 
     def add_listener(
         self,
@@ -221,25 +250,49 @@ class Room:
         self.listeners.discard(connection)
         self.status_changed()
 
+    def drop_listeners(self) -> int:
+        """Closes all: the tokens they came by are worthless. How many there were."""
+        gone, self.listeners = self.listeners, set()
+        for listener in gone:
+            dismiss(
+                self._media,
+                listener,
+                LeaveReason.REVOKED,
+                ErrorCode.TOKEN_INVALID,
+                "the room's password was changed",
+            )
+        self.status_changed()
+        return len(gone)
+
     # State
+
+    def adopt(self, record: RoomRecord) -> None:
+        """The room is now as its owner wants it, which is kept already: all that follows."""
+        before, self.record = self.record, record
+        if record.state is RoomState.CLOSED:
+            self._end()
+            return
+        if record.name != before.name or record.channel_names != before.channel_names:
+            if self.format is not None:
+                names = self._kept_names(self.format.channels)
+                self.format = replace(self.format, channel_names=names)
+            self._tell_names()
+        if record.suspended_until != before.suspended_until:
+            self._stop_grace()
+            self._begin_suspension(self._forget_source())
 
     def close(self, reason: RoomCloseReason) -> None:
         """Closes the room for good: everyone is told and closed."""
         if self.state is RoomState.CLOSED:
             return
-        self._stop_grace()
-        if self._status_timer is not None:
-            self._status_timer.cancel()
-            self._status_timer = None
         self._change(
             state=RoomState.CLOSED,
             suspended_until=None,
-            closed_at=self._now_us() / 1e6,
+            held=False,
+            closed_at=self.now,
             close_reason=reason,
         )
-        text = encode(messages.RoomClosed(room_id=self.id, reason=reason))
-        self._media.close_room(self.media_id, text=text, code=CloseCode.ROOM_CLOSED)
-        self._closed(self)
+        self._end()
 
     def status_changed(self) -> None:
         """Tells everyone, at most once a second; the latest state wins."""
@@ -274,20 +327,64 @@ class Room:
         if self.source is not None:
             self._media.send(self.source.id, text)
 
+    def _end(self) -> None:
+        """What follows when the room is closed: everyone is told and closed."""
+        self.stop_timers()
+        reason = self.record.close_reason
+        assert reason is not None
+        text = encode(messages.RoomClosed(room_id=self.id, reason=reason))
+        self._media.close_room(self.media_id, text=text, code=CloseCode.ROOM_CLOSED)
+        self._closed(self)
+
+    def _forget_source(self) -> Connection | None:
+        """There is no source from now on; the one that was."""
+        source, self.source = self.source, None
+        self.format = None
+        self.report = None
+        self.live_timestamp = None
+        self.buffering = False
+        self.draining = False
+        return source
+
+    def _kept_names(self, channels: int) -> tuple[str, ...]:
+        return (self.record.channel_names or ())[:channels]
+
+    def _tell_names(self) -> None:
+        names = self.format.channel_names if self.format else self.record.channel_names or ()
+        text = encode(messages.RoomChanged(self.id, self.record.name, names))
+        self._media.send_room(self.media_id, text)
+        if self.source is not None:
+            self._media.send(self.source.id, text)
+
     def _suspend(self, source: Connection | None) -> None:
-        until_us = self._now_us() + round(self._grace_s * 1e6)
-        self._change(state=RoomState.SUSPENDED, suspended_until=until_us / 1e6)
-        text = encode(messages.RoomSuspended(room_id=self.id, suspended_until=until_us))
+        self._change(state=RoomState.SUSPENDED, suspended_until=self.now + self.grace_s)
+        self._begin_suspension(source)
+
+    def _begin_suspension(self, source: Connection | None) -> None:
+        """Tells of it and orders its end; of a room that is held the source is closed."""
+        until = self.record.suspended_until
+        assert until is not None
+        text = encode(
+            messages.RoomSuspended(room_id=self.id, suspended_until=round(until * 1_000_000))
+        )
         self._media.send_room(self.media_id, text)
         if source is not None:  # one that unregistered learns that all of it was played
             self._media.send(source.id, text)
+            if self.record.held:
+                dismiss(
+                    self._media,
+                    source,
+                    LeaveReason.SUSPENDED,
+                    ErrorCode.ROOM_SUSPENDED,
+                    "the room was suspended",
+                )
         self.status_changed()
         self._start_grace()
 
     def _start_grace(self) -> None:
         until = self.record.suspended_until
         assert until is not None
-        left_s = max(until - self._now_us() / 1e6, 0.0)
+        left_s = max(until - self.now, 0.0)
         self._grace = self._timers.call_later(left_s, self._grace_over)
 
     def _stop_grace(self) -> None:
@@ -298,30 +395,18 @@ class Room:
     def _grace_over(self) -> None:
         self._grace = None
         if self.record.permanent:
-            self._change(state=RoomState.WAITING, suspended_until=None)
+            self._change(state=RoomState.WAITING, suspended_until=None, held=False)
             self.status_changed()
         else:
-            self.close(RoomCloseReason.SOURCE_GONE)
+            held = self.record.held
+            self.close(RoomCloseReason.EXPIRED if held else RoomCloseReason.SOURCE_GONE)
 
-    def _change(
-        self,
-        *,
-        state: RoomState,
-        suspended_until: float | None,
-        closed_at: float | None = None,
-        close_reason: RoomCloseReason | None = None,
-    ) -> None:
+    def _change(self, **changes: Any) -> None:
+        """Another version of the record; the store is told."""
         before = self.state
-        self.record = replace(
-            self.record,
-            state=state,
-            suspended_until=suspended_until,
-            closed_at=closed_at,
-            close_reason=close_reason,
-            version=self.record.version + 1,
-        )
+        self.record = replace(self.record, version=self.record.version + 1, **changes)
         self._store.room_changed(self.record)
-        log.info("room_state", room=self.id, code=self.record.code, before=before, state=state)
+        log.info("room_state", room=self.id, code=self.record.code, before=before, state=self.state)
 
     def _stream_started(self, source: SourceFormat) -> messages.StreamStarted:
         return messages.StreamStarted(
@@ -333,6 +418,3 @@ class Room:
             buffer_ms=source.buffer_ms,
             timestamp=UNSET,
         )
-
-    def _now_us(self) -> int:
-        return self._media.clock_us()

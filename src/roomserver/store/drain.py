@@ -37,10 +37,10 @@ ROOM = """
 INSERT INTO relay.audio_rooms AS r (
     id, code, name, password_hash, created_by, created_at, active, public, permanent, state,
     suspended_until, metadata, max_listeners, version, closed_at, close_reason, channel_names,
-    grace_s, token_version, server_id
+    grace_s, token_version, held, server_id
 )
 VALUES (
-    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21
 )
 ON CONFLICT (id) DO UPDATE SET
     name = excluded.name, password_hash = excluded.password_hash, active = excluded.active,
@@ -49,7 +49,7 @@ ON CONFLICT (id) DO UPDATE SET
     max_listeners = excluded.max_listeners, version = excluded.version,
     closed_at = excluded.closed_at, close_reason = excluded.close_reason,
     channel_names = excluded.channel_names, grace_s = excluded.grace_s,
-    token_version = excluded.token_version
+    token_version = excluded.token_version, held = excluded.held
 WHERE r.version < excluded.version
 """
 STAY = """
@@ -264,6 +264,7 @@ def _room_row(room: RoomRecord) -> tuple[object, ...]:
         room.channel_names or None,
         room.grace_s,
         room.token_version,
+        room.held,
     )
 
 

@@ -93,11 +93,12 @@ class DurableRoomStore:
         return await self._taken_over(PERSISTED_WITHIN_S)
 
     def room_changed(self, room: RoomRecord) -> None:
-        if room.state is RoomState.CLOSED:
-            self._rooms.pop(room.id, None)
-        else:
-            self._rooms[room.id] = room
+        self._remember(room)
         self._outbox.append_soon(RoomChanged(room))
+
+    async def keep_room(self, room: RoomRecord) -> None:
+        await self._outbox.append(RoomChanged(room))
+        self._remember(room)
 
     async def open_rooms(self) -> Sequence[RoomRecord]:
         snapshot = await self._outbox.rooms()
@@ -141,6 +142,12 @@ class DurableRoomStore:
                 await asyncio.wait_for(self._membership.release(), RELEASE_WITHIN_S)
         await self._drain.stop()
         await self._outbox.close()
+
+    def _remember(self, room: RoomRecord) -> None:
+        if room.state is RoomState.CLOSED:
+            self._rooms.pop(room.id, None)
+        else:
+            self._rooms[room.id] = room
 
     async def _join(self) -> None:
         await self._membership.register()

@@ -101,6 +101,9 @@ class RoomStore(Protocol):
     def room_changed(self, room: RoomRecord) -> None:
         """The room is now as this says."""
 
+    async def keep_room(self, room: RoomRecord) -> None:
+        """Keeps what a room shall be before it is so. Raises OutboxError; nothing is kept then."""
+
     async def open_rooms(self) -> Sequence[RoomRecord]:
         """All rooms that are not closed."""
 

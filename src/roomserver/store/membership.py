@@ -37,7 +37,7 @@ WHERE r.active AND (
     )
 )
 RETURNING id::text, code, name, password_hash, created_by::text, created_at, public, metadata,
-    state, permanent, suspended_until, closed_at, close_reason, max_listeners, channel_names,
+    state, permanent, suspended_until, held, closed_at, close_reason, max_listeners, channel_names,
     grace_s, token_version, version
 """
 RELEASE = "UPDATE relay.audio_rooms SET server_id = NULL WHERE server_id = $1 AND active"
@@ -84,6 +84,7 @@ class Membership:
                 state=RoomState(row["state"]),
                 permanent=row["permanent"],
                 suspended_until=_unix(row["suspended_until"]),
+                held=row["held"],
                 closed_at=_unix(row["closed_at"]),
                 close_reason=RoomCloseReason(row["close_reason"]) if row["close_reason"] else None,
                 max_listeners=row["max_listeners"],

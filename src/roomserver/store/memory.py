@@ -59,6 +59,9 @@ class MemoryRoomStore:
             del self._codes[room.code]
             self._resting[room.code] = self._now() + CODE_REST_S
 
+    async def keep_room(self, room: RoomRecord) -> None:
+        self.room_changed(room)
+
     async def open_rooms(self) -> Sequence[RoomRecord]:
         return list(self._rooms.values())
 

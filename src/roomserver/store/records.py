@@ -75,11 +75,17 @@ class RoomRecord:
     suspended_until: float | None = None
     closed_at: float | None = None
     close_reason: RoomCloseReason | None = None
-    max_listeners: int = 0
+    max_listeners: int = 0  # 0: as many as the server admits
     channel_names: tuple[str, ...] | None = None  # of its last source, or as the owner set them
     grace_s: float | None = None  # None: the server's own setting
+    held: bool = False  # suspended by its owner: no source until it is resumed
     token_version: int = 1  # room tokens of an earlier one are refused
     version: int = 1
+
+    @property
+    def place(self) -> Place:
+        """Where it stands in a list."""
+        return Place(round(self.created_at * 1_000_000), UUID(self.id))
 
 
 class LeaveReason(StrEnum):
@@ -92,6 +98,8 @@ class LeaveReason(StrEnum):
     TOO_SLOW = "too_slow"
     SILENT = "silent"
     TAKEN_OVER = "taken_over"
+    SUSPENDED = "suspended"  # a source whose room its owner suspended
+    REVOKED = "revoked"  # its token was revoked
     REFUSED = "refused"  # closed by a rule
     ROOM_CLOSED = "room_closed"
     SHUTDOWN = "shutdown"
@@ -127,6 +135,10 @@ class AuditEvent(StrEnum):
     ROOM_JOINED = "room_joined"
     ROOM_LEFT = "room_left"
     ROOM_CLOSED = "room_closed"
+    ROOM_UPDATED = "room_updated"
+    ROOM_SUSPENDED = "room_suspended"
+    ROOM_RESUMED = "room_resumed"
+    ROOM_PASSWORD_CHANGED = "room_password_changed"  # noqa: S105
     RATE_LIMIT_EXCEEDED = "rate_limit_exceeded"
     INVALID_TOKEN = "invalid_token"  # noqa: S105
     ROOM_ACCESS_DENIED = "room_access_denied"

@@ -12,6 +12,7 @@ from typing import Any
 from roomserver.config import EMBEDDED, ConfigError, Settings
 from roomserver.store.accounts import FileAccountStore
 from roomserver.store.database import Database, DatabaseAwayError
+from roomserver.store.directory import RoomDirectory
 from roomserver.store.durable import DurableRoomStore
 from roomserver.store.embedded import EmbeddedError, EmbeddedPostgres
 from roomserver.store.interfaces import AccountStore, RoomStore
@@ -27,6 +28,7 @@ class Stores:
 
     accounts: AccountStore
     rooms: RoomStore
+    directory: RoomDirectory
 
 
 @asynccontextmanager
@@ -38,7 +40,9 @@ async def open_stores(settings: Settings, *, url: str) -> AsyncIterator[Stores]:
     async with AsyncExitStack() as stack:
         if settings.database_url == "none":
             yield Stores(
-                await stack.enter_async_context(_account_file(settings)), MemoryRoomStore()
+                await stack.enter_async_context(_account_file(settings)),
+                MemoryRoomStore(),
+                RoomDirectory(None),
             )
             return
         database = await stack.enter_async_context(_database(settings))
@@ -51,7 +55,7 @@ async def open_stores(settings: Settings, *, url: str) -> AsyncIterator[Stores]:
             raise ConfigError(f"database: {error}") from None
         except (OSError, sqlite3.Error) as error:
             raise ConfigError(f"outbox in {settings.data_dir}: {error}") from None
-        yield Stores(PostgresAccountStore(database), rooms)
+        yield Stores(PostgresAccountStore(database), rooms, RoomDirectory(database))
 
 
 @asynccontextmanager

@@ -116,13 +116,13 @@ async def test_room_status_is_sent_on_change_at_most_once_a_second(plane: Contro
 async def test_closing_a_room_tells_everyone_and_frees_its_names(plane: ControlPlane) -> None:
     room = await plane.room(public=True)
     plane.add_source(room)
-    assert plane.rooms.public() == [room]
-    plane.rooms.close(room, RoomCloseReason.CLOSED_BY_OWNER)
-    plane.rooms.close(room, RoomCloseReason.CLOSED_BY_OWNER)
+    assert plane.rooms.public(None, 10) == [room]
+    room.close(RoomCloseReason.CLOSED_BY_OWNER)
+    room.close(RoomCloseReason.CLOSED_BY_OWNER)
     assert plane.media.closed_rooms[room.media_id]["reason"] == "closed_by_owner"
     assert plane.rooms.find(room.id) is None
-    assert plane.rooms.was_closed(room.record.code)
-    assert plane.rooms.public() == []
+    assert plane.rooms.closed(room.record.code) == room.record
+    assert plane.rooms.public(None, 10) == []
 
 
 async def test_during_shutdown_rooms_keep_their_state(plane: ControlPlane) -> None:

@@ -1,7 +1,14 @@
 """The routes of the REST interface, a module for each of its parts."""
 
 from roomserver.edge.endpoints import Endpoint
-from roomserver.edge.routes import accounts, listening, rooms, server
+from roomserver.edge.routes import accounts, directory, listening, room_changes, rooms, server
 
-ENDPOINTS: tuple[Endpoint, ...] = (*server.api, *accounts.api, *listening.api, *rooms.api)
+ENDPOINTS: tuple[Endpoint, ...] = (
+    *server.api,
+    *accounts.api,
+    *listening.api,
+    *rooms.api,
+    *room_changes.api,
+    *directory.api,
+)
 """All of them."""

@@ -8,10 +8,13 @@ from msgspec import Struct
 
 from roomserver.auth.passwords import attempt_id
 from roomserver.edge.endpoints import Api, Call
+from roomserver.edge.paging import PageQuery, cut_page
 from roomserver.edge.problems import Problem, ProblemCode
 from roomserver.edge.requests import Password, read_password
+from roomserver.edge.services import Services
 from roomserver.protocol.client import Name, RoomName
 from roomserver.protocol.codes import Role, RoomState
+from roomserver.rooms.room import Room
 from roomserver.store.records import AuditEvent
 
 
@@ -19,7 +22,7 @@ class JoinRequest(Struct, rename="camel"):
     """Body of `POST /auth/room/join`; `roomCode` may also be the room's id."""
 
     room_code: RoomName
-    password: Password
+    password: Password | None = None  # a room without one is open to everyone
     nickname: Name | None = None
 
 
@@ -41,6 +44,8 @@ class PublicRoom(Struct, rename="camel"):
     name: str
     state: RoomState
     has_broadcaster: bool
+    live: bool  # there is something to hear
+    open: bool  # without a password
     listener_count: int
     created_at: int
     metadata: dict[str, Any]
@@ -50,9 +55,11 @@ class PublicRooms(Struct, rename="camel"):
     """Answer of `GET /api/rooms/public`."""
 
     rooms: list[PublicRoom]
+    next: str | None
 
 
 api = Api()
+FULL_RETRY_S = 30.0
 
 
 @api.post(
@@ -60,6 +67,7 @@ api = Api()
     problems=[
         ProblemCode.INVALID_CREDENTIALS,
         ProblemCode.ROOM_CLOSED,
+        ProblemCode.ROOM_FULL,
         ProblemCode.RATE_LIMITED,
         ProblemCode.BUSY,
     ],
@@ -67,18 +75,17 @@ api = Api()
 async def join_room(call: Call, body: JoinRequest) -> JoinAnswer:
     """Lets a listener into a room. An unknown room and a wrong password look alike."""
     services = call.services
-    password = read_password(body.password)
+    password = None if body.password is None else read_password(body.password)
     room = services.rooms.find(body.room_code)
     subject = room.id if room is not None else body.room_code.upper()
-    hashed = room.record.password_hash if room is not None else None
     limits = services.limits
     key = (call.limit_key, subject)
-    same = attempt_id(subject, password)
+    same = attempt_id(subject, password or b"")
     async with (
         call.limited(limits.join_failures, *key, same=same) as failure,
         call.limited(limits.joins, *key) as join,
     ):
-        if not await services.room_passwords.check(subject, password, hashed):
+        if not await _may_enter(services, room, subject, password):
             failure.count()
             raise Problem(
                 ProblemCode.INVALID_CREDENTIALS, "no such room, or the password is wrong"
@@ -87,26 +94,49 @@ async def join_room(call: Call, body: JoinRequest) -> JoinAnswer:
     assert room is not None
     if room.state is RoomState.CLOSED:  # while the password was checked
         raise Problem(ProblemCode.ROOM_CLOSED, "the room was closed")
+    if room.is_full:
+        raise Problem.later(
+            ProblemCode.ROOM_FULL, "the room is full", after_s=FULL_RETRY_S
+        ).audited(AuditEvent.ROOM_ACCESS_DENIED, room=room.id)
     token, _ = services.tokens.issue_room(
         room.id, Role.LISTENER, version=room.record.token_version, nickname=body.nickname
     )
     return JoinAnswer(room.id, token, room.record.name, len(room.listeners), room.state)
 
 
+async def _may_enter(
+    services: Services, room: Room | None, subject: str, password: bytes | None
+) -> bool:
+    """Whether the password is the room's, or it needs none. Raises PoolFullError."""
+    hashed = room.record.password_hash if room is not None else None
+    if room is not None and hashed is None:
+        return True
+    if password is None:
+        return False
+    right = await services.room_passwords.check(subject, password, hashed)
+    # Meanwhile the room may have got another password.
+    return right and room is not None and room.record.password_hash == hashed
+
+
 @api.get("/api/rooms/public")
-async def public_rooms(call: Call) -> PublicRooms:
+async def public_rooms(call: Call, query: PageQuery) -> PublicRooms:
     """Rooms that may be listed, newest first."""
-    rooms = [
+    rooms = call.services.rooms
+    found = rooms.public(query.after, query.fetch)
+    page, following = cut_page(query, found, lambda room: room.record.place)
+    listed = [
         PublicRoom(
             room_id=room.id,
             room_code=room.record.code,
             name=room.record.name,
             state=room.state,
             has_broadcaster=room.has_broadcaster,
+            live=room.is_live,
+            open=room.record.password_hash is None,
             listener_count=len(room.listeners),
             created_at=round(room.record.created_at * 1e6),
             metadata=room.record.metadata,
         )
-        for room in call.services.rooms.public()
+        for room in page
     ]
-    return PublicRooms(rooms)
+    return PublicRooms(listed, following)

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from roomserver.edge.endpoints import Api, Call
-from roomserver.edge.problems import Problem, ProblemCode
+from roomserver.edge.problems import ProblemCode
 from roomserver.edge.requests import Password, read_password
-from roomserver.protocol.client import NO_CONTROL
+from roomserver.edge.rooms import (
+    OWN_ROOM,
+    ChannelNames,
+    Grace,
+    Label,
+    ListenerLimit,
+    own_room,
+    read_listener_limit,
+    read_metadata,
+)
 from roomserver.protocol.codes import Role, RoomCloseReason
-from roomserver.rooms.room import Room
 from roomserver.store.records import Account, AuditEvent
-
-MAX_METADATA_BYTES = 16_384
-OWN_ROOM = (ProblemCode.ROOM_NOT_FOUND, ProblemCode.ROOM_CLOSED, ProblemCode.NOT_ALLOWED)
-"""What `own_room` refuses with."""
 
 
 class CreateRoomRequest(Struct, rename="camel"):
     """Body of `POST /auth/room/create`."""
 
-    password: Password
-    name: Annotated[str, Meta(max_length=120, pattern=NO_CONTROL)] | None = None
+    password: Password | None = None  # without one the room is open to everyone
+    name: Label | None = None
     public: bool = False
+    permanent: bool = False
     metadata: dict[str, Any] | None = None
+    max_listeners: ListenerLimit | None = None
+    channel_names: ChannelNames | None = None
+    grace_s: Grace | None = None
 
 
 class CreateRoomAnswer(Struct, rename="camel"):
@@ -58,18 +65,20 @@ api = Api()
 async def create_room(call: Call, account: Account, body: CreateRoomRequest) -> CreateRoomAnswer:
     """Makes a room."""
     services = call.services
-    password = read_password(body.password)
-    if len(msgspec.json.encode(body.metadata)) > MAX_METADATA_BYTES:
-        raise Problem(
-            ProblemCode.INVALID_REQUEST, f"metadata may have at most {MAX_METADATA_BYTES} bytes"
-        )
+    password = None if body.password is None else read_password(body.password)
+    metadata = read_metadata(body.metadata)
+    max_listeners = read_listener_limit(call, body.max_listeners)
     async with call.limited(services.limits.create, account.id) as attempt:
         room, persisted = await services.rooms.create(
             owner=account.id,
             password=password,
             name=(body.name or "").strip() or None,
             public=body.public,
-            metadata=body.metadata,
+            permanent=body.permanent,
+            metadata=metadata,
+            max_listeners=max_listeners,
+            channel_names=body.channel_names,
+            grace_s=body.grace_s,
         )
         attempt.count()
     call.audit(AuditEvent.ROOM_CREATED, user=account.id, room=room.id, code=room.record.code)
@@ -93,22 +102,6 @@ async def room_token(call: Call, account: Account) -> RoomTokenAnswer:
 @api.delete("/api/broadcaster/rooms/{room}", problems=[*OWN_ROOM, ProblemCode.NOT_KEPT])
 async def close_room(call: Call, account: Account) -> None:
     """Closes a room for good."""
-    rooms = call.services.rooms
-    rooms.close(own_room(call, account), RoomCloseReason.CLOSED_BY_OWNER)
-    await rooms.written()
-
-
-def own_room(call: Call, account: Account) -> Room:
-    """The room that the path names. Raises Problem when it is not open here, or not theirs."""
-    name = call.path("room")
-    rooms = call.services.rooms
-    room = rooms.find(name)
-    if room is None:
-        if rooms.was_closed(name):
-            raise Problem(ProblemCode.ROOM_CLOSED, "the room was closed")
-        raise Problem(ProblemCode.ROOM_NOT_FOUND, "there is no such room")
-    if room.record.created_by != account.id:
-        raise Problem(ProblemCode.NOT_ALLOWED, "the room belongs to somebody else").audited(
-            AuditEvent.ROOM_ACCESS_DENIED, user=account.id, room=room.id
-        )
-    return room
+    room = own_room(call, account)
+    await call.services.room_control.close(room, RoomCloseReason.CLOSED_BY_OWNER)
+    call.audit(AuditEvent.ROOM_CLOSED, room=room.id, reason=RoomCloseReason.CLOSED_BY_OWNER)

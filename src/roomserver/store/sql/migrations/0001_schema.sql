@@ -47,6 +47,7 @@ CREATE TABLE relay.audio_rooms (
     code text NOT NULL CHECK (length(code) BETWEEN 1 AND 64),
     name text NOT NULL DEFAULT '' CHECK (length(name) <= 200),
     password_hash text,  -- null: open to everyone
+    open boolean NOT NULL GENERATED ALWAYS AS (password_hash IS NULL) STORED,
     created_by uuid REFERENCES relay.users,  -- null: nobody whom this database knows
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now(),
@@ -56,6 +57,7 @@ CREATE TABLE relay.audio_rooms (
     state text NOT NULL DEFAULT 'waiting'
         CHECK (state IN ('waiting', 'active', 'suspended', 'closed')),
     suspended_until timestamptz CHECK (suspended_until IS NULL OR state = 'suspended'),
+    held boolean NOT NULL DEFAULT false CHECK (NOT held OR state = 'suspended'),  -- by its owner
     metadata jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(metadata) = 'object'),
     channel_names text[] CHECK (cardinality(channel_names) BETWEEN 1 AND 64),
     max_listeners integer NOT NULL DEFAULT 0 CHECK (max_listeners >= 0),  -- 0: no limit

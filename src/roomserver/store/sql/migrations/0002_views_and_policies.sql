@@ -89,8 +89,8 @@ CREATE POLICY own ON relay.users FOR SELECT TO authenticated
 
 GRANT SELECT (
     id, code, name, created_by, created_at, updated_at, active, public, permanent, state,
-    suspended_until, metadata, channel_names, max_listeners, grace_s, server_id, closed_at,
-    close_reason
+    suspended_until, held, open, metadata, channel_names, max_listeners, grace_s, server_id,
+    closed_at, close_reason
 ) ON relay.audio_rooms TO authenticated;
 CREATE POLICY own_or_public ON relay.audio_rooms FOR SELECT TO authenticated
     USING (created_by = relay.current_user_id() OR (public AND active));
