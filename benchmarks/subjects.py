@@ -104,10 +104,13 @@ def running_server(
 ) -> Iterator[RunningServer]:
     """`python -m MODULE serve` with one relay thread and `options`; it must end cleanly.
 
+    It keeps its rooms in memory, so that nothing else uses the machine.
+
     The stream comes from a process of its own, or not at all without `with_source`. Source and
     listeners come through `front`, if there is one.
     """
     clean = {k: v for k, v in os.environ.items() if not k.startswith("ROOMSERVER_") and k != "PORT"}
+    clean["ROOMSERVER_DATABASE_URL"] = "none"
     with tempfile.TemporaryDirectory(prefix="bench-") as data_dir, ExitStack() as stack:
         common = ["--data-dir", data_dir]
         subprocess.run(

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_database() -> None:
+    """Servers and commands within the tests' process have a database when a test says so."""
+    os.environ["ROOMSERVER_DATABASE_URL"] = "none"
 
 
 @pytest.fixture(autouse=True)

@@ -96,9 +96,9 @@ class Settings(BaseSettings):
     # State
     data_dir: Path = _field(default_data_dir, "Directory of accounts and secrets.", STATE)
     database_url: str = _field(
-        "none",
-        "Where rooms are kept: 'none' for memory (accounts in a file), 'embedded' for a private"
-        " PostgreSQL, or a postgresql:// URL.",
+        EMBEDDED,
+        "Where rooms are kept: 'embedded' for a private PostgreSQL, a postgresql:// URL, or"
+        " 'none' for memory (accounts in a file).",
         STATE,
     )
     database_pooler: Literal["none", "transaction"] = _field(

@@ -14,7 +14,7 @@ from roomserver.config import ConfigError, Settings, load_settings
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PORT", "ROOMSERVER_CONFIG"):
+    for name in ("PORT", "ROOMSERVER_CONFIG", "ROOMSERVER_DATABASE_URL"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -33,6 +33,7 @@ def test_command_line_beats_environment_beats_file_beats_default(
     settings = load_settings(path, port=3)
     assert (settings.grace_s, settings.max_lag_ms, settings.port) == (1, 200, 3)
     assert settings.evict_after_s == 15
+    assert settings.database_url == "embedded"
 
 
 def test_the_platforms_port_is_honoured_and_opens_all_interfaces(

@@ -1,7 +1,7 @@
 """The demonstration: a server, a room and sixteen channels of sound, all in this process.
 
-The server is the real one on its in-memory store, with a data directory that goes away at the
-end; the broadcaster reaches it over HTTP and WebSocket like any other.
+The server is the real one, with its own PostgreSQL in a data directory that goes away at the end;
+the broadcaster reaches it over HTTP and WebSocket like any other.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from roomserver.clients.meters import Display
 from roomserver.clients.synth import SynthSource, channel_name, synthesize
 from roomserver.clients.tasks import stop_on_signals
 from roomserver.config import Settings
-from roomserver.store.accounts import AccountFile
+from roomserver.store.stores import open_accounts
 
 SAMPLE_RATE: Final = 48000
 ROOM_NAME: Final = "Demo"
@@ -69,7 +69,7 @@ async def run_demo(
 
     Raises:
         ClientError: The broadcast failed.
-        ConfigError: The port cannot be listened on.
+        ConfigError: The port cannot be listened on, or there is no PostgreSQL to run.
     """
     with tempfile.TemporaryDirectory(prefix="roomserver-demo-") as directory:
         # Not from the environment: a demonstration is the same everywhere.
@@ -78,8 +78,9 @@ async def run_demo(
         )
         password = secrets.token_urlsafe(16)
         prepare_data_dir(settings.data_dir)
-        with AccountFile(settings.data_dir) as accounts:
-            accounts.add_account(_EMAIL, bcrypt.hashpw(password.encode(), bcrypt.gensalt()), "user")
+        hashed = await asyncio.to_thread(bcrypt.hashpw, password.encode(), bcrypt.gensalt())
+        async with open_accounts(settings) as accounts:
+            await accounts.add_account(_EMAIL, hashed, "user")
         server = Server(settings)
         await server.start()
         try:

@@ -14,8 +14,8 @@ In the data directory:
         run/                its socket; it listens nowhere else
 
 The process is a direct child that gets SIGINT from the kernel when this one dies, so that nothing
-is left behind. It is started again when it dies. As root it runs as another account, since
-PostgreSQL refuses root.
+is left behind. It is started again when it dies. PostgreSQL refuses root; as root it runs as the
+owner of the cluster there is, so that who served it before can do so again, else as another account.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ import threading
 import time
 from collections import deque
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import structlog
 
 ROLE = "roomserver"
 DATABASE = "roomserver"
-# Accounts that PostgreSQL runs as when this process is root; the first that exists.
+# Accounts that a new cluster is given to when this process is root; the first that exists.
 ACCOUNTS = ("postgres", "nobody")
 OLDEST_MAJOR = 15
 # After a crash the log of all changes is gone through; a large one takes its time.
@@ -90,6 +90,12 @@ os.execv(sys.argv[4], sys.argv[4:])
 """
 
 log = structlog.stdlib.get_logger("roomserver.postgres")
+
+
+class _Account(NamedTuple):
+    name: str
+    uid: int
+    gid: int
 
 
 class EmbeddedError(Exception):
@@ -157,7 +163,7 @@ class EmbeddedPostgres:
         self._root = self._data_dir / "postgres"
         self._cluster = self._root / "data"
         self._password_file = self._data_dir / "postgres.password"
-        self._account = _unprivileged_account()
+        self._account: _Account | None = None  # whom PostgreSQL runs as; None: as we do
         self._socket_dir = self._root / "run"
         self._own_socket_dir: tempfile.TemporaryDirectory[str] | None = None
         self._lock: IO[str] | None = None
@@ -205,6 +211,7 @@ class EmbeddedPostgres:
         self._failure = None
         self._last_lines.clear()
         try:
+            self._account = _unprivileged_account(self._root)
             self._make_directories()
             self._wait_until_left()
             if not (self._cluster / "PG_VERSION").exists():
@@ -276,7 +283,7 @@ class EmbeddedPostgres:
             self._data_dir.chmod(self._data_dir.stat().st_mode | 0o011)
             if not self._reachable(self._root):
                 raise EmbeddedError(
-                    f"PostgreSQL refuses to run as root and {self._account.pw_name!r}, which it "
+                    f"PostgreSQL refuses to run as root and {self._account.name!r}, which it "
                     f"runs as instead, cannot get to {self._root}: choose a --data-dir whose "
                     f"parent directories are open to it (chmod o+x), such as /var/lib/roomserver"
                 )
@@ -288,15 +295,15 @@ class EmbeddedPostgres:
 
     def _give(self, folder: Path) -> None:
         if self._account is not None:
-            os.chown(folder, self._account.pw_uid, self._account.pw_gid)
+            os.chown(folder, self._account.uid, self._account.gid)
 
     def _reachable(self, path: Path) -> bool:
         """Whether the account that PostgreSQL runs as gets there."""
         assert self._account is not None
         done = subprocess.run(  # noqa: S603 - the path is an argument, not part of the script
             ["/bin/sh", "-c", 'test -x "$0"', str(path)],
-            user=self._account.pw_uid,
-            group=self._account.pw_gid,
+            user=self._account.uid,
+            group=self._account.gid,
             extra_groups=[],
             check=False,
             cwd="/",
@@ -361,7 +368,7 @@ class EmbeddedPostgres:
 
     def _command(self, program: str, *arguments: str) -> list[str]:
         account = self._account
-        ids = (account.pw_uid, account.pw_gid) if account is not None else (-1, -1)
+        ids = (account.uid, account.gid) if account is not None else (-1, -1)
         return [
             *(sys.executable, "-I", "-S", "-c", TRAMPOLINE),
             *(str(os.getpid()), *map(str, ids)),
@@ -490,13 +497,18 @@ class EmbeddedPostgres:
         return False
 
 
-def _unprivileged_account() -> pwd.struct_passwd | None:
+def _unprivileged_account(root: Path) -> _Account | None:
     """Whom PostgreSQL runs as; None: as this process does."""
     if os.geteuid() != 0:
         return None
+    with contextlib.suppress(FileNotFoundError):
+        owner = root.stat()
+        if owner.st_uid != 0:
+            return _Account(f"user {owner.st_uid}", owner.st_uid, owner.st_gid)
     for name in ACCOUNTS:
         with contextlib.suppress(KeyError):
-            return pwd.getpwnam(name)
+            account = pwd.getpwnam(name)
+            return _Account(name, account.pw_uid, account.pw_gid)
     raise EmbeddedError(
         f"PostgreSQL refuses to run as root, and there is no account "
         f"{' or '.join(ACCOUNTS)} that it could run as: run the server as an ordinary user"

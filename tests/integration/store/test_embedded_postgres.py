@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -205,3 +206,50 @@ def test_a_long_path_does_not_matter(directory: Path) -> None:
     asyncio.run(execute(database, "SELECT 1"))
     database.stop()
     assert not Path(database.connection["host"]).exists()
+
+
+# Becomes an ordinary account and serves the directory's database once.
+AS_NOBODY = """
+import os, pwd, sys
+from pathlib import Path
+from roomserver.store import embedded
+if os.geteuid() == 0:
+    account = pwd.getpwnam("nobody")
+    os.setgroups([])
+    os.setgid(account.pw_gid)
+    os.setuid(account.pw_uid)
+# The one that runs here may be out of this account's reach, in somebody's home.
+pythons = (os.path.realpath(sys.executable), "/usr/bin/python3")
+sys.executable = next(path for path in pythons if os.access(path, os.X_OK))
+embedded._candidates = lambda: [Path(sys.argv[2])]
+database = embedded.EmbeddedPostgres(Path(sys.argv[1]))
+database.start()
+database.stop()
+"""
+
+
+def test_an_ordinary_user_and_root_serve_the_same_database() -> None:
+    with open_directory() as directory:
+        programs = shutil.copytree(find_binaries().parents[1], directory / "programs")
+        programs = programs / find_binaries().relative_to(find_binaries().parents[1])
+        home = directory / "home"
+        home.mkdir()
+        if os.geteuid() == 0:
+            os.chown(home, pwd.getpwnam("nobody").pw_uid, pwd.getpwnam("nobody").pw_gid)
+
+        def as_nobody() -> None:
+            arguments = [sys.executable, "-c", AS_NOBODY, str(home / "data"), str(programs)]
+            done = subprocess.run(
+                arguments, check=False, capture_output=True, text=True, timeout=TIMEOUT_S
+            )
+            assert done.returncode == 0, done.stderr
+
+        as_nobody()
+        owner = (home / "data" / "postgres").stat().st_uid
+        database = EmbeddedPostgres(home / "data")  # as whoever runs the tests: root, in CI
+        database.start()
+        asyncio.run(execute(database, "CREATE TABLE kept (n int)"))
+        database.stop()
+        for path in (home / "data" / "postgres").rglob("*"):
+            assert path.stat().st_uid == owner, path
+        as_nobody()
