@@ -14,8 +14,8 @@ In the data directory:
         run/                its socket; it listens nowhere else
 
 The process is a direct child that gets SIGINT from the kernel when this one dies, so that nothing
-is left behind. It is started again when it dies. PostgreSQL refuses root; as root it runs as the
-owner of the cluster there is, so that who served it before can do so again, else as another account.
+is left behind. It is started again when it dies. PostgreSQL refuses root: started by root it runs
+as the owner of the cluster there is, who can then go on serving it, else as another account.
 """
 
 from __future__ import annotations
@@ -127,6 +127,23 @@ def find_binaries(major: int | None = None) -> Path:
             f"install PostgreSQL, or name a server with --database-url"
         )
     return next(iter(found.values()))
+
+
+def copy_programs(binaries: Path, target: Path) -> None:
+    """Copies an installation, with the libraries that a wheel puts beside its package."""
+    package = binaries.parents[1]
+    copied = programs_in(target, binaries).parent
+    shutil.copytree(binaries.parent, copied, symlinks=True)
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, target / libraries.name)
+    for folder in (target, copied.parent, copied):
+        folder.chmod(0o755)
+
+
+def programs_in(target: Path, binaries: Path) -> Path:
+    """Where these programs are in a copy made by `copy_programs`."""
+    return target.joinpath(*binaries.parts[-3:])
 
 
 def _candidates() -> list[Path]:
@@ -320,10 +337,9 @@ class EmbeddedPostgres:
         if not copy.exists():
             unfinished = copy.with_name(f"{copy.name}.new")
             shutil.rmtree(unfinished, ignore_errors=True)
-            shutil.copytree(self._binaries.parent, unfinished, symlinks=True)
-            unfinished.chmod(0o755)
+            copy_programs(self._binaries, unfinished)
             unfinished.rename(copy)
-        self._binaries = copy / "bin"
+        self._binaries = programs_in(copy, self._binaries)
 
     # ---- the cluster ----
 

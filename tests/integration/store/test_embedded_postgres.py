@@ -17,7 +17,13 @@ import asyncpg
 import pytest
 
 from roomserver.store import embedded
-from roomserver.store.embedded import EmbeddedError, EmbeddedPostgres, find_binaries
+from roomserver.store.embedded import (
+    EmbeddedError,
+    EmbeddedPostgres,
+    copy_programs,
+    find_binaries,
+    programs_in,
+)
 from support.postgres import open_directory
 
 TIMEOUT_S = 60.0
@@ -208,9 +214,24 @@ def test_a_long_path_does_not_matter(directory: Path) -> None:
     assert not Path(database.connection["host"]).exists()
 
 
+def test_programs_that_its_account_cannot_get_to_do_not_matter(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = directory.with_name("closed")  # as an environment in root's home is
+    copy_programs(find_binaries(), closed)
+    closed.chmod(0o700)
+    programs = programs_in(closed, find_binaries())
+    monkeypatch.setattr(embedded, "_candidates", lambda: [programs])
+    for _ in range(2):
+        database = EmbeddedPostgres(directory)
+        database.start()
+        asyncio.run(execute(database, "SELECT 1"))
+        database.stop()
+
+
 # Becomes an ordinary account and serves the directory's database once.
 AS_NOBODY = """
-import os, pwd, sys
+import encodings.ascii, os, pwd, sys
 from pathlib import Path
 from roomserver.store import embedded
 if os.geteuid() == 0:
@@ -230,8 +251,8 @@ database.stop()
 
 def test_an_ordinary_user_and_root_serve_the_same_database() -> None:
     with open_directory() as directory:
-        programs = shutil.copytree(find_binaries().parents[1], directory / "programs")
-        programs = programs / find_binaries().relative_to(find_binaries().parents[1])
+        copy_programs(find_binaries(), directory / "programs")
+        programs = programs_in(directory / "programs", find_binaries())
         home = directory / "home"
         home.mkdir()
         if os.geteuid() == 0:
