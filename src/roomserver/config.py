@@ -107,6 +107,9 @@ class Settings(BaseSettings):
     outbox_events: int = _field(
         200_000, "Events that may wait for the database.", STATE, ge=1000, le=100_000_000
     )
+    analytics_interval_s: float = _field(
+        300.0, "Between two computations of the daily figures.", STATE, ge=0.1, le=86_400
+    )
     secret: SecretStr | None = _field(
         None, "Key that signs tokens, 32 characters or more; made once if absent.", STATE
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 from roomserver.config import EMBEDDED, ConfigError, Settings
 from roomserver.store.accounts import FileAccountStore
+from roomserver.store.analytics import Analytics
 from roomserver.store.database import Database, DatabaseAwayError
 from roomserver.store.directory import RoomDirectory
 from roomserver.store.durable import DurableRoomStore
@@ -51,6 +52,11 @@ async def open_stores(settings: Settings, *, url: str) -> AsyncIterator[Stores]:
             rooms = DurableRoomStore(outbox, database, url=url)
             stack.push_async_callback(rooms.close)
             await rooms.open()
+            analytics = Analytics(
+                database, interval_s=settings.analytics_interval_s, ready=lambda: rooms.ready
+            )
+            analytics.start()
+            stack.push_async_callback(analytics.stop)
         except MigrationError as error:
             raise ConfigError(f"database: {error}") from None
         except (OSError, sqlite3.Error) as error:

@@ -103,7 +103,7 @@ CREATE TABLE relay.room_participants (
     ip_address inet,
     user_agent text,
     server_id uuid REFERENCES relay.servers ON DELETE SET NULL,
-    frames_sent bigint NOT NULL DEFAULT 0 CHECK (frames_sent >= 0),
+    frames_sent bigint NOT NULL DEFAULT 0 CHECK (frames_sent >= 0),  -- a broadcaster's: its packets
     frames_dropped bigint NOT NULL DEFAULT 0 CHECK (frames_dropped >= 0),
     avg_latency_ms double precision,
     CHECK (left_at >= joined_at)
@@ -115,6 +115,21 @@ CREATE INDEX room_participants_participant_id ON relay.room_participants (partic
 CREATE INDEX room_participants_server_id ON relay.room_participants (server_id);
 CREATE INDEX room_participants_left_at ON relay.room_participants (left_at);
 
+-- A clock that was set back must not make a stay end before it began, nor last longer than it did:
+-- how long it lasted is what counts, and the end follows from that.
+CREATE FUNCTION relay.end_stay() RETURNS trigger LANGUAGE plpgsql SET search_path = '' AS $$
+BEGIN
+    IF NEW.connection_duration IS NULL THEN
+        NEW.connection_duration := extract(epoch FROM NEW.left_at - NEW.joined_at);
+    ELSE
+        NEW.left_at := NEW.joined_at + make_interval(secs => NEW.connection_duration);
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER room_participants_end BEFORE INSERT OR UPDATE ON relay.room_participants
+    FOR EACH ROW WHEN (NEW.left_at IS NOT NULL) EXECUTE FUNCTION relay.end_stay();
+
 CREATE TABLE relay.room_analytics (
     id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
     room_id uuid NOT NULL REFERENCES relay.audio_rooms,
@@ -123,8 +138,9 @@ CREATE TABLE relay.room_analytics (
     total_listen_minutes double precision NOT NULL DEFAULT 0 CHECK (total_listen_minutes >= 0),
     total_listeners integer NOT NULL DEFAULT 0 CHECK (total_listeners >= 0),
     avg_latency_ms double precision,
-    total_packets_sent bigint NOT NULL DEFAULT 0,
-    total_packets_received bigint NOT NULL DEFAULT 0,
+    total_packets_sent bigint NOT NULL DEFAULT 0 CHECK (total_packets_sent >= 0),
+    total_packets_received bigint NOT NULL DEFAULT 0 CHECK (total_packets_received >= 0),
+    final boolean NOT NULL DEFAULT false,  -- the stays it was made of may be gone
     UNIQUE (room_id, date)
 );
 CREATE INDEX room_analytics_date ON relay.room_analytics (date);

@@ -16,6 +16,7 @@ CROSS JOIN LATERAL (
 WHERE r.active;
 
 -- Stays are half-open intervals: who leaves at the moment somebody joins is not counted with them.
+-- One that goes on ends now; one that a server's clock began in the future lasts no time yet.
 CREATE VIEW relay.room_statistics_view WITH (security_invoker = true) AS
 SELECT
     r.id, r.code, r.name, r.created_by, r.created_at, r.state,
@@ -25,20 +26,20 @@ CROSS JOIN LATERAL (
     SELECT
         count(DISTINCT participant_id) AS participants,
         count(*) AS sessions,
-        coalesce(sum(seconds), 0) AS listen_seconds,
-        coalesce(avg(seconds), 0) AS average_session_seconds
+        coalesce(sum(seconds), 0)::double precision AS listen_seconds,
+        coalesce(avg(seconds), 0)::double precision AS average_session_seconds
     FROM (
         SELECT
             participant_id,
-            coalesce(
-                connection_duration, extract(epoch FROM coalesce(left_at, now()) - joined_at)
+            extract(
+                epoch FROM coalesce(left_at, greatest(joined_at, now())) - joined_at
             ) AS seconds
         FROM relay.room_participants
         WHERE room_id = r.id AND role = 'listener'
     ) stays
 ) s
 CROSS JOIN LATERAL (
-    SELECT coalesce(max(present), 0) AS peak_listeners
+    SELECT coalesce(max(present), 0)::bigint AS peak_listeners
     FROM (
         SELECT sum(change) OVER (ORDER BY at, change) AS present
         FROM relay.room_participants,
@@ -105,7 +106,7 @@ CREATE POLICY own_or_in_own_room ON relay.room_participants FOR SELECT TO authen
 
 GRANT SELECT (
     id, room_id, date, peak_listeners, total_listen_minutes, total_listeners, avg_latency_ms,
-    total_packets_sent, total_packets_received
+    total_packets_sent, total_packets_received, final
 ) ON relay.room_analytics TO authenticated;
 CREATE POLICY of_own_room ON relay.room_analytics FOR SELECT TO authenticated
     USING (relay.owns_room(room_id));

@@ -1,0 +1,117 @@
+"""What rooms were, day by day: `relay.room_analytics`, made of the stays by `sql/analytics.sql`.
+
+A day is made again as long as its stays are kept, and comes out the same. Before stays are deleted
+their days become final (`finish_days`): from then on they are left as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from importlib.resources import files
+
+import asyncpg
+import structlog
+
+from roomserver.store.database import Connection, Database, DatabaseAwayError
+
+# Of several servers one at a time does it; any number that nothing else locks.
+LOCK_KEY = 0x616E616C79  # "analy"
+# After so long even what waited in an outbox has come.
+SETTLED_AFTER = timedelta(days=8)
+DAY = timedelta(days=1)
+FIRST_DAY = "SELECT (min(joined_at) AT TIME ZONE 'UTC')::date FROM relay.room_participants"
+FINISH = "UPDATE relay.room_analytics SET final = true WHERE date < $1 AND NOT final"
+COMPUTE = (files("roomserver.store") / "sql" / "analytics.sql").read_text("utf-8")
+
+log = structlog.stdlib.get_logger("roomserver.analytics")
+
+
+async def compute_days(
+    connection: Connection,
+    since: date,
+    until: date,
+    *,
+    room: str | None = None,
+    now: datetime | None = None,
+) -> None:
+    """Makes the days from `since` to before `until` (UTC) that are not final, of a room or of all.
+
+    now: until when stays that go on are counted; None is the database's clock.
+    """
+    await connection.execute(COMPUTE, since, until, room, now)
+
+
+async def compute_all(connection: Connection) -> None:
+    """Makes every day that is not final and has stays."""
+    first = await connection.fetchval(FIRST_DAY)
+    if first is not None:
+        await compute_days(connection, first, _today() + 2 * DAY)
+
+
+async def finish_days(connection: Connection, before: date) -> None:
+    """Makes the days before this one a last time, and final.
+
+    For the transaction that deletes stays: those that ended before the midnight (UTC) with which
+    `before` begins may go, and no others.
+    """
+    first = await connection.fetchval(FIRST_DAY)
+    if first is not None and first < before:
+        await compute_days(connection, first, before)
+    await connection.execute(FINISH, before)
+
+
+class Analytics:
+    """Keeps the days up to date while the server runs. One event loop."""
+
+    def __init__(self, database: Database, *, interval_s: float, ready: Callable[[], bool]) -> None:
+        """ready: whether the database is there and up to date; else a turn is left out."""
+        self._database = database
+        self._interval_s = interval_s
+        self._ready = ready
+        self._task: asyncio.Task[None] | None = None
+        self._settled: date | None = None  # the day on which the days before were made last
+
+    def start(self) -> None:
+        """Begins; the first time is one interval from now."""
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Ends."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def compute(self) -> bool:
+        """Makes yesterday and today; once a day everything that may have changed.
+
+        False: another server is at it. Raises DatabaseAwayError.
+        """
+        today = _today()
+        since = today - DAY if self._settled == today else today - SETTLED_AFTER
+        async with self._database.transaction() as connection:
+            if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", LOCK_KEY):
+                return False
+            await compute_days(connection, since, today + DAY)
+        self._settled = today
+        return True
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval_s)
+            if not self._ready():
+                continue
+            try:
+                await self.compute()
+            except DatabaseAwayError as error:
+                log.debug("analytics_wait", reason=str(error))
+            except asyncpg.PostgresError as error:
+                log.error("analytics_failed", reason=str(error))
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()
