@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import structlog
 from aiohttp import web
 
 UNKNOWN = "unknown"
 FORWARDED = "X-Forwarded-For"
+MAX_ADDRESS = 100  # with brackets and a zone
 MAX_USER_AGENT = 256
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -78,6 +80,11 @@ def user_agent_of(request: web.Request) -> str | None:
 
 
 def _parse(text: str) -> Address | None:
+    return _parse_short(text) if len(text) <= MAX_ADDRESS else None
+
+
+@lru_cache(maxsize=1024)  # a request asks several times, and a hall comes from one address
+def _parse_short(text: str) -> Address | None:
     try:
         address = ipaddress.ip_address(text.split("%")[0].removeprefix("[").removesuffix("]"))
     except ValueError:

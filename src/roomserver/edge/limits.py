@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 import limits
 from limits.aio.storage import MemoryStorage
-from limits.aio.strategies import FixedWindowRateLimiter
 
 from roomserver.config import Settings
 
@@ -87,6 +86,11 @@ class LimitStorage(MemoryStorage):
             self._sweep()
         return self.storage[key]
 
+    def usage(self, key: str) -> tuple[int, float]:
+        """How much was counted, and for how many seconds it still is."""
+        left_s = self.expirations.get(key, 0.0) - time.time()
+        return (self.storage[key], left_s) if left_s > 0 else (0, 0.0)
+
     def _sweep(self) -> None:
         now = time.time()
         for key in [key for key, end in self.expirations.items() if end <= now]:
@@ -106,17 +110,16 @@ class Limiter:
 
     def __init__(self, name: str, limit: str, storage: LimitStorage) -> None:
         self.name = name
-        self._limit = limits.parse(limit)
-        self._window = FixedWindowRateLimiter(storage)
+        item = limits.parse(limit)
+        self._quota = item.amount
+        self._window_s = item.get_expiry()
+        self._storage = storage
         self._running: dict[tuple[str, ...], Counter[Hashable]] = {}
 
     async def usage(self, *key: str) -> Usage:
         """How much is left, attempts under way not counted."""
-        stats = await self._window.get_window_stats(self._limit, self.name, *key)
-        quota, window_s = self._limit.amount, self._limit.get_expiry()
-        unused = stats.remaining >= quota
-        reset_s = 0.0 if unused else max(stats.reset_time - time.time(), 0.0)
-        return Usage(self.name, quota, window_s, max(stats.remaining, 0), reset_s)
+        used, reset_s = self._storage.usage(self._key(key))
+        return Usage(self.name, self._quota, self._window_s, max(self._quota - used, 0), reset_s)
 
     @asynccontextmanager
     async def attempt(self, *key: str, same: Hashable = None) -> AsyncIterator[Attempt]:
@@ -137,12 +140,15 @@ class Limiter:
             yield attempt
         finally:
             if attempt.counts:
-                await self._window.hit(self._limit, self.name, *key)
+                await self._storage.incr(self._key(key), self._window_s)
             running[same] -= 1
             if running[same] <= 0:
                 del running[same]
             if not running and self._running.get(key) is running:
                 del self._running[key]
+
+    def _key(self, key: tuple[str, ...]) -> str:
+        return "\0".join((self.name, *key))  # which no text from outside contains
 
 
 class Brake:

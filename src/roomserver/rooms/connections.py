@@ -28,7 +28,7 @@ from roomserver.store.interfaces import RoomStore
 from roomserver.store.records import AuditEvent, LeaveReason
 
 MAX_RENEWAL_LEAD_S = 1800.0
-RENEWALS_AT_ONCE = 100  # a signature takes 65 µs, and the loop has other things to do
+RENEWALS_AT_ONCE = 100  # a signature takes time, and the loop has other things to do
 
 # Why the relay by itself closes connections that did not register.
 _RULES_OF_THE_RELAY = frozenset(

@@ -24,6 +24,8 @@ from roomserver.store.outbox import Entry, Outbox
 from roomserver.store.records import AuditRecord, ParticipantRecord, RoomRecord
 
 BATCH = 500
+# How long what is not a full batch may wait for more, unless somebody waits for the database.
+GATHER_S = 0.05
 RETRY_FROM_S = 0.1
 RETRY_TO_S = 5.0
 
@@ -102,6 +104,8 @@ class Drain:
         self._room = room
         self._more = asyncio.Event()
         self._taken_over = asyncio.Condition()
+        self._hurry = asyncio.Event()  # set while `_waiters` wait
+        self._waiters = 0
         self._acknowledged = 0
         self._task: asyncio.Task[None] | None = None
         self.away: str | None = None  # why nothing is taken over at the moment
@@ -126,8 +130,15 @@ class Drain:
 
     async def empty(self) -> None:
         """Returns when nothing waits."""
-        async with self._taken_over:
-            await self._taken_over.wait_for(lambda: self._outbox.waiting == 0)
+        self._waiters += 1
+        self._hurry.set()
+        try:
+            async with self._taken_over:
+                await self._taken_over.wait_for(lambda: self._outbox.waiting == 0)
+        finally:
+            self._waiters -= 1
+            if not self._waiters:
+                self._hurry.clear()
 
     async def _run(self) -> None:
         delay = RETRY_FROM_S
@@ -144,6 +155,9 @@ class Drain:
                     if self.away is not None:
                         log.info("database_back", waiting=self._outbox.waiting)
                     self.away, delay = None, RETRY_FROM_S
+                    if len(entries) < BATCH:
+                        with contextlib.suppress(TimeoutError):
+                            await asyncio.wait_for(self._hurry.wait(), GATHER_S)
             except DatabaseAwayError as error:
                 if self.away is None:
                     log.warning("database_away", reason=str(error))

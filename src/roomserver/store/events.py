@@ -59,4 +59,4 @@ class Audited(msgspec.Struct, frozen=True, tag="audited"):
 Event = RoomChanged | Joined | Left | Counted | Audited
 
 encode_event = msgspec.json.Encoder().encode
-decode_event = msgspec.json.Decoder(Event).decode
+decode_events = msgspec.json.Decoder(list[Event]).decode  # of a JSON array of them

@@ -17,14 +17,19 @@ CODE_REST_S = 30 * 86_400.0
 HISTORY = 10_000
 QUIET = frozenset({AuditEvent.ROOM_JOINED, AuditEvent.ROOM_LEFT})
 
-log = structlog.stdlib.get_logger("roomserver.audit")
+LOGGER = "roomserver.audit"
+
+log = structlog.stdlib.get_logger(LOGGER)
 
 
 def log_audit(record: AuditRecord) -> None:
     """Says it in the server's log too."""
     # Thousands come and go; what an operator reads by default is the rest.
+    level = logging.DEBUG if record.event in QUIET else logging.INFO
+    if not logging.getLogger(LOGGER).isEnabledFor(level):
+        return
     log.log(
-        logging.DEBUG if record.event in QUIET else logging.INFO,
+        level,
         record.event.value,
         address=record.address,
         user=record.user,
