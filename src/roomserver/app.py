@@ -47,6 +47,7 @@ from roomserver.logs import configure_logging
 from roomserver.rooms.connections import Connections
 from roomserver.rooms.control import RoomControl
 from roomserver.rooms.media import Media
+from roomserver.rooms.owners import DisabledOwners
 from roomserver.rooms.registry import Rooms
 from roomserver.store.database import DatabaseAwayError
 from roomserver.store.durable import DurableRoomStore
@@ -129,6 +130,7 @@ class Server:
                 max_lag_ms=settings.max_lag_ms,
                 max_unregistered=settings.max_unregistered_per_address,
             )
+            owners = DisabledOwners(rooms, room_control, stores.accounts.disabled_among)
 
             # HTTP
             app = web.Application(
@@ -147,6 +149,8 @@ class Server:
             )
             app[SERVICES] = Services(
                 accounts=accounts,
+                registration=settings.registration,
+                owners=owners,
                 room_passwords=room_passwords,
                 tokens=tokens,
                 rooms=rooms,
@@ -179,6 +183,8 @@ class Server:
             if isinstance(stores.rooms, DurableRoomStore):
                 stores.rooms.on_claimed(rooms.take_up)
             stack.callback(rooms.stop)
+            watching = asyncio.create_task(owners.watch())
+            stack.callback(watching.cancel)
             connections.start()
             stack.callback(connections.stop)
 

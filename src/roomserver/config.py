@@ -118,6 +118,9 @@ class Settings(BaseSettings):
     grace_s: float = _field(
         300.0, "How long a room outlives its source's connection.", ROOMS, ge=0, le=86_400
     )
+    registration: Literal["open", "invite", "closed"] = _field(
+        "closed", "Who may make an account: anyone, who was invited, or administrators.", ROOMS
+    )
     access_token_s: float = _field(900.0, "Life of an access token.", ROOMS, ge=1, le=86_400)
     refresh_token_s: float = _field(
         604_800.0, "Life of a refresh token.", ROOMS, ge=1, le=31_536_000

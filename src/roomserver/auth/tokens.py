@@ -36,6 +36,7 @@ class AccessToken:
 
     user: str
     expires: int  # Unix seconds
+    version: int = 1  # the account's `session_version` when it was issued
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +60,14 @@ class _Claims(msgspec.Struct):
     sub: str
     aud: str
     exp: int
+    ver: int = 1
 
 
-class _RoomClaims(_Claims):
+class _RoomClaims(_Claims, kw_only=True):
     room: str
     role: Role
     user: str | None = None
     nick: str | None = None
-    ver: int = 1
 
 
 C = TypeVar("C", bound=_Claims)
@@ -93,14 +94,15 @@ class Tokens:
         """Life of a room token in seconds."""
         return self._room_s
 
-    def issue_access(self, user: str) -> str:
+    def issue_access(self, user: str, *, version: int = 1) -> str:
         """A token that says who its bearer is."""
-        return self._encode({"aud": ACCESS_AUDIENCE, "sub": user}, self._expiry(self._access_s))
+        claims: dict[str, object] = {"aud": ACCESS_AUDIENCE, "sub": user, "ver": version}
+        return self._encode(claims, self._expiry(self._access_s))
 
     def read_access(self, text: str) -> AccessToken:
         """Raises TokenError."""
         claims = self._decode(text, ACCESS_AUDIENCE, _Claims)
-        return AccessToken(claims.sub, claims.exp)
+        return AccessToken(claims.sub, claims.exp, claims.ver)
 
     def issue_room(
         self,

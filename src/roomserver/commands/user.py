@@ -23,7 +23,7 @@ from roomserver.commands.server_options import Config, DatabaseUrl, DataDir, ser
 from roomserver.config import ConfigError, Settings
 from roomserver.store.database import DatabaseAwayError
 from roomserver.store.interfaces import AccountStore, EmailTakenError
-from roomserver.store.records import Account
+from roomserver.store.records import Account, Place
 from roomserver.store.stores import open_accounts
 
 PAGE = 100
@@ -77,11 +77,11 @@ def list_all(
 
     async def every(accounts: AccountStore) -> list[Account]:
         found: list[Account] = []
-        while page := await accounts.list_accounts(
-            after=found[-1].email if found else "", limit=PAGE
-        ):
+        place = None
+        while page := await accounts.list_accounts(after=place, limit=PAGE):
             found += page
-        return found
+            place = Place.of(page[-1].created_at, page[-1].id)
+        return sorted(found, key=lambda account: account.email.casefold())
 
     for account in _with_accounts(_settings(config, data_dir, database_url), every):
         state = "active" if account.disabled_at is None else "disabled"
@@ -125,7 +125,7 @@ def disable(
     database_url: DatabaseUrl = None,
     config: Config = None,
 ) -> None:
-    """Shut an account out, at once and everywhere; what it made stays."""
+    """Shut an account out, at once and everywhere; its rooms are closed, a running server's too."""
     settings = _settings(config, data_dir, database_url)
     _change(settings, email, lambda store, user: store.set_disabled(user, True, now=time.time()))
     stderr.print(f"{email} is disabled", markup=False)

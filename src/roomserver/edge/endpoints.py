@@ -129,7 +129,9 @@ class Endpoint:
         call = Call(request, services, services.addresses.of(request))
         arguments: dict[str, object] = {}
         if self.wants_account:
-            arguments["account"] = call.account = await authenticate(request)
+            arguments["account"] = call.account = await authenticate(
+                request, in_doubt=not self.admin
+            )
         try:
             result = await self._handle(call, arguments)
         except Problem as problem:

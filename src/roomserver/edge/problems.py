@@ -30,9 +30,11 @@ log = structlog.stdlib.get_logger("roomserver.http")
 class ProblemCode(StrEnum):
     """`code` of a problem document."""
 
+    ACCOUNT_INVITE_REFUSED = "account_invite_refused"
     BODY_TOO_LARGE = "body_too_large"
     BUSY = "busy"
     DATABASE_AWAY = "database_away"
+    EMAIL_TAKEN = "email_taken"
     HEAD_TOO_LARGE = "head_too_large"
     INTERNAL = "internal"
     INVALID_CREDENTIALS = "invalid_credentials"
@@ -43,6 +45,7 @@ class ProblemCode(StrEnum):
     NOT_KEPT = "not_kept"
     ORIGIN_NOT_ALLOWED = "origin_not_allowed"
     RATE_LIMITED = "rate_limited"
+    REGISTRATION_CLOSED = "registration_closed"
     REQUEST_TIMEOUT = "request_timeout"
     ROOM_CLOSED = "room_closed"
     ROOM_FULL = "room_full"
@@ -58,9 +61,11 @@ class ProblemCode(StrEnum):
 
 
 STATUS: Mapping[ProblemCode, int] = {
+    ProblemCode.ACCOUNT_INVITE_REFUSED: 403,
     ProblemCode.BODY_TOO_LARGE: 413,
     ProblemCode.BUSY: 503,
     ProblemCode.DATABASE_AWAY: 503,
+    ProblemCode.EMAIL_TAKEN: 409,
     ProblemCode.HEAD_TOO_LARGE: 431,
     ProblemCode.INTERNAL: 500,
     ProblemCode.INVALID_CREDENTIALS: 401,
@@ -71,6 +76,7 @@ STATUS: Mapping[ProblemCode, int] = {
     ProblemCode.NOT_KEPT: 503,
     ProblemCode.ORIGIN_NOT_ALLOWED: 403,
     ProblemCode.RATE_LIMITED: 429,
+    ProblemCode.REGISTRATION_CLOSED: 403,
     ProblemCode.REQUEST_TIMEOUT: 408,
     ProblemCode.ROOM_CLOSED: 410,
     ProblemCode.ROOM_FULL: 429,

@@ -59,13 +59,13 @@ def read_password(password: str) -> bytes:
         raise Problem(ProblemCode.INVALID_REQUEST, str(error)) from None
 
 
-async def authenticate(request: web.Request) -> Account:
-    """Whose access token the request carries. Raises Problem (401)."""
+async def authenticate(request: web.Request, *, in_doubt: bool) -> Account:
+    """Whose access token it carries; `in_doubt` as in `Accounts`. Raises Problem (401)."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise _unauthorized(ProblemCode.UNAUTHORIZED, "an access token is needed")
     try:
-        return await request.app[SERVICES].accounts.authenticate(token.strip())
+        return await request.app[SERVICES].accounts.authenticate(token.strip(), in_doubt=in_doubt)
     except TokenError as error:
         code = ProblemCode.TOKEN_EXPIRED if error.expired else ProblemCode.TOKEN_INVALID
         raise _unauthorized(code, str(error)) from None

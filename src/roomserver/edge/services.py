@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from aiohttp import web
 
@@ -14,6 +15,7 @@ from roomserver.edge.limits import Limits
 from roomserver.edge.origins import Origins
 from roomserver.rooms.connections import Connections
 from roomserver.rooms.control import RoomControl
+from roomserver.rooms.owners import DisabledOwners
 from roomserver.rooms.registry import Rooms
 from roomserver.store.directory import RoomDirectory
 
@@ -23,6 +25,8 @@ class Services:
     """The parts behind the routes."""
 
     accounts: Accounts
+    registration: Literal["open", "invite", "closed"]
+    owners: DisabledOwners
     room_passwords: RoomPasswords
     tokens: Tokens
     rooms: Rooms

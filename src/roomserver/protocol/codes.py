@@ -84,6 +84,7 @@ class RoomCloseReason(StrEnum):
 
     CLOSED_BY_OWNER = "closed_by_owner"
     CLOSED_BY_ADMIN = "closed_by_admin"
+    OWNER_DISABLED = "owner_disabled"  # an administrator disabled the account that made it
     SOURCE_GONE = "source_gone"  # the grace period passed
     EXPIRED = "expired"  # its owner suspended it and did not resume it in time
 

@@ -8,19 +8,23 @@ in a thread of its own, so that no disk is waited for in the event loop.
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
-from roomserver.store.interfaces import EmailTakenError
+from roomserver.store.interfaces import EmailTakenError, InviteRefusedError
 from roomserver.store.records import (
+    KEEP_INVITES_S,
     UNUSABLE_HASH,
     Account,
+    AccountInvite,
+    Place,
     RefreshToken,
     Rotation,
     anonymous_email,
@@ -38,8 +42,22 @@ CREATE TABLE users (
     password_hash BLOB NOT NULL,
     role TEXT NOT NULL CHECK (role IN ('user', 'admin')),
     disabled_at REAL,
-    created_at REAL NOT NULL
+    created_at REAL NOT NULL,
+    session_version INTEGER NOT NULL DEFAULT 1
 ) STRICT;
+CREATE TABLE account_invites (
+    id TEXT PRIMARY KEY,
+    hash BLOB NOT NULL UNIQUE,
+    email TEXT,
+    role TEXT NOT NULL CHECK (role IN ('user', 'admin')),
+    created_by TEXT NOT NULL REFERENCES users (id),
+    created_at REAL NOT NULL,
+    expires_at REAL NOT NULL,
+    used_at REAL,
+    used_by TEXT REFERENCES users (id),
+    revoked_at REAL
+) STRICT;
+CREATE INDEX account_invites_created_at ON account_invites (created_at);
 CREATE TABLE refresh_tokens (
     hash BLOB PRIMARY KEY,
     family TEXT NOT NULL,
@@ -55,7 +73,13 @@ CREATE INDEX refresh_tokens_parent ON refresh_tokens (parent);
 CREATE INDEX refresh_tokens_user ON refresh_tokens (user_id);
 CREATE INDEX refresh_tokens_expires ON refresh_tokens (expires_at);
 """
-ACCOUNT = "SELECT id, email, password_hash, role, created_at, disabled_at FROM users"
+ACCOUNT = (
+    "SELECT id, email, password_hash, role, created_at, disabled_at, session_version FROM users"
+)
+INVITE = (
+    "SELECT id, hash, email, role, created_by, created_at, expires_at, used_at, used_by, revoked_at"
+    " FROM account_invites"
+)
 
 
 class AccountFile:
@@ -88,24 +112,60 @@ class AccountFile:
         self, email: str, password_hash: bytes, role: Literal["user", "admin"]
     ) -> Account:
         """See `AccountStore`."""
-        account = Account(str(uuid.uuid4()), email.strip(), password_hash, role, time.time())
-        try:
-            with _Transaction(self._db):
-                self._db.execute(
-                    "INSERT INTO users (id, email, email_key, password_hash, role, created_at)"
-                    " VALUES (?, ?, ?, ?, ?, ?)",
-                    (
-                        account.id,
-                        account.email,
-                        email_key(email),
-                        password_hash,
-                        role,
-                        account.created_at,
-                    ),
-                )
-        except sqlite3.IntegrityError:
-            raise EmailTakenError(email) from None
-        return account
+        with _Transaction(self._db):
+            return self._insert_account(email, password_hash, role)
+
+    def redeem_account_invite(
+        self, invite: bytes, email: str, password_hash: bytes, *, now: float
+    ) -> Account:
+        """See `AccountStore`."""
+        with _Transaction(self._db):
+            row = self._one(
+                "SELECT email, role FROM account_invites WHERE hash = ?"
+                " AND used_at IS NULL AND revoked_at IS NULL AND expires_at > ?",
+                *(invite, now),
+            )
+            if row is None or (row[0] is not None and email_key(row[0]) != email_key(email)):
+                raise InviteRefusedError
+            account = self._insert_account(email, password_hash, row[1])
+            self._db.execute(
+                "UPDATE account_invites SET used_at = ?, used_by = ? WHERE hash = ?",
+                (now, account.id, invite),
+            )
+            return account
+
+    def add_account_invite(self, invite: AccountInvite) -> None:
+        """See `AccountStore`."""
+        with _Transaction(self._db):
+            self._db.execute(
+                "DELETE FROM account_invites WHERE expires_at < ?",
+                (invite.created_at - KEEP_INVITES_S,),
+            )
+            self._db.execute(
+                "INSERT INTO account_invites"
+                " (id, hash, email, role, created_by, created_at, expires_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    *(invite.id, invite.hash, invite.email, invite.role, invite.created_by),
+                    *(invite.created_at, invite.expires_at),
+                ),
+            )
+
+    def list_account_invites(
+        self, *, after: Place | None = None, limit: int = 100
+    ) -> list[AccountInvite]:
+        """See `AccountStore`."""
+        return [AccountInvite(*row) for row in self._page(INVITE, after, limit)]
+
+    def revoke_account_invite(self, invite_id: str, *, now: float) -> bool:
+        """See `AccountStore`."""
+        with _Transaction(self._db):
+            revoked = self._db.execute(
+                "UPDATE account_invites SET revoked_at = coalesce(revoked_at, ?)"
+                " WHERE id = ? AND used_at IS NULL",
+                (now, invite_id),
+            )
+            return revoked.rowcount > 0
 
     def account_by_email(self, email: str) -> Account | None:
         """See `AccountStore`."""
@@ -119,11 +179,9 @@ class AccountFile:
         """See `AccountStore`."""
         return int(self._one("SELECT count(*) FROM users")[0])
 
-    def list_accounts(self, *, after: str = "", limit: int = 100) -> list[Account]:
+    def list_accounts(self, *, after: Place | None = None, limit: int = 100) -> list[Account]:
         """See `AccountStore`."""
-        query = f"{ACCOUNT} WHERE email_key > ? ORDER BY email_key LIMIT ?"
-        with closing(self._db.execute(query, (email_key(after), limit))) as cursor:
-            return [Account(*row) for row in cursor]
+        return [Account(*row) for row in self._page(ACCOUNT, after, limit)]
 
     def set_password(self, account_id: str, password_hash: bytes, *, now: float) -> Account | None:
         """See `AccountStore`."""
@@ -139,6 +197,15 @@ class AccountFile:
             return self._change(account_id, "disabled_at = NULL")
         return self._change(account_id, "disabled_at = coalesce(disabled_at, ?)", now, ended=now)
 
+    def disabled_among(self, account_ids: Collection[str]) -> set[str]:
+        """See `AccountStore`."""
+        query = (
+            "SELECT id FROM users WHERE disabled_at IS NOT NULL"
+            " AND id IN (SELECT value FROM json_each(?))"
+        )
+        with closing(self._db.execute(query, (json.dumps(list(account_ids)),))) as cursor:
+            return {row[0] for row in cursor}
+
     def anonymise_account(self, account_id: str, *, now: float) -> Account | None:
         """See `AccountStore`."""
         email = anonymous_email(account_id)
@@ -150,11 +217,17 @@ class AccountFile:
             ended=now,
         )
 
-    def add_refresh_token(self, token: RefreshToken) -> None:
+    def add_refresh_token(self, token: RefreshToken, *, session_version: int) -> bool:
         """See `AccountStore`."""
         with _Transaction(self._db):
             self._db.execute("DELETE FROM refresh_tokens WHERE expires_at < ?", (token.issued_at,))
+            account = self.account_by_id(token.user)
+            if account is None or account.disabled_at is not None:
+                return False
+            if account.session_version != session_version:
+                return False
             self._insert_token(token, parent=None)
+            return True
 
     def rotate_refresh_token(
         self, presented: bytes, successor: bytes, *, now: float, life_s: float, grace_s: float
@@ -189,12 +262,14 @@ class AccountFile:
             )
             return Rotation.ROTATED, account
 
-    def revoke_refresh_family(self, presented: bytes, *, now: float) -> None:
+    def revoke_refresh_family(self, presented: bytes, *, now: float) -> str | None:
         """See `AccountStore`."""
         with _Transaction(self._db):
-            row = self._one("SELECT family FROM refresh_tokens WHERE hash = ?", presented)
-            if row:
-                self._revoke(row[0], now)
+            row = self._one("SELECT family, user_id FROM refresh_tokens WHERE hash = ?", presented)
+            if row is None:
+                return None
+            self._revoke(row[0], now)
+            return str(row[1])
 
     def _change(
         self, account_id: str, change: str, *values: object, ended: float | None = None
@@ -206,6 +281,10 @@ class AccountFile:
                 (*values, account_id),
             )
             if ended is not None:
+                self._db.execute(
+                    "UPDATE users SET session_version = session_version + 1 WHERE id = ?",
+                    (account_id,),
+                )
                 self._db.execute(
                     "UPDATE refresh_tokens SET revoked_at = ?"
                     " WHERE user_id = ? AND revoked_at IS NULL",
@@ -221,6 +300,23 @@ class AccountFile:
             self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         elif version != SCHEMA_VERSION:
             raise sqlite3.DatabaseError(f"{path} was written by a newer version of roomserver")
+
+    def _insert_account(
+        self, email: str, password_hash: bytes, role: Literal["user", "admin"]
+    ) -> Account:
+        account = Account(str(uuid.uuid4()), email.strip(), password_hash, role, time.time())
+        try:
+            self._db.execute(
+                "INSERT INTO users (id, email, email_key, password_hash, role, created_at)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    *(account.id, account.email, email_key(email)),
+                    *(password_hash, role, account.created_at),
+                ),
+            )
+        except sqlite3.IntegrityError:
+            raise EmailTakenError(email) from None
+        return account
 
     def _insert_token(self, token: RefreshToken, parent: bytes | None) -> None:
         self._db.execute(
@@ -238,6 +334,15 @@ class AccountFile:
     def _account(self, where: str, value: str) -> Account | None:
         row = self._one(f"{ACCOUNT} {where}", value)
         return Account(*row) if row else None
+
+    def _page(self, query: str, after: Place | None, limit: int) -> list[tuple[Any, ...]]:
+        """Rows of a table with `created_at` and `id`, newest first, from after a place."""
+        at_us = "CAST(round(created_at * 1000000) AS INTEGER)"
+        where = f"WHERE ({at_us}, id) < (?, ?)" if after is not None else ""
+        place = (after.at_us, str(after.id)) if after is not None else ()
+        page = f"{query} {where} ORDER BY {at_us} DESC, id DESC LIMIT ?"
+        with closing(self._db.execute(page, (*place, limit))) as cursor:
+            return cursor.fetchall()
 
     def _one(self, query: str, *values: object) -> Any:
         with closing(self._db.execute(query, values)) as cursor:
@@ -294,6 +399,24 @@ class FileAccountStore:
     ) -> Account:
         return await self._run(AccountFile.add_account, email, password_hash, role)
 
+    async def redeem_account_invite(
+        self, invite: bytes, email: str, password_hash: bytes, *, now: float
+    ) -> Account:
+        return await self._run(
+            AccountFile.redeem_account_invite, invite, email, password_hash, now=now
+        )
+
+    async def add_account_invite(self, invite: AccountInvite) -> None:
+        await self._run(AccountFile.add_account_invite, invite)
+
+    async def list_account_invites(
+        self, *, after: Place | None = None, limit: int = 100
+    ) -> list[AccountInvite]:
+        return await self._run(AccountFile.list_account_invites, after=after, limit=limit)
+
+    async def revoke_account_invite(self, invite_id: str, *, now: float) -> bool:
+        return await self._run(AccountFile.revoke_account_invite, invite_id, now=now)
+
     async def account_by_email(self, email: str) -> Account | None:
         return await self._run(AccountFile.account_by_email, email)
 
@@ -303,7 +426,7 @@ class FileAccountStore:
     async def count_accounts(self) -> int:
         return await self._run(AccountFile.count_accounts)
 
-    async def list_accounts(self, *, after: str = "", limit: int = 100) -> list[Account]:
+    async def list_accounts(self, *, after: Place | None = None, limit: int = 100) -> list[Account]:
         return await self._run(AccountFile.list_accounts, after=after, limit=limit)
 
     async def set_password(
@@ -317,11 +440,16 @@ class FileAccountStore:
     async def set_disabled(self, account_id: str, disabled: bool, *, now: float) -> Account | None:
         return await self._run(AccountFile.set_disabled, account_id, disabled, now=now)
 
+    async def disabled_among(self, account_ids: Collection[str]) -> set[str]:
+        return await self._run(AccountFile.disabled_among, account_ids)
+
     async def anonymise_account(self, account_id: str, *, now: float) -> Account | None:
         return await self._run(AccountFile.anonymise_account, account_id, now=now)
 
-    async def add_refresh_token(self, token: RefreshToken) -> None:
-        await self._run(AccountFile.add_refresh_token, token)
+    async def add_refresh_token(self, token: RefreshToken, *, session_version: int) -> bool:
+        return await self._run(
+            AccountFile.add_refresh_token, token, session_version=session_version
+        )
 
     async def rotate_refresh_token(
         self, presented: bytes, successor: bytes, *, now: float, life_s: float, grace_s: float
@@ -335,8 +463,8 @@ class FileAccountStore:
             grace_s=grace_s,
         )
 
-    async def revoke_refresh_family(self, presented: bytes, *, now: float) -> None:
-        await self._run(AccountFile.revoke_refresh_family, presented, now=now)
+    async def revoke_refresh_family(self, presented: bytes, *, now: float) -> str | None:
+        return await self._run(AccountFile.revoke_refresh_family, presented, now=now)
 
     async def _run(
         self,

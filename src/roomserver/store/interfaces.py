@@ -7,13 +7,15 @@ audio never wait for a store.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal, Protocol
 
 from roomserver.store.records import (
     Account,
+    AccountInvite,
     AuditRecord,
     ParticipantRecord,
+    Place,
     RefreshToken,
     RoomRecord,
     Rotation,
@@ -22,6 +24,10 @@ from roomserver.store.records import (
 
 class EmailTakenError(Exception):
     """There is an account with this address already."""
+
+
+class InviteRefusedError(Exception):
+    """An invite that does not exist, or does no longer hold, or is for another address."""
 
 
 class CodeTakenError(Exception):
@@ -36,6 +42,25 @@ class AccountStore(Protocol):
     ) -> Account:
         """A new account. Raises EmailTakenError (case does not count)."""
 
+    async def redeem_account_invite(
+        self, invite: bytes, email: str, password_hash: bytes, *, now: float
+    ) -> Account:
+        """A new account by an invite (as a hash), which is used up by it, in one transaction.
+
+        Raises InviteRefusedError, and EmailTakenError, after which the invite still holds.
+        """
+
+    async def add_account_invite(self, invite: AccountInvite) -> None:
+        """Keeps an invite, and forgets those that expired long ago."""
+
+    async def list_account_invites(
+        self, *, after: Place | None = None, limit: int = 100
+    ) -> Sequence[AccountInvite]:
+        """Invites, newest first, at most `limit`; those that come after the place `after`."""
+
+    async def revoke_account_invite(self, invite_id: str, *, now: float) -> bool:
+        """Makes an invite worthless; whether there is one that was not used yet."""
+
     async def account_by_email(self, email: str) -> Account | None:
         """The account with this address, in any case."""
 
@@ -45,8 +70,10 @@ class AccountStore(Protocol):
     async def count_accounts(self) -> int:
         """How many accounts there are."""
 
-    async def list_accounts(self, *, after: str = "", limit: int = 100) -> Sequence[Account]:
-        """Accounts by address, at most `limit`; those that come after the address `after`."""
+    async def list_accounts(
+        self, *, after: Place | None = None, limit: int = 100
+    ) -> Sequence[Account]:
+        """Accounts, newest first, at most `limit`; those that come after the place `after`."""
 
     async def set_password(
         self, account_id: str, password_hash: bytes, *, now: float
@@ -62,6 +89,9 @@ class AccountStore(Protocol):
         The account; None if there is none.
         """
 
+    async def disabled_among(self, account_ids: Collection[str]) -> set[str]:
+        """Those of the accounts that are disabled."""
+
     async def anonymise_account(self, account_id: str, *, now: float) -> Account | None:
         """Takes from an account, and from what is kept of it, all that says who it was.
 
@@ -69,8 +99,11 @@ class AccountStore(Protocol):
         The account as it is now; None if there is none.
         """
 
-    async def add_refresh_token(self, token: RefreshToken) -> None:
-        """Keeps the first token of a family."""
+    async def add_refresh_token(self, token: RefreshToken, *, session_version: int) -> bool:
+        """Keeps the first token of a family.
+
+        False, and not kept, when the account was disabled or its sessions were ended meanwhile.
+        """
 
     async def rotate_refresh_token(
         self, presented: bytes, successor: bytes, *, now: float, life_s: float, grace_s: float
@@ -81,8 +114,8 @@ class AccountStore(Protocol):
         of it was used (two tabs, a lost answer). Otherwise its whole family is revoked.
         """
 
-    async def revoke_refresh_family(self, presented: bytes, *, now: float) -> None:
-        """Revokes all tokens that descend from the same login as this one."""
+    async def revoke_refresh_family(self, presented: bytes, *, now: float) -> str | None:
+        """Revokes all tokens that descend from the same login as this one; whose they were."""
 
     async def close(self) -> None:
         """Finishes what is under way."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 from uuid import UUID
 
 from msgspec import Meta
 
 from roomserver.protocol.codes import Role, RoomCloseReason, RoomState
 
+KEEP_INVITES_S = 30 * 86_400.0  # so long after they expired
 # Of accounts that have no password: looks like bcrypt, and nothing hashes to it.
 UNUSABLE_HASH = b"$2b$12$" + b"." * 53
 
@@ -26,6 +28,16 @@ class Place(NamedTuple):
     at_us: Annotated[int, Meta(ge=0, le=2**53)]  # Unix us
     id: UUID
 
+    @classmethod
+    def of(cls, at: float, id: str) -> Self:  # noqa: A002
+        """Of a record with this time and id."""
+        return cls(round(at * 1e6), UUID(id))
+
+    @property
+    def time(self) -> datetime:
+        """As the database has it."""
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=self.at_us)
+
 
 @dataclass(frozen=True, slots=True)
 class Account:
@@ -37,6 +49,23 @@ class Account:
     role: Literal["user", "admin"]
     created_at: float
     disabled_at: float | None = None
+    session_version: int = 1  # access tokens of an earlier one are refused
+
+
+@dataclass(frozen=True, slots=True)
+class AccountInvite:
+    """Leave to make one account, given by an administrator; of its token only the hash is kept."""
+
+    id: str
+    hash: bytes = field(repr=False)
+    email: str | None  # None: for whoever has it
+    role: Literal["user", "admin"]
+    created_by: str
+    created_at: float
+    expires_at: float
+    used_at: float | None = None
+    used_by: str | None = None
+    revoked_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +173,15 @@ class AuditEvent(StrEnum):
     ROOM_ACCESS_DENIED = "room_access_denied"
     REQUEST_REFUSED = "request_refused"
     TOKEN_REFRESH = "token_refresh"  # noqa: S105
+    TOKEN_THEFT = "token_theft"  # noqa: S105
+    LOGOUT = "logout"
+    PASSWORD_CHANGED = "password_changed"  # noqa: S105
+    ACCOUNT_CREATED = "account_created"
+    ACCOUNT_DISABLED = "account_disabled"
+    ACCOUNT_ENABLED = "account_enabled"
+    ACCOUNT_ROLE_CHANGED = "account_role_changed"
+    ACCOUNT_INVITED = "account_invited"
+    ACCOUNT_INVITE_REVOKED = "account_invite_revoked"
 
 
 @dataclass(frozen=True, slots=True)

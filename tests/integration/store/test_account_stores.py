@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import hashlib
+import uuid
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from uuid import uuid4
 
 import bcrypt
 import pytest
 
-from roomserver.auth.accounts import Accounts
+from roomserver.auth.accounts import Accounts, Session
 from roomserver.auth.passwords import PasswordPool
 from roomserver.auth.tokens import TokenError, Tokens
 from roomserver.store.accounts import FileAccountStore
 from roomserver.store.database import Connection, Database
 from roomserver.store.embedded import EmbeddedPostgres
-from roomserver.store.interfaces import AccountStore, EmailTakenError
+from roomserver.store.interfaces import AccountStore, EmailTakenError, InviteRefusedError
 from roomserver.store.postgres import PostgresAccountStore
+from roomserver.store.records import Account, Place
 from support.clock import Clock
 
 PASSWORD = b"correct horse"
@@ -139,14 +142,17 @@ async def test_a_refresh_token_expires_and_a_logout_ends_it(
     assert await accounts.login("ann@example.org", PASSWORD)
 
 
-async def test_accounts_are_listed_by_address_a_page_at_a_time(store: AccountStore) -> None:
-    for name in ("dora", "Bert", "anna", "Cleo"):
-        await store.add_account(f"{name}@example.org", b"hash", "user")
+async def test_accounts_are_listed_newest_first_a_page_at_a_time(store: AccountStore) -> None:
+    made = [await store.add_account(f"{n}@example.org", b"hash", "user") for n in range(4)]
+
+    def last(page: Sequence[Account]) -> Place:
+        return Place.of(page[-1].created_at, page[-1].id)
+
     first = await store.list_accounts(limit=3)
-    assert [account.email.lower()[0] for account in first] == ["a", "b", "c"]
-    rest = await store.list_accounts(after=first[-1].email, limit=3)
-    assert [account.email for account in rest] == ["dora@example.org"]
-    assert await store.list_accounts(after=rest[-1].email) == []
+    assert list(first) == made[:0:-1]
+    rest = await store.list_accounts(after=last(first), limit=3)
+    assert list(rest) == made[:1]
+    assert list(await store.list_accounts(after=last(rest))) == []
 
 
 async def test_a_disabled_account_is_out_at_once_and_everywhere(
@@ -162,7 +168,10 @@ async def test_a_disabled_account_is_out_at_once_and_everywhere(
     with pytest.raises(TokenError):
         await accounts.authenticate(second.access_token)
     assert await accounts.login("ann@example.org", PASSWORD) is None
-    assert await store.set_disabled(first.account.id, True, now=clock.now + 9) == changed
+    again = await store.set_disabled(first.account.id, True, now=clock.now + 9)
+    assert again is not None
+    assert again.disabled_at == changed.disabled_at
+    assert await store.disabled_among([first.account.id, str(uuid.uuid4())]) == {first.account.id}
 
     changed = await store.set_disabled(first.account.id, False, now=clock.now)
     assert changed is not None
@@ -213,8 +222,105 @@ async def test_an_anonymised_account_is_nobodys(
 
 
 async def test_whom_a_store_does_not_know_it_does_not_change(store: AccountStore) -> None:
-    nobody = str(uuid4())
+    nobody = str(uuid.uuid4())
     assert await store.set_password(nobody, b"hash", now=1.0) is None
     assert await store.set_role(nobody, "admin") is None
     assert await store.set_disabled(nobody, True, now=1.0) is None
     assert await store.anonymise_account(nobody, now=1.0) is None
+
+
+async def invite(accounts: Accounts, store: AccountStore, email: str | None = None) -> str:
+    admin = await store.account_by_email("ann@example.org")
+    assert admin is not None
+    _, token = await accounts.invite(email=email, role="user", by=admin, life_s=3600)
+    return token
+
+
+async def test_an_invite_makes_one_account(
+    accounts: Accounts, store: AccountStore, clock: Clock
+) -> None:
+    token = await invite(accounts, store)
+    with pytest.raises(EmailTakenError):
+        await accounts.register("ANN@example.org", b"secret", invite=token)
+    results = await asyncio.gather(
+        *(accounts.register(f"{n}@example.org", b"secret", invite=token) for n in range(5)),
+        return_exceptions=True,
+    )
+    (session,) = [result for result in results if not isinstance(result, BaseException)]
+    assert all(isinstance(r, InviteRefusedError) for r in results if r is not session)
+    assert await store.count_accounts() == 2
+    (kept,) = await store.list_account_invites()
+    assert (kept.used_by, kept.used_at) == (session.account.id, clock.now)
+    assert not await accounts.revoke_invite(kept.id)
+
+
+async def test_an_invite_holds_for_its_address_until_it_expires_or_is_revoked(
+    accounts: Accounts, store: AccountStore, clock: Clock
+) -> None:
+    bound = await invite(accounts, store, "bob@example.org")
+    for token in (bound, "nonsense"):
+        with pytest.raises(InviteRefusedError):
+            await accounts.register("carl@example.org", b"secret", invite=token)
+    assert await accounts.register("BOB@example.org", b"secret", invite=bound)
+    revoked, expired = [await invite(accounts, store) for _ in range(2)]
+    newest, second, _ = await store.list_account_invites()
+    assert await store.list_account_invites(
+        after=Place.of(newest.created_at, newest.id), limit=1
+    ) == [second]
+    for kept in (newest, second):
+        if kept.hash == hashlib.sha256(revoked.encode()).digest():
+            assert await accounts.revoke_invite(kept.id)
+    assert not await accounts.revoke_invite(str(uuid.uuid4()))
+    clock.now += 3601
+    for token in (revoked, expired):
+        with pytest.raises(InviteRefusedError):
+            await accounts.register("carl@example.org", b"secret", invite=token)
+
+
+async def test_no_session_outlives_a_password_that_changed_meanwhile(
+    accounts: Accounts, store: AccountStore, clock: Clock
+) -> None:
+    """Refreshes, logins and logouts at the same time as what ends all sessions."""
+    password = PASSWORD
+    for number in range(10):
+        session = await accounts.login("ann@example.org", password)
+        assert session is not None
+        another = f"secret {number}".encode()
+        *results, changed = await asyncio.gather(
+            *(accounts.refresh(session.refresh_token) for _ in range(3)),
+            *(accounts.login("ann@example.org", password) for _ in range(3)),
+            accounts.change_password(session.account, password, another),
+            return_exceptions=True,
+        )
+        assert isinstance(changed, Session)
+        for result in results:
+            if isinstance(result, Session):
+                with pytest.raises(TokenError):
+                    await accounts.refresh(result.refresh_token)
+                with pytest.raises(TokenError):
+                    await accounts.authenticate(result.access_token)
+        assert await accounts.authenticate(changed.access_token)
+        assert await accounts.refresh(changed.refresh_token)
+        password = another
+
+
+async def test_a_successor_made_while_its_family_ends_ends_with_it(
+    accounts: Accounts, clock: Clock
+) -> None:
+    for end in ("logout", "theft"):
+        for _ in range(10):
+            first = await accounts.login("ann@example.org", PASSWORD)
+            assert first is not None
+            second = await accounts.refresh(first.refresh_token)
+            third = await accounts.refresh(second.refresh_token)
+            ending = (
+                accounts.logout(third.refresh_token)
+                if end == "logout"
+                else accounts.refresh(first.refresh_token)
+            )
+            fourth, _ = await asyncio.gather(
+                accounts.refresh(third.refresh_token), ending, return_exceptions=True
+            )
+            if isinstance(fourth, Session):
+                with pytest.raises(TokenError):
+                    await accounts.refresh(fourth.refresh_token)

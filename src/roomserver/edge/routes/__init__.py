@@ -1,7 +1,15 @@
 """The routes of the REST interface, a module for each of its parts."""
 
 from roomserver.edge.endpoints import Endpoint
-from roomserver.edge.routes import accounts, directory, listening, room_changes, rooms, server
+from roomserver.edge.routes import (
+    accounts,
+    directory,
+    listening,
+    room_changes,
+    rooms,
+    server,
+    users,
+)
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     *server.api,
@@ -10,5 +18,6 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *rooms.api,
     *room_changes.api,
     *directory.api,
+    *users.api,
 )
 """All of them."""

@@ -1,4 +1,4 @@
-"""Accounts: who broadcasts."""
+"""Accounts: who broadcasts, and their sessions."""
 
 from __future__ import annotations
 
@@ -6,54 +6,204 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from roomserver.auth.accounts import InvalidEmailError, check_email
+from roomserver.auth.accounts import InvalidEmailError, StolenTokenError, check_email
 from roomserver.auth.passwords import attempt_id
+from roomserver.auth.tokens import TokenError
 from roomserver.edge.endpoints import Api, Call
 from roomserver.edge.problems import Problem, ProblemCode
 from roomserver.edge.requests import Password, read_password
-from roomserver.store.records import AuditEvent
+from roomserver.edge.sessions import (
+    SessionAnswer,
+    check_cookie_origin,
+    forget_cookie,
+    hand_out,
+    take_cookie,
+)
+from roomserver.store.interfaces import EmailTakenError, InviteRefusedError
+from roomserver.store.records import Account, AuditEvent
+
+Email = Annotated[str, Meta(min_length=1, max_length=254)]
+Token = Annotated[str, Meta(min_length=1, max_length=512)]
 
 
 class LoginRequest(Struct, rename="camel"):
-    """Body of `POST /auth/broadcaster`."""
+    """Body of `POST /auth/broadcaster`; with `cookie` the refresh token comes in one."""
 
-    email: Annotated[str, Meta(min_length=1, max_length=254)]
+    email: Email
     password: Password
+    cookie: bool = False
 
 
-class LoginAnswer(Struct, rename="camel"):
-    """Its answer."""
+class RegisterRequest(Struct, rename="camel"):
+    """Body of `POST /auth/register`."""
 
-    access_token: str
-    refresh_token: str
+    email: Email
+    password: Password
+    invite: Token | None = None
+    cookie: bool = False
+
+
+class RefreshRequest(Struct, rename="camel"):
+    """Body of `POST /auth/refresh` and `POST /auth/logout`; without a token the cookie counts."""
+
+    refresh_token: Token | None = None
+
+
+class PasswordRequest(Struct, rename="camel"):
+    """Body of `POST /auth/password`."""
+
+    old_password: Password
+    new_password: Password
+    cookie: bool = False
 
 
 api = Api()
 
-
-@api.post(
-    "/auth/broadcaster",
-    problems=[ProblemCode.INVALID_CREDENTIALS, ProblemCode.RATE_LIMITED, ProblemCode.BUSY],
+LOGIN_PROBLEMS = (
+    ProblemCode.INVALID_CREDENTIALS,
+    ProblemCode.RATE_LIMITED,
+    ProblemCode.BUSY,
+    ProblemCode.ORIGIN_NOT_ALLOWED,
+    ProblemCode.DATABASE_AWAY,
 )
-async def login(call: Call, body: LoginRequest) -> LoginAnswer:
+
+
+@api.post("/auth/broadcaster", problems=LOGIN_PROBLEMS)
+async def login(call: Call, body: LoginRequest) -> SessionAnswer:
     """Logs a broadcaster in."""
     services = call.services
-    password = read_password(body.password)
     limits = services.limits
-    account = body.email.strip().casefold()
-    same = attempt_id(account, password)
-    async with call.limited(limits.login, account, call.limit_key, same=same) as attempt:
-        await limits.login_brake.wait(account)
+    password = read_password(body.password)
+    if body.cookie:
+        check_cookie_origin(call)
+    email = body.email.strip().casefold()
+    same = attempt_id(email, password)
+    async with call.limited(limits.login, email, call.limit_key, same=same) as attempt:
+        await limits.login_brake.wait(email)
         session = await services.accounts.login(body.email, password)
         if session is None:
             attempt.count()
-            await limits.login_brake.failed(account)
+            await limits.login_brake.failed(email)
     if session is None:
         raise Problem(
             ProblemCode.INVALID_CREDENTIALS, "e-mail address or password is wrong"
         ).audited(AuditEvent.LOGIN_FAILURE, email=_loggable(body.email))
     call.audit(AuditEvent.LOGIN_SUCCESS, user=session.account.id)
-    return LoginAnswer(session.access_token, session.refresh_token)
+    return hand_out(call, session, cookie=body.cookie)
+
+
+@api.post(
+    "/auth/register",
+    status=201,
+    problems=[
+        ProblemCode.REGISTRATION_CLOSED,
+        ProblemCode.ACCOUNT_INVITE_REFUSED,
+        ProblemCode.EMAIL_TAKEN,
+        ProblemCode.RATE_LIMITED,
+        ProblemCode.BUSY,
+        ProblemCode.ORIGIN_NOT_ALLOWED,
+        ProblemCode.DATABASE_AWAY,
+    ],
+)
+async def register(call: Call, body: RegisterRequest) -> SessionAnswer:
+    """Makes an account for whoever asks, or for those who were invited, and logs it in."""
+    services = call.services
+    if services.registration == "closed":
+        raise Problem(ProblemCode.REGISTRATION_CLOSED, "accounts are made by administrators here")
+    if services.registration == "invite" and body.invite is None:
+        raise Problem(ProblemCode.ACCOUNT_INVITE_REFUSED, "an invite is needed")
+    password = read_password(body.password)
+    if body.cookie:
+        check_cookie_origin(call)
+    async with call.limited(services.limits.register, call.limit_key) as attempt:
+        attempt.count()
+        try:
+            session = await services.accounts.register(body.email, password, invite=body.invite)
+        except InvalidEmailError as error:
+            raise Problem(ProblemCode.INVALID_REQUEST, str(error)) from None
+        except InviteRefusedError:
+            raise Problem(
+                ProblemCode.ACCOUNT_INVITE_REFUSED,
+                "the invite is not valid, was used, has expired, or is for another address",
+            ) from None
+        except EmailTakenError:
+            raise Problem(
+                ProblemCode.EMAIL_TAKEN, "there is an account with that address already"
+            ) from None
+    call.audit(
+        AuditEvent.ACCOUNT_CREATED,
+        user=session.account.id,
+        role=session.account.role,
+        invited=body.invite is not None,
+    )
+    return hand_out(call, session, cookie=body.cookie)
+
+
+@api.post(
+    "/auth/refresh",
+    problems=[
+        ProblemCode.TOKEN_INVALID,
+        ProblemCode.ORIGIN_NOT_ALLOWED,
+        ProblemCode.RATE_LIMITED,
+        ProblemCode.DATABASE_AWAY,
+    ],
+)
+async def refresh(call: Call, body: RefreshRequest) -> SessionAnswer:
+    """Exchanges a refresh token for an access token and the refresh token that comes after it."""
+    services = call.services
+    presented = body.refresh_token or take_cookie(call)
+    cookie = body.refresh_token is None
+    async with call.limited(services.limits.refresh, call.limit_key) as attempt:
+        attempt.count()
+        try:
+            if presented is None:
+                raise TokenError("a refresh token is needed")
+            session = await services.accounts.refresh(presented)
+        except TokenError as error:
+            if cookie:
+                forget_cookie(call)
+            problem = Problem(ProblemCode.TOKEN_INVALID, str(error))
+            if isinstance(error, StolenTokenError):
+                problem.audited(AuditEvent.TOKEN_THEFT, user=error.account.id)
+            raise problem from None
+    call.audit(AuditEvent.TOKEN_REFRESH, user=session.account.id)
+    return hand_out(call, session, cookie=cookie)
+
+
+@api.post("/auth/logout", problems=[ProblemCode.ORIGIN_NOT_ALLOWED, ProblemCode.DATABASE_AWAY])
+async def logout(call: Call, body: RefreshRequest) -> None:
+    """Ends the session that a refresh token belongs to; an unknown one is no error."""
+    presented = body.refresh_token or take_cookie(call)
+    if body.refresh_token is None:
+        forget_cookie(call)
+    if presented is not None:
+        account = await call.services.accounts.logout(presented)
+        if account is not None:
+            call.audit(AuditEvent.LOGOUT, user=account)
+
+
+@api.post("/auth/password", problems=LOGIN_PROBLEMS)
+async def change_password(call: Call, account: Account, body: PasswordRequest) -> SessionAnswer:
+    """Gives an account another password, which ends every session but the one that this begins."""
+    services = call.services
+    limits = services.limits
+    old, new = read_password(body.old_password), read_password(body.new_password)
+    if body.cookie:
+        check_cookie_origin(call)
+    # Who has got hold of an access token may not guess any faster than who has not.
+    email = account.email.casefold()
+    same = attempt_id(email, old)
+    async with call.limited(limits.login, email, call.limit_key, same=same) as attempt:
+        await limits.login_brake.wait(email)
+        session = await services.accounts.change_password(account, old, new)
+        if session is None:
+            attempt.count()
+            await limits.login_brake.failed(email)
+            raise Problem(ProblemCode.INVALID_CREDENTIALS, "the old password is wrong").audited(
+                AuditEvent.LOGIN_FAILURE
+            )
+    call.audit(AuditEvent.PASSWORD_CHANGED)
+    return hand_out(call, session, cookie=body.cookie)
 
 
 def _loggable(email: str) -> str | None:

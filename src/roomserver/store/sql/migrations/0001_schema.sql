@@ -10,7 +10,8 @@ CREATE TABLE relay.users (
     password_hash text NOT NULL,
     role text NOT NULL DEFAULT 'user' CHECK (role IN ('user', 'admin')),
     disabled_at timestamptz,
-    created_at timestamptz NOT NULL DEFAULT now()
+    created_at timestamptz NOT NULL DEFAULT now(),
+    session_version integer NOT NULL DEFAULT 1  -- access tokens of an older one are refused
 );
 CREATE UNIQUE INDEX users_email ON relay.users (lower(email));
 CREATE INDEX users_created_at ON relay.users (created_at);
@@ -31,6 +32,26 @@ CREATE INDEX refresh_tokens_user_id ON relay.refresh_tokens (user_id);
 CREATE INDEX refresh_tokens_family ON relay.refresh_tokens (family);
 CREATE INDEX refresh_tokens_successor ON relay.refresh_tokens (successor);
 CREATE INDEX refresh_tokens_expires_at ON relay.refresh_tokens (expires_at);
+
+-- Leave to make one account.
+CREATE TABLE relay.account_invites (
+    id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    hash bytea NOT NULL UNIQUE,
+    email text CHECK (length(email) BETWEEN 3 AND 320),  -- null: for whoever has it
+    role text NOT NULL DEFAULT 'user' CHECK (role IN ('user', 'admin')),
+    created_by uuid NOT NULL REFERENCES relay.users,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    expires_at timestamptz NOT NULL,
+    used_at timestamptz,
+    used_by uuid REFERENCES relay.users,
+    revoked_at timestamptz,
+    CHECK (expires_at > created_at),
+    CHECK ((used_at IS NULL) = (used_by IS NULL))
+);
+CREATE INDEX account_invites_created_at ON relay.account_invites (created_at DESC);
+CREATE INDEX account_invites_expires_at ON relay.account_invites (expires_at);
+CREATE INDEX account_invites_created_by ON relay.account_invites (created_by);
+CREATE INDEX account_invites_used_by ON relay.account_invites (used_by);
 
 -- ---- servers and rooms ----
 

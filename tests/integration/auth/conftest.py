@@ -1,0 +1,56 @@
+"""A server with an administrator, its accounts in a file and in PostgreSQL alike."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from support.api_client import Api
+from support.postgres import open_directory
+from support.server import PASSWORD, ServerProcess, command, environment
+
+ADMIN = "admin@example.org"
+OPTIONS = ("--registration", "invite", "--register-limit", "1000 per minute")
+
+
+@pytest.fixture(scope="package", params=["none", "embedded"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="package")
+def server(database_url: str) -> Iterator[ServerProcess]:
+    with open_directory() as directory:
+        options = ("--database-url", database_url, *OPTIONS)
+        with ServerProcess.start(directory / "data", *options) as server:
+            user(server.data_dir, database_url, "add", ADMIN, "--admin", "--password-stdin")
+            yield server
+
+
+@pytest.fixture
+async def api(server: ServerProcess) -> AsyncIterator[Api]:
+    async with aiohttp.ClientSession() as session:
+        yield Api(server.url, session)
+
+
+@pytest.fixture
+async def admin(api: Api) -> str:
+    """An administrator's access token."""
+    return (await api.login(ADMIN))["accessToken"]
+
+
+def user(data_dir: Path, database_url: str, *arguments: str) -> None:
+    """`roomserver user …`, as an operator does it while the server runs."""
+    subprocess.run(
+        command("user", *arguments, "--data-dir", str(data_dir)),
+        input=PASSWORD + "\n",
+        text=True,
+        env=environment(ROOMSERVER_DATABASE_URL=database_url, ROOMSERVER_BCRYPT_ROUNDS="4"),
+        timeout=60,
+        check=True,
+        capture_output=True,
+    )
