@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from roomserver.commands import broadcast, demo, listen, serve, user
+from roomserver.commands import broadcast, demo, listen, migrate, serve, user
+from roomserver.logs import configure_logging
 
 app = typer.Typer(
     name="roomserver",
@@ -14,6 +15,7 @@ app = typer.Typer(
 )
 serve.register(app)
 user.register(app)
+migrate.register(app)
 broadcast.register(app)
 listen.register(app)
 demo.register(app)
@@ -21,6 +23,7 @@ demo.register(app)
 
 def main() -> None:
     """Entry point of the `roomserver` script and of `python -m roomserver`."""
+    configure_logging("console", "warning")  # of a server's parts in commands that use them
     app()
 
 

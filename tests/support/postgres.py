@@ -6,6 +6,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
 
 
 @contextmanager
@@ -14,3 +16,12 @@ def open_directory() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="relay-", dir="/tmp") as name:
         Path(name).chmod(0o755)
         yield Path(name)
+
+
+def url(connection: dict[str, Any]) -> str:
+    """The address as one text."""
+    query = {"host": connection["host"]}
+    if "port" in connection:
+        query["port"] = str(connection["port"])
+    user, password = quote(connection["user"]), quote(connection["password"])
+    return f"postgresql://{user}:{password}@/{connection['database']}?{urlencode(query)}"

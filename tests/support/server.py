@@ -96,7 +96,12 @@ class ServerProcess:
         server = cls(process, data_dir, variables)
         server._reader = threading.Thread(target=server._read, daemon=True)
         server._reader.start()
-        listening = server.wait_for_event("listening", timeout=START_TIMEOUT_S)
+        try:
+            listening = server.wait_for_event("listening", timeout=START_TIMEOUT_S)
+        except BaseException:
+            process.kill()
+            server.stop()
+            raise
         server.url = listening["urls"][0]
         return server
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
 from roomserver.auth.accounts import Accounts, InvalidEmailError, check_email
 from roomserver.auth.passwords import PasswordPool
 from roomserver.auth.tokens import TokenError, Tokens
-from roomserver.protocol.codes import RoomState
+from roomserver.protocol.codes import Role, RoomCloseReason, RoomState
 from roomserver.store.accounts import AccountFile, FileAccountStore
 from roomserver.store.interfaces import CodeTakenError
 from roomserver.store.memory import CODE_REST_S, MemoryRoomStore
-from roomserver.store.records import Account, RoomRecord
+from roomserver.store.migrations import load_migrations
+from roomserver.store.records import Account, AccountInvite, AuditEvent, LeaveReason, RoomRecord
 from support.clock import Clock
 
 PASSWORD = b"correct horse"
@@ -139,3 +142,20 @@ async def test_a_code_rests_for_thirty_days_after_its_room_was_closed() -> None:
     clock.now += 2
     await store.create_room(record(room="2"))
     assert [room.id for room in await store.open_rooms()] == ["2"]
+
+
+def test_closed_lists_in_the_schema_are_those_of_the_code() -> None:
+    schema = "".join(migration.sql for migration in load_migrations())
+    lists = {}
+    for table, columns in re.findall(r"CREATE TABLE relay\.(\w+) \((.*?)^\);", schema, re.M | re.S):
+        for column, values in re.findall(r"CHECK \((\w+) IN \((.*?)\)\)", columns, re.S):
+            lists[f"{table}.{column}"] = sorted(re.findall(r"'(\w+)'", values))
+    assert lists == {
+        "users.role": sorted(get_args(get_type_hints(Account)["role"])),
+        "account_invites.role": sorted(get_args(get_type_hints(AccountInvite)["role"])),
+        "audio_rooms.state": sorted(map(str, RoomState)),
+        "audio_rooms.close_reason": sorted(map(str, RoomCloseReason)),
+        "room_participants.role": sorted(map(str, Role)),
+        "room_participants.leave_reason": sorted(map(str, LeaveReason)),
+        "audit_log.event_type": sorted(map(str, AuditEvent)),
+    }

@@ -25,6 +25,8 @@ AWAY = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,  # shut down, crashed, starting up
     asyncpg.InsufficientResourcesError,  # too many connections, disk full
+    asyncpg.InvalidAuthorizationSpecificationError,  # password changed, there or here
+    asyncpg.InvalidCatalogNameError,  # not made yet, or being restored
     asyncpg.InternalClientError,
 )
 
@@ -48,7 +50,7 @@ class Database:
         pooler: Literal["none", "transaction"] = "none",
     ) -> None:
         self._options: dict[str, Any] = {"dsn": address} if isinstance(address, str) else address
-        self._pooled = pooler == "transaction"
+        self.pooled = pooler == "transaction"
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._opening = asyncio.Lock()
 
@@ -89,7 +91,10 @@ class Database:
             raise DatabaseAwayError(str(error) or type(error).__name__) from error
 
     async def connect(self) -> Connection:
-        """A connection outside the pool, for migrations. Raises DatabaseAwayError."""
+        """A connection of one's own, for what takes more than a transaction: not of a pooler.
+
+        Raises DatabaseAwayError.
+        """
         try:
             return await asyncpg.connect(**self._options, timeout=CONNECT_TIMEOUT_S)
         except AWAY as error:
@@ -104,7 +109,7 @@ class Database:
                     max_size=POOL_SIZE,
                     timeout=CONNECT_TIMEOUT_S,
                     command_timeout=COMMAND_TIMEOUT_S,
-                    statement_cache_size=0 if self._pooled else 100,
+                    statement_cache_size=0 if self.pooled else 100,
                     init=_prepare,
                 )
             return self._pool

@@ -137,7 +137,7 @@ class DurableRoomStore:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        if await self._taken_over(RELEASE_WITHIN_S):
+        if self._joined and await self._taken_over(RELEASE_WITHIN_S):
             with contextlib.suppress(DatabaseAwayError, TimeoutError):
                 await asyncio.wait_for(self._membership.release(), RELEASE_WITHIN_S)
         await self._drain.stop()

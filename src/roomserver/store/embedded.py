@@ -98,6 +98,17 @@ class _Account(NamedTuple):
     gid: int
 
 
+class _Postmaster(NamedTuple):
+    """What PostgreSQL writes into its lock file."""
+
+    pid: int
+    socket_dir: str
+    state: str
+
+    def is_ready(self, pid: int) -> bool:
+        return (self.pid, self.state) == (pid, "ready")
+
+
 class EmbeddedError(Exception):
     """The private database can't run; the message says why and what to do about it."""
 
@@ -194,9 +205,10 @@ class EmbeddedPostgres:
 
     @property
     def connection(self) -> dict[str, Any]:
-        """How to connect: keyword arguments of asyncpg."""
+        """How to connect, also when another process runs it: keyword arguments of asyncpg."""
+        running = self._postmaster() if self._process is None else None
         return {
-            "host": str(self._socket_dir),
+            "host": running.socket_dir if running is not None else str(self._socket_dir),
             "user": ROLE,
             "password": self._password_file.read_text("utf-8").strip(),
             "database": DATABASE,
@@ -206,6 +218,10 @@ class EmbeddedPostgres:
     def pid(self) -> int | None:
         """The process's id while there is one."""
         return self._process.pid if self._process is not None else None
+
+    def exists(self) -> bool:
+        """Whether there is a cluster."""
+        return (self._cluster / "PG_VERSION").exists()
 
     def runs_elsewhere(self) -> bool:
         """Whether a server uses the database already."""
@@ -231,7 +247,7 @@ class EmbeddedPostgres:
             self._account = _unprivileged_account(self._root)
             self._make_directories()
             self._wait_until_left()
-            if not (self._cluster / "PG_VERSION").exists():
+            if not self.exists():
                 self._choose_binaries(None)
                 self._make_cluster()
             else:
@@ -450,7 +466,8 @@ class EmbeddedPostgres:
     def _wait_until_ready(self, process: subprocess.Popen[str]) -> bool:
         end = time.monotonic() + START_TIMEOUT_S
         while process.poll() is None and not self._stopping.is_set():
-            if self._postmaster() == (process.pid, "ready"):
+            postmaster = self._postmaster()
+            if postmaster is not None and postmaster.is_ready(process.pid):
                 return True
             if time.monotonic() > end:
                 process.kill()
@@ -469,11 +486,11 @@ class EmbeddedPostgres:
                     say = log.warning if SEVERITIES[severity] else log.debug
                 say("postgres_said", line=line)
 
-    def _postmaster(self) -> tuple[int, str] | None:
-        """Process and state of whoever says that the cluster is its own."""
+    def _postmaster(self) -> _Postmaster | None:
+        """Whoever says that the cluster is its own."""
         try:
             lines = (self._cluster / "postmaster.pid").read_text("utf-8").splitlines()
-            return int(lines[0]), lines[7].strip() if len(lines) > 7 else ""
+            return _Postmaster(int(lines[0]), lines[4], lines[7].strip() if len(lines) > 7 else "")
         except (OSError, ValueError, IndexError):
             return None
 
@@ -493,8 +510,8 @@ class EmbeddedPostgres:
         while self._in_use():
             if time.monotonic() > end:
                 raise EmbeddedError(
-                    f"the PostgreSQL (process {postmaster[0]}) of a server that is gone still uses "
-                    f"{self._cluster}; end it with kill -INT {postmaster[0]}"
+                    f"the PostgreSQL (process {postmaster.pid}) of a server that is gone still "
+                    f"uses {self._cluster}; end it with kill -INT {postmaster.pid}"
                 )
             time.sleep(0.05)
         with contextlib.suppress(FileNotFoundError):

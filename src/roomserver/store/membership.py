@@ -6,7 +6,7 @@ from datetime import datetime
 
 from roomserver.protocol.codes import RoomCloseReason, RoomState
 from roomserver.store.database import Database
-from roomserver.store.migrations import migrate
+from roomserver.store.migrations import bring_up_to_date
 from roomserver.store.records import RoomRecord
 
 HEARTBEAT_S = 10.0
@@ -53,11 +53,7 @@ class Membership:
 
     async def register(self) -> None:
         """Brings the schema up to date and makes this server known. Raises MigrationError."""
-        connection = await self._database.connect()
-        try:
-            await migrate(connection)
-        finally:
-            await connection.close()
+        await bring_up_to_date(self._database)
         async with self._database.transaction() as transaction:
             await transaction.execute(HERE, self._id, self._url)
 

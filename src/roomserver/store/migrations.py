@@ -17,13 +17,24 @@ from importlib.resources.abc import Traversable
 
 import asyncpg
 
+from roomserver.store.database import Connection, Database
+
 # Any number will do, so long as nothing else in the database locks the same.
 LOCK_KEY = 0x72656C6179  # "relay"
 LOCK_POLL_S = 0.1
 OLDEST_VERSION = 150_000
 FILE_NAME = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
+# Everything lives in a schema of its own: Supabase shows `public` to the world, and tables of the
+# server that this one replaces may be there. IF NOT EXISTS would ask for the right to make one even
+# where an administrator has made it.
 LEDGER = """
-CREATE SCHEMA IF NOT EXISTS relay;
+DO $$
+BEGIN
+    IF to_regnamespace('relay') IS NULL THEN
+        CREATE SCHEMA relay;
+    END IF;
+END
+$$;
 CREATE TABLE IF NOT EXISTS relay.migrations (
     version integer PRIMARY KEY,
     name text NOT NULL,
@@ -72,10 +83,23 @@ def roles_sql() -> str:
     return (files("roomserver.store") / "sql" / "roles.sql").read_text("utf-8")
 
 
-def whole_sql(migrations: Sequence[Migration]) -> str:
-    """Everything that brings a database from nothing to these migrations, for an administrator."""
-    parts = ["BEGIN;", roles_sql(), LEDGER]
-    for migration in migrations:
+def administrator_sql(service: str, missing: Sequence[Migration]) -> str:
+    """What gives a database its roles and these migrations, for an administrator to run.
+
+    service: the role that the server connects as, which is to own everything.
+    """
+    identifier = '"' + service.replace('"', '""') + '"'
+    literal = "'" + service.replace("'", "''") + "'"
+    parts = [
+        "BEGIN;",
+        f"SELECT pg_advisory_xact_lock({LOCK_KEY});",
+        f"SELECT set_config('relay.service', {literal}, true);",
+        roles_sql(),
+        f"CREATE SCHEMA IF NOT EXISTS relay AUTHORIZATION {identifier};",
+        f"SET LOCAL ROLE {identifier};",
+        LEDGER,
+    ]
+    for migration in missing:
         parts += [
             f"-- {migration.version:04} {migration.name}",
             migration.sql,
@@ -85,9 +109,7 @@ def whole_sql(migrations: Sequence[Migration]) -> str:
     return "\n".join([*parts, "COMMIT;", ""])
 
 
-async def pending(
-    connection: asyncpg.Connection[asyncpg.Record], migrations: Sequence[Migration]
-) -> tuple[Migration, ...]:
+async def pending(connection: Connection, migrations: Sequence[Migration]) -> tuple[Migration, ...]:
     """Those that the database does not have yet.
 
     Raises MigrationError when one that it has was changed since, or is of a later version.
@@ -112,8 +134,39 @@ async def pending(
     return tuple(migrations[len(rows) :])
 
 
+async def bring_up_to_date(database: Database) -> tuple[Migration, ...]:
+    """Applies what is missing and returns it; several servers may do so at once.
+
+    Through a pooler nothing can be applied, only looked whether something is missing. Raises
+    MigrationError and DatabaseAwayError.
+    """
+    try:
+        if not database.pooled:
+            connection = await database.connect()
+            try:
+                return await migrate(connection)
+            finally:
+                await connection.close()
+        async with database.transaction() as transaction:
+            missing = await pending(transaction, load_migrations())
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise _without_right(error) from error
+    if missing:
+        raise MigrationError(
+            f"{describe(missing)} missing, and nothing can be applied through a pooler: run "
+            f"`roomserver migrate` with the database's own address"
+        )
+    return missing
+
+
+def describe(missing: Sequence[Migration]) -> str:
+    """The beginning of a sentence that says what is missing."""
+    names = ", ".join(f"{migration.version:04} {migration.name}" for migration in missing)
+    return f"migration {names} is" if len(missing) == 1 else f"migrations {names} are"
+
+
 async def migrate(
-    connection: asyncpg.Connection[asyncpg.Record], migrations: Sequence[Migration] | None = None
+    connection: Connection, migrations: Sequence[Migration] | None = None
 ) -> tuple[Migration, ...]:
     """Applies what is missing and returns it; several servers may do so at once.
 
@@ -138,7 +191,7 @@ async def migrate(
         await connection.execute(f"SELECT pg_advisory_unlock({LOCK_KEY})")
 
 
-async def _lock(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+async def _lock(connection: Connection) -> None:
     """Asked for again and again: waiting inside the database would keep a snapshot open, which
     whoever builds an index concurrently waits for."""
     while not await connection.fetchval(  # noqa: ASYNC110 - the database sends no event
@@ -147,18 +200,15 @@ async def _lock(connection: asyncpg.Connection[asyncpg.Record]) -> None:
         await asyncio.sleep(LOCK_POLL_S)
 
 
-async def _make_roles(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+async def _make_roles(connection: Connection) -> None:
     try:
         async with connection.transaction():
             await connection.execute(roles_sql())
     except asyncpg.InsufficientPrivilegeError as error:
-        raise MigrationError(
-            f"the role this server connects as may not make roles ({error}): have an "
-            f"administrator run what `roomserver migrate --print-sql` prints"
-        ) from error
+        raise _without_right(error) from error
 
 
-async def _apply(connection: asyncpg.Connection[asyncpg.Record], migration: Migration) -> None:
+async def _apply(connection: Connection, migration: Migration) -> None:
     try:
         async with connection.transaction():
             await connection.execute(LEDGER)
@@ -169,7 +219,16 @@ async def _apply(connection: asyncpg.Connection[asyncpg.Record], migration: Migr
                 migration.name,
                 migration.sha256,
             )
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise _without_right(error) from error
     except asyncpg.PostgresError as error:
         raise MigrationError(
             f"migration {migration.version:04} {migration.name}: {error}"
         ) from error
+
+
+def _without_right(error: asyncpg.InsufficientPrivilegeError) -> MigrationError:
+    return MigrationError(
+        f"the role this server connects as may not do that ({error}): have an administrator run "
+        f"what `roomserver migrate --print-sql` prints"
+    )

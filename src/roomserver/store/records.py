@@ -132,6 +132,7 @@ class LeaveReason(StrEnum):
     REFUSED = "refused"  # closed by a rule
     ROOM_CLOSED = "room_closed"
     SHUTDOWN = "shutdown"
+    SERVER_LOST = "server_lost"  # its server died; told by the next one, in the database
 
 
 @dataclass(frozen=True, slots=True)

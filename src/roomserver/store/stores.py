@@ -18,7 +18,7 @@ from roomserver.store.durable import DurableRoomStore
 from roomserver.store.embedded import EmbeddedError, EmbeddedPostgres
 from roomserver.store.interfaces import AccountStore, RoomStore
 from roomserver.store.memory import MemoryRoomStore
-from roomserver.store.migrations import MigrationError, migrate
+from roomserver.store.migrations import MigrationError, bring_up_to_date
 from roomserver.store.outbox import Outbox
 from roomserver.store.postgres import PostgresAccountStore
 
@@ -46,7 +46,7 @@ async def open_stores(settings: Settings, *, url: str) -> AsyncIterator[Stores]:
                 RoomDirectory(None),
             )
             return
-        database = await stack.enter_async_context(_database(settings))
+        database = await stack.enter_async_context(open_database(settings))
         try:
             outbox = Outbox(settings.data_dir, capacity=settings.outbox_events)
             rooms = DurableRoomStore(outbox, database, url=url)
@@ -71,13 +71,9 @@ async def open_accounts(settings: Settings) -> AsyncIterator[AccountStore]:
         if settings.database_url == "none":
             yield await stack.enter_async_context(_account_file(settings))
             return
-        database = await stack.enter_async_context(_database(settings, share=True))
+        database = await stack.enter_async_context(open_database(settings, share=True))
         try:
-            connection = await database.connect()
-            try:
-                await migrate(connection)
-            finally:
-                await connection.close()
+            await bring_up_to_date(database)
         except (MigrationError, DatabaseAwayError) as error:
             raise ConfigError(f"database: {error}") from None
         yield PostgresAccountStore(database)
@@ -96,8 +92,15 @@ async def _account_file(settings: Settings) -> AsyncIterator[AccountStore]:
 
 
 @asynccontextmanager
-async def _database(settings: Settings, *, share: bool = False) -> AsyncIterator[Database]:
-    """share: a private database that another process runs is used as it is."""
+async def open_database(settings: Settings, *, share: bool = False) -> AsyncIterator[Database]:
+    """The database that the settings name; a private one is started, and stopped at the end.
+
+    share: a private database that another process runs is used as it is.
+
+    Raises ConfigError, also when the settings name none.
+    """
+    if settings.database_url == "none":
+        raise ConfigError("database_url is 'none': there is no database")
     async with AsyncExitStack() as stack:
         address: str | dict[str, Any] = settings.database_url
         if address == EMBEDDED:
@@ -109,6 +112,8 @@ async def _database(settings: Settings, *, share: bool = False) -> AsyncIterator
                 address = postgres.connection
             except EmbeddedError as error:
                 raise ConfigError(str(error)) from None
-        database = Database(address, pooler=settings.database_pooler)
+        # A private database has no pooler before it.
+        pooler = "none" if settings.database_url == EMBEDDED else settings.database_pooler
+        database = Database(address, pooler=pooler)
         stack.push_async_callback(database.close)
         yield database

@@ -16,10 +16,10 @@ from roomserver.store.embedded import EmbeddedPostgres
 from roomserver.store.migrations import (
     Migration,
     MigrationError,
+    administrator_sql,
     load_migrations,
     migrate,
     pending,
-    whole_sql,
 )
 
 TABLES = "FROM pg_class c WHERE relnamespace = 'relay'::regnamespace AND relkind = 'r'"
@@ -62,7 +62,8 @@ async def test_what_is_printed_for_an_administrator_is_what_migrate_does(
     await migrate(empty)
     migrated = await shape(empty)
     await empty.execute("DROP SCHEMA relay CASCADE")
-    await empty.execute(whole_sql(load_migrations()))
+    role = await empty.fetchval("SELECT current_user::text")
+    await empty.execute(administrator_sql(role, load_migrations()))
     assert await shape(empty) == migrated
     assert await migrate(empty) == ()
 

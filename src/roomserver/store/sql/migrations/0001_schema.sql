@@ -1,7 +1,3 @@
--- Everything lives in a schema of its own: Supabase shows `public` to the world, and tables of the
--- server that this one replaces may be there.
-CREATE SCHEMA IF NOT EXISTS relay;
-
 -- ---- people ----
 
 CREATE TABLE relay.users (
@@ -87,7 +83,9 @@ CREATE TABLE relay.audio_rooms (
     version bigint NOT NULL DEFAULT 1,
     token_version integer NOT NULL DEFAULT 1,  -- room tokens of an older one are refused
     closed_at timestamptz,
-    close_reason text,
+    close_reason text CHECK (close_reason IN (
+        'closed_by_owner', 'closed_by_admin', 'source_gone', 'expired', 'owner_disabled'
+    )),
     CHECK (active = (state <> 'closed')),
     CHECK ((closed_at IS NOT NULL) = (state = 'closed'))
 );
@@ -120,7 +118,10 @@ CREATE TABLE relay.room_participants (
     joined_at timestamptz NOT NULL DEFAULT now(),
     left_at timestamptz,
     connection_duration double precision CHECK (connection_duration >= 0),  -- s, monotonic clock
-    leave_reason text,
+    leave_reason text CHECK (leave_reason IN (
+        'left', 'lost', 'protocol_error', 'rate_limited', 'too_slow', 'silent', 'taken_over',
+        'suspended', 'revoked', 'refused', 'room_closed', 'shutdown', 'server_lost'
+    )),
     ip_address inet,
     user_agent text,
     server_id uuid REFERENCES relay.servers ON DELETE SET NULL,
@@ -224,7 +225,32 @@ CREATE TRIGGER mix_presets_touch BEFORE UPDATE ON relay.mix_presets
 
 CREATE TABLE relay.audit_log (
     id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
-    event_type text NOT NULL CHECK (event_type ~ '^[a-z][a-z_]{1,63}$'),
+    event_type text NOT NULL CHECK (event_type IN (
+        'login_success',
+        'login_failure',
+        'room_created',
+        'room_joined',
+        'room_left',
+        'room_closed',
+        'room_updated',
+        'room_suspended',
+        'room_resumed',
+        'room_password_changed',
+        'rate_limit_exceeded',
+        'invalid_token',
+        'room_access_denied',
+        'request_refused',
+        'token_refresh',
+        'token_theft',
+        'logout',
+        'password_changed',
+        'account_created',
+        'account_disabled',
+        'account_enabled',
+        'account_role_changed',
+        'account_invited',
+        'account_invite_revoked'
+    )),
     user_id uuid REFERENCES relay.users,
     room_id uuid REFERENCES relay.audio_rooms,
     ip_address inet,
