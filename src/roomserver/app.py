@@ -22,7 +22,7 @@ from aiohttp import web
 
 from roomserver.auth.accounts import Accounts
 from roomserver.auth.passwords import PasswordPool, RoomPasswords
-from roomserver.auth.secret import load_secret, prepare_data_dir
+from roomserver.auth.secret import SigningKeys, prepare_data_dir
 from roomserver.auth.tokens import Tokens
 from roomserver.config import ConfigError, Settings
 from roomserver.edge.addresses import ClientAddresses
@@ -69,6 +69,7 @@ class Server:
         self.urls: list[str] = []
         self._stack = AsyncExitStack()
         self._bridge: TlsBridge | None = None
+        self._reloads: list[Callable[[], object]] = []
 
     async def start(self) -> None:
         """Starts everything; on an error all that was started is stopped again.
@@ -83,15 +84,21 @@ class Server:
         async with AsyncExitStack() as stack:
             # What is kept
             prepare_data_dir(settings.data_dir)
-            given = settings.secret.get_secret_value() if settings.secret else None
+            signing = SigningKeys(
+                settings.data_dir,
+                given=settings.secret.get_secret_value() if settings.secret else None,
+                old=[old.get_secret_value() for old in settings.old_secrets],
+                keep_s=settings.longest_token_s,
+            )
             tokens = Tokens(
-                load_secret(settings.data_dir, given),
+                signing.keys,
                 access_s=settings.access_token_s,
                 room_s=settings.room_token_s,
             )
             certificate = None
             if settings.tls_cert is not None and settings.tls_key is not None:
                 certificate = Certificate(settings.tls_cert, settings.tls_key)
+                self._reloads.append(certificate.reload)
             stores = await stack.enter_async_context(open_stores(settings, url=settings.public_url))
 
             # Who may come in
@@ -185,12 +192,15 @@ class Server:
             stack.callback(rooms.stop)
             watching = asyncio.create_task(owners.watch())
             stack.callback(watching.cancel)
+            self._reloads.append(signing.reload)
+            signing.on_change(tokens.use)
+            stack.callback(asyncio.create_task(signing.watch()).cancel)
             connections.start()
             stack.callback(connections.stop)
 
             # And lets people in
             await self._listen(make_connection, stack)
-            await self._look_for_accounts(stores.accounts)
+            await self._look_for_accounts(stores.accounts, new_key=signing.made)
             self._stack = stack.pop_all()
         log.info("listening", urls=self.urls, data_dir=str(settings.data_dir))
 
@@ -199,13 +209,22 @@ class Server:
         await self._stack.aclose()
 
     def reload(self) -> None:
-        """Takes the certificate again."""
-        if self._bridge is not None:
-            self._bridge.certificate.reload()
+        """Takes the certificate and the keys of tokens again."""
+        for reload in self._reloads:
+            reload()
 
-    async def _look_for_accounts(self, accounts: AccountStore) -> None:
+    async def _look_for_accounts(self, accounts: AccountStore, *, new_key: bool) -> None:
         with contextlib.suppress(DatabaseAwayError):
-            if await accounts.count_accounts() == 0:
+            count = await accounts.count_accounts()
+            if new_key and count:
+                log.warning(
+                    "new_signing_key_for_a_used_database",
+                    accounts=count,
+                    data_dir=str(self.settings.data_dir),
+                    hint="tokens given out before are worthless, and other servers on this database"
+                    " take none of ours: is this the right data_dir? Else give all the same secret",
+                )
+            if count == 0:
                 log.warning(
                     "no_accounts",
                     hint=f"roomserver user add EMAIL --data-dir {self.settings.data_dir}",

@@ -113,6 +113,9 @@ class Settings(BaseSettings):
     secret: SecretStr | None = _field(
         None, "Key that signs tokens, 32 characters or more; made once if absent.", STATE
     )
+    old_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = _field(
+        (), "Keys that signed before it, whose tokens are still taken.", STATE
+    )
 
     # Rooms and tokens
     grace_s: float = _field(
@@ -189,7 +192,7 @@ class Settings(BaseSettings):
         "info", "Least level logged.", LOGGING
     )
 
-    @field_validator("allowed_origins", "trusted_proxies", mode="before")
+    @field_validator("allowed_origins", "trusted_proxies", "old_secrets", mode="before")
     @classmethod
     def _split_list(cls, value: object) -> object:
         if isinstance(value, str):
@@ -241,11 +244,24 @@ class Settings(BaseSettings):
             raise ValueError("must have at least 32 characters")
         return value
 
+    @field_validator("old_secrets")
+    @classmethod
+    def _check_old_secrets(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for secret in value:
+            if len(secret.get_secret_value().encode()) < 32:
+                raise ValueError("each must have at least 32 characters")
+        return value
+
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key are needed together")
         return self
+
+    @property
+    def longest_token_s(self) -> float:
+        """How long the token that lives longest lives."""
+        return max(self.access_token_s, self.room_token_s)
 
     @classmethod
     def settings_customise_sources(

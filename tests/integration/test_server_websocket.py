@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from roomserver.auth.tokens import Tokens
+from roomserver.auth.tokens import Keys, Tokens
 from roomserver.protocol.codes import Role
 from support.api_client import Api, RoomKeys, Socket, noise, source_wish
 from support.peer import source_packet
@@ -29,7 +29,7 @@ async def room(api: Api, access_token: str) -> RoomKeys:
 def signer(server: ServerProcess, *, life_s: float = 3600, secret: bytes | None = None) -> Tokens:
     """Signs like the server, whose key lies in its data directory."""
     key = secret or (server.data_dir / "secret").read_text().strip().encode()
-    return Tokens(key, access_s=life_s, room_s=life_s)
+    return Tokens(Keys(key), access_s=life_s, room_s=life_s)
 
 
 def unsigned(token: str) -> str:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from roomserver.auth.passwords import PasswordPool, RoomPasswords
-from roomserver.auth.tokens import Tokens
+from roomserver.auth.tokens import Keys, Tokens
 from roomserver.protocol.codes import Role
 from roomserver.rooms.connections import Connections
 from roomserver.rooms.control import RoomControl
@@ -30,7 +30,7 @@ class ControlPlane:
         self.store = MemoryRoomStore(now=self.now)
         self.pool = PasswordPool("test", rounds=4, threads=1, queue=8)
         self.passwords = RoomPasswords(self.pool)
-        self.tokens = Tokens(SECRET, access_s=900, room_s=room_s, now=self.now)
+        self.tokens = Tokens(Keys(SECRET), access_s=900, room_s=room_s, now=self.now)
         self.rooms = Rooms(
             media=self.media,
             store=self.store,

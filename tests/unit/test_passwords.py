@@ -6,7 +6,6 @@ import asyncio
 import os
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -17,8 +16,6 @@ from roomserver.auth.passwords import (
     RoomPasswords,
     password_bytes,
 )
-from roomserver.auth.secret import load_secret, prepare_data_dir
-from roomserver.config import ConfigError
 
 
 class CountingPool(PasswordPool):
@@ -124,37 +121,3 @@ async def test_one_caller_that_goes_away_does_not_take_the_answer_from_others(
     first.cancel()
     assert await second
     assert pool.checks == 1
-
-
-def test_the_signing_key_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
-    directory = tmp_path / "data"
-    prepare_data_dir(directory)
-    first = load_secret(directory, None)
-    assert load_secret(directory, None) == first
-    assert len(first) >= 32
-    assert (directory / "secret").stat().st_mode & 0o777 == 0o600
-    assert directory.stat().st_mode & 0o777 == 0o700
-    assert [file.name for file in directory.iterdir()] == ["secret"]
-
-
-def test_servers_that_start_together_agree_on_one_key(tmp_path: Path) -> None:
-    keys: list[bytes] = []
-    barrier = threading.Barrier(8)
-
-    def start() -> None:
-        barrier.wait()
-        keys.append(load_secret(tmp_path, None))
-
-    threads = [threading.Thread(target=start) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(set(keys)) == 1
-
-
-def test_a_key_that_is_given_is_used_and_one_that_is_damaged_refused(tmp_path: Path) -> None:
-    assert load_secret(tmp_path, "x" * 32) == b"x" * 32
-    (tmp_path / "secret").write_text("short")
-    with pytest.raises(ConfigError, match="too short"):
-        load_secret(tmp_path, None)

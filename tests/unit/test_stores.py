@@ -14,7 +14,7 @@ import pytest
 
 from roomserver.auth.accounts import Accounts, InvalidEmailError, check_email
 from roomserver.auth.passwords import PasswordPool
-from roomserver.auth.tokens import TokenError, Tokens
+from roomserver.auth.tokens import Keys, TokenError, Tokens
 from roomserver.protocol.codes import Role, RoomCloseReason, RoomState
 from roomserver.store.accounts import AccountFile, FileAccountStore
 from roomserver.store.interfaces import CodeTakenError
@@ -42,7 +42,7 @@ def clock() -> Clock:
 async def accounts(store: FileAccountStore, clock: Clock) -> AsyncIterator[Accounts]:
     pool = PasswordPool("accounts", rounds=4, threads=1, queue=8)
     await store.add_account("Ann@Example.org", await pool.hash(PASSWORD), "user")
-    tokens = Tokens(b"x" * 32, access_s=900, room_s=900, now=clock)
+    tokens = Tokens(Keys(b"x" * 32), access_s=900, room_s=900, now=clock)
     yield Accounts(store, pool, tokens, refresh_s=604_800, now=clock)
     pool.close()
 

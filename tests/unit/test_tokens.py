@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from joserfc import jwt
 from joserfc.jwk import OctKey
 
-from roomserver.auth.tokens import TokenError, Tokens
+from roomserver.auth.tokens import Keys, OldKey, TokenError, Tokens
 from roomserver.protocol.codes import Role
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 NOW = 1_800_000_000.0
-HEADER = {"alg": "HS256", "typ": "JWT"}
+KEY_ID = hmac.digest(SECRET, b"key id", "sha256")[:6].hex()
+HEADER = {"alg": "HS256", "typ": "JWT", "kid": KEY_ID}
 
 
 class Clock:
@@ -32,7 +33,7 @@ class Clock:
 
 
 def make(secret: bytes = SECRET, clock: Clock | None = None) -> Tokens:
-    return Tokens(secret, access_s=900, room_s=3600, now=clock or Clock())
+    return Tokens(Keys(secret), access_s=900, room_s=3600, now=clock or Clock())
 
 
 def b64(data: bytes) -> str:
@@ -126,6 +127,9 @@ def test_others_read_our_tokens_as_the_standard_says() -> None:
         forge(HEADER, {k: v for k, v in GOOD.items() if k != "aud"}, SECRET),
         forge(HEADER | {"crit": ["x"], "x": 1}, GOOD, SECRET),
         forge({"alg": "HS256"}, GOOD, SECRET),
+        forge({"alg": "HS256", "typ": "JWT"}, GOOD, SECRET),
+        forge(HEADER | {"kid": ["x"]}, GOOD, SECRET),
+        forge(HEADER | {"kid": "000000000000"}, GOOD, SECRET),
         forge({"typ": "JWT", "alg": "HS256"}, GOOD, SECRET),
         "",
         "..",
@@ -175,3 +179,30 @@ def test_the_secret_is_not_in_the_token() -> None:
     text, _ = make().issue_room("room", Role.LISTENER)
     assert SECRET not in text.encode()
     assert hashlib.sha256(SECRET).hexdigest() not in text
+
+
+def test_a_token_of_the_key_before_holds_until_its_time_is_over() -> None:
+    clock = Clock()
+    old, new = b"o" * 32, b"n" * 32
+    tokens = make(old, clock)
+    before, _ = tokens.issue_room("room", Role.LISTENER)
+    tokens.use(Keys(new, (OldKey(old, NOW + 3600),)))
+    after, _ = tokens.issue_room("room", Role.LISTENER)
+    assert tokens.read_room(before).room == tokens.read_room(after).room == "room"
+    assert make(new, clock).read_room(after)
+    for reader, text in ((make(new, clock), before), (make(old, clock), after)):
+        with pytest.raises(TokenError):
+            reader.read_room(text)
+    tokens.use(Keys(new, (OldKey(old, NOW + 1700), OldKey(b"p" * 32, NOW + 1800))))
+    clock.now += 1699
+    assert tokens.read_room(before)
+    clock.now += 1
+    with pytest.raises(TokenError) as caught:
+        tokens.read_room(before)
+    assert not caught.value.expired
+    assert tokens.read_room(after)
+
+
+def test_a_key_is_not_printed() -> None:
+    keys = Keys(SECRET, (OldKey(SECRET, 1.0),))
+    assert SECRET.decode() not in repr(keys)

@@ -199,10 +199,9 @@ class Accounts:
         except DatabaseAwayError:
             if not in_doubt:
                 raise
-            known = self._seen.get(token.user)
-            account = Account(token.user, "", b"", "user", 0.0, session_version=token.version)
-            if known is not None:
-                account = replace(known, role="user")
+            account = self._seen.get(token.user)
+            nobody = Account(token.user, "", b"", "user", 0.0, session_version=token.version)
+            account = replace(account or nobody, email="", role="user")
         else:
             if account is not None:
                 self._remember(account)

@@ -6,10 +6,11 @@ two kinds apart: neither passes for the other.
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import msgspec
@@ -55,6 +56,22 @@ class RoomToken:
     version: int = 1  # the room's `token_version` when it was issued
 
 
+@dataclass(frozen=True, slots=True)
+class OldKey:
+    """A key that signs no more. `until`: tokens of it are taken until then, in Unix seconds."""
+
+    key: bytes = field(repr=False)
+    until: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The key that signs, and those before it."""
+
+    signing: bytes = field(repr=False)
+    old: tuple[OldKey, ...] = ()
+
+
 class _Claims(msgspec.Struct):
     iss: str
     sub: str
@@ -74,20 +91,29 @@ C = TypeVar("C", bound=_Claims)
 
 
 class Tokens:
-    """Issues and reads tokens. Immutable, so any thread may use it."""
+    """Issues and reads tokens, in one thread."""
 
     def __init__(
         self,
-        secret: bytes,
+        keys: Keys,
         *,
         access_s: float,
         room_s: float,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._key = secret
         self._access_s = access_s
         self._room_s = room_s
         self._now = now
+        self.use(keys)
+
+    def use(self, keys: Keys) -> None:
+        """Signs with another key from now on."""
+        self._given = keys
+        self._signing, self._header = keys.signing, jws.header_of(keys.signing)
+        old = [old for old in keys.old if old.until is None or old.until > self._now()]
+        self._keys = {jws.header_of(old.key): old.key for old in old}
+        self._keys[self._header] = self._signing
+        self._until = min((old.until for old in old if old.until is not None), default=math.inf)
 
     @property
     def room_s(self) -> float:
@@ -167,10 +193,12 @@ class Tokens:
 
     def _encode(self, claims: dict[str, object], expires: int) -> str:
         claims |= {"iss": ISSUER, "iat": int(self._now()), "exp": expires}
-        return jws.sign(msgspec.json.encode(claims), self._key)
+        return jws.sign(msgspec.json.encode(claims), self._signing, self._header)
 
     def _decode(self, text: str, audience: str, kind: type[C]) -> C:
-        payload = jws.verify(text, self._key)
+        if self._until <= self._now():
+            self.use(self._given)  # without the old keys whose time is over
+        payload = jws.verify(text, self._keys)
         try:
             claims = msgspec.json.decode(payload or b"", type=kind)
         except (ValueError, RecursionError):  # what exactly was wrong helps forgers

@@ -14,7 +14,7 @@ import pytest
 
 from roomserver.auth.accounts import Accounts, Session
 from roomserver.auth.passwords import PasswordPool
-from roomserver.auth.tokens import TokenError, Tokens
+from roomserver.auth.tokens import Keys, TokenError, Tokens
 from roomserver.store.accounts import FileAccountStore
 from roomserver.store.database import Connection, Database
 from roomserver.store.embedded import EmbeddedPostgres
@@ -49,7 +49,7 @@ def clock() -> Clock:
 async def accounts(store: AccountStore, clock: Clock) -> AsyncIterator[Accounts]:
     pool = PasswordPool("accounts", rounds=4, threads=1, queue=8)
     await store.add_account("Ann@Example.org", await pool.hash(PASSWORD), "user")
-    tokens = Tokens(b"x" * 32, access_s=900, room_s=900, now=clock)
+    tokens = Tokens(Keys(b"x" * 32), access_s=900, room_s=900, now=clock)
     yield Accounts(store, pool, tokens, refresh_s=604_800, now=clock)
     pool.close()
 
