@@ -15,7 +15,6 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import structlog
 import uvloop
 from aiohttp import web
@@ -26,16 +25,11 @@ from roomserver.auth.secret import SigningKeys, prepare_data_dir
 from roomserver.auth.tokens import Tokens
 from roomserver.config import ConfigError, Settings
 from roomserver.edge.addresses import ClientAddresses
-from roomserver.edge.cors import share_with_origins
-from roomserver.edge.handover import websocket
-from roomserver.edge.http import HttpConnection, connection_factory, mind_requests
+from roomserver.edge.application import private_application, public_application
+from roomserver.edge.http import HttpConnection, connection_factory
 from roomserver.edge.limits import Limits
-from roomserver.edge.openapi import describe
 from roomserver.edge.origins import Origins
-from roomserver.edge.problems import problems
-from roomserver.edge.routes import ENDPOINTS
-from roomserver.edge.routes.server import DESCRIPTION
-from roomserver.edge.services import SERVICES, Services
+from roomserver.edge.services import Services
 from roomserver.edge.tls import (
     BACKLOG,
     COMFORTABLE_CONNECTIONS,
@@ -44,6 +38,7 @@ from roomserver.edge.tls import (
     TlsBridge,
 )
 from roomserver.logs import configure_logging
+from roomserver.metrics import Metrics
 from roomserver.rooms.connections import Connections
 from roomserver.rooms.control import RoomControl
 from roomserver.rooms.media import Media
@@ -56,6 +51,7 @@ from roomserver.store.stores import open_stores
 
 # Of the time to shut down in: what requests under way, and what TLS still has to send, may take.
 HTTP_SHARE = 0.2
+ADMIN_SHARE = 0.05
 TLS_SHARE = 0.2
 
 log = structlog.stdlib.get_logger("roomserver")
@@ -67,6 +63,7 @@ class Server:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.urls: list[str] = []
+        self.admin_urls: list[str] = []  # none: those are not apart
         self._stack = AsyncExitStack()
         self._bridge: TlsBridge | None = None
         self._reloads: list[Callable[[], object]] = []
@@ -139,22 +136,18 @@ class Server:
             )
             owners = DisabledOwners(rooms, room_control, stores.accounts.disabled_among)
 
+            metrics = Metrics(
+                media=media,
+                rooms=rooms,
+                connections=connections,
+                store=stores.rooms,
+                pools=(account_pool, room_pool),
+                most_rooms=settings.metrics_rooms,
+            )
+
             # HTTP
-            app = web.Application(
-                middlewares=[mind_requests, problems, share_with_origins],
-                client_max_size=settings.max_body_bytes,
-            )
-            app[DESCRIPTION] = msgspec.json.encode(describe(ENDPOINTS))
-            for endpoint in ENDPOINTS:
-                app.router.add_route(endpoint.method, endpoint.path, endpoint.__call__)
-            app.router.add_get("/ws", websocket)
-            runner = web.AppRunner(
-                app,
-                access_log=None,
-                handle_signals=False,
-                shutdown_timeout=settings.shutdown_s * HTTP_SHARE,
-            )
-            app[SERVICES] = Services(
+            token = settings.metrics_token
+            services = Services(
                 accounts=accounts,
                 registration=settings.registration,
                 owners=owners,
@@ -167,15 +160,17 @@ class Server:
                 addresses=ClientAddresses(settings.trusted_proxies, self._tls_peer),
                 limits=Limits(settings),
                 origins=Origins(settings.allowed_origins),
+                metrics=metrics,
+                metrics_token=token.get_secret_value() if token is not None else None,
             )
-            await runner.setup()
-            stack.push_async_callback(runner.cleanup)
-            assert runner.server is not None
-            make_connection = connection_factory(
-                runner.server,
-                timeout_s=settings.request_timeout_s,
-                max_head_bytes=settings.max_head_bytes,
+            public = public_application(
+                services,
+                max_body_bytes=settings.max_body_bytes,
+                with_private=settings.admin_port is None,
             )
+            make_connection = await self._connections_of(public, HTTP_SHARE, stack)
+            private = private_application(services, max_body_bytes=settings.max_body_bytes)
+            make_admin_connection = await self._connections_of(private, ADMIN_SHARE, stack)
             if certificate is not None:
                 self._bridge = TlsBridge(
                     certificate, make_connection, handshake_timeout_s=settings.request_timeout_s
@@ -184,7 +179,7 @@ class Server:
 
             # The relay runs
             media.start(connections)
-            relay_share = settings.shutdown_s * (1 - HTTP_SHARE - TLS_SHARE) / 2
+            relay_share = settings.shutdown_s * (1 - HTTP_SHARE - ADMIN_SHARE - TLS_SHARE) / 2
             stack.push_async_callback(media.stop, relay_share)
             await rooms.restore()
             if isinstance(stores.rooms, DurableRoomStore):
@@ -199,10 +194,16 @@ class Server:
             stack.callback(connections.stop)
 
             # And lets people in
+            await self._listen_for_admins(make_admin_connection, stack)
             await self._listen(make_connection, stack)
             await self._look_for_accounts(stores.accounts, new_key=signing.made)
             self._stack = stack.pop_all()
-        log.info("listening", urls=self.urls, data_dir=str(settings.data_dir))
+        log.info(
+            "listening",
+            urls=self.urls,
+            admin_urls=self.admin_urls,
+            data_dir=str(settings.data_dir),
+        )
 
     async def stop(self) -> None:
         """Stops everything; nothing is left."""
@@ -240,6 +241,40 @@ class Server:
 
     def _tls_peer(self, request: web.Request) -> str | None:
         return self._bridge.peer_of(request) if self._bridge is not None else None
+
+    async def _connections_of(
+        self, app: web.Application, share: float, stack: AsyncExitStack
+    ) -> Callable[[], HttpConnection]:
+        """Runs the application; what makes its connections."""
+        settings = self.settings
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=settings.shutdown_s * share,
+        )
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        assert runner.server is not None
+        return connection_factory(
+            runner.server,
+            timeout_s=settings.request_timeout_s,
+            max_head_bytes=settings.max_head_bytes,
+        )
+
+    async def _listen_for_admins(
+        self, make_connection: Callable[[], HttpConnection], stack: AsyncExitStack
+    ) -> None:
+        host, port = self.settings.admin_host, self.settings.admin_port
+        if port is None:
+            return
+        try:
+            server = await asyncio.get_running_loop().create_server(make_connection, host, port)
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            raise ConfigError(f"cannot listen on {host}:{port}: {reason}") from None
+        stack.callback(server.close)
+        self.admin_urls = [_url("http", sock.getsockname()) for sock in server.sockets]
 
     async def _listen(
         self, make_connection: Callable[[], HttpConnection], stack: AsyncExitStack

@@ -86,6 +86,20 @@ class Settings(BaseSettings):
     )
     tls_cert: Path | None = _field(None, "Certificate chain (PEM); needs --tls-key.", NETWORK)
     tls_key: Path | None = _field(None, "Private key of the certificate (PEM).", NETWORK)
+    admin_host: str = _field("127.0.0.1", "Address of --admin-port.", NETWORK)
+    admin_port: int | None = _field(
+        None,
+        "TCP port for /metrics and /api/admin alone, which are nowhere else then; 0: a free one.",
+        NETWORK,
+        ge=0,
+        le=65535,
+    )
+    metrics_token: SecretStr | None = _field(
+        None, "Token for /metrics without --admin-port, 32 characters or more.", NETWORK
+    )
+    metrics_rooms: int = _field(
+        1000, "Rooms with series of their own in /metrics.", NETWORK, ge=0, le=100_000
+    )
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = _field(
         (), "Web origins whose pages may use this server besides its own; * for any.", NETWORK
     )
@@ -237,7 +251,7 @@ class Settings(BaseSettings):
             raise ValueError("it is 'none', 'embedded' or begins with postgresql://")
         return value
 
-    @field_validator("secret")
+    @field_validator("secret", "metrics_token")
     @classmethod
     def _check_secret(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and len(value.get_secret_value().encode()) < 32:

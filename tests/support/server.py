@@ -53,6 +53,7 @@ class ServerProcess:
     data_dir: Path
     settings: dict[str, str]  # of its environment
     url: str = ""
+    admin_url: str | None = None  # with `--admin-port`
     events: list[dict[str, Any]] = field(default_factory=list)
     other_output: list[str] = field(default_factory=list)
     _changed: threading.Condition = field(default_factory=threading.Condition)
@@ -103,6 +104,7 @@ class ServerProcess:
             server.stop()
             raise
         server.url = listening["urls"][0]
+        server.admin_url = next(iter(listening["admin_urls"]), None)
         return server
 
     @property

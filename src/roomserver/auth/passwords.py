@@ -57,8 +57,12 @@ class PasswordPool:
     def __init__(self, name: str, *, rounds: int, threads: int, queue: int) -> None:
         self.name = name
         self._rounds = rounds
-        self._limit = threads * queue
-        self._waiting = 0
+        self.capacity = threads * queue
+        """How many may be checked or wait for it."""
+        self.waiting = 0
+        """How many are."""
+        self.refused = 0
+        """How many were not let in since the start."""
         self._executor = ThreadPoolExecutor(
             threads, thread_name_prefix=f"bcrypt-{name}", initializer=_lower_priority
         )
@@ -82,13 +86,14 @@ class PasswordPool:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
     async def _run(self, work: Callable[[], T]) -> T:
-        if self._waiting >= self._limit:
+        if self.waiting >= self.capacity:
+            self.refused += 1
             raise PoolFullError(self.name)
-        self._waiting += 1
+        self.waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._executor, work)
         finally:
-            self._waiting -= 1
+            self.waiting -= 1
 
 
 def _lower_priority() -> None:

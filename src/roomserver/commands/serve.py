@@ -13,7 +13,7 @@ from roomserver.commands.console import fail
 from roomserver.config import CONFIG_VARIABLE, ConfigError, Settings, load_settings
 
 # A secret on a command line can be read by every user of the machine.
-NOT_ON_COMMAND_LINE = frozenset({"secret", "old_secrets"})
+NOT_ON_COMMAND_LINE = frozenset({"secret", "old_secrets", "metrics_token"})
 
 
 def serve(config: Path | None = None, **options: Any) -> None:

@@ -43,6 +43,7 @@ class ProblemCode(StrEnum):
     NOT_ALLOWED = "not_allowed"
     NOT_FOUND = "not_found"
     NOT_KEPT = "not_kept"
+    NOT_READY = "not_ready"
     ORIGIN_NOT_ALLOWED = "origin_not_allowed"
     RATE_LIMITED = "rate_limited"
     REGISTRATION_CLOSED = "registration_closed"
@@ -74,6 +75,7 @@ STATUS: Mapping[ProblemCode, int] = {
     ProblemCode.NOT_ALLOWED: 403,
     ProblemCode.NOT_FOUND: 404,
     ProblemCode.NOT_KEPT: 503,
+    ProblemCode.NOT_READY: 503,
     ProblemCode.ORIGIN_NOT_ALLOWED: 403,
     ProblemCode.RATE_LIMITED: 429,
     ProblemCode.REGISTRATION_CLOSED: 403,

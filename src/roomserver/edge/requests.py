@@ -59,13 +59,19 @@ def read_password(password: str) -> bytes:
         raise Problem(ProblemCode.INVALID_REQUEST, str(error)) from None
 
 
+def bearer_token(request: web.Request) -> str | None:
+    """What the request says it may do things by."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
 async def authenticate(request: web.Request, *, in_doubt: bool) -> Account:
     """Whose access token it carries; `in_doubt` as in `Accounts`. Raises Problem (401)."""
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not token:
+    token = bearer_token(request)
+    if token is None:
         raise _unauthorized(ProblemCode.UNAUTHORIZED, "an access token is needed")
     try:
-        return await request.app[SERVICES].accounts.authenticate(token.strip(), in_doubt=in_doubt)
+        return await request.app[SERVICES].accounts.authenticate(token, in_doubt=in_doubt)
     except TokenError as error:
         code = ProblemCode.TOKEN_EXPIRED if error.expired else ProblemCode.TOKEN_INVALID
         raise _unauthorized(code, str(error)) from None

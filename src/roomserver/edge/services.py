@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from aiohttp import web
@@ -13,6 +13,7 @@ from roomserver.auth.tokens import Tokens
 from roomserver.edge.addresses import ClientAddresses
 from roomserver.edge.limits import Limits
 from roomserver.edge.origins import Origins
+from roomserver.metrics import Metrics
 from roomserver.rooms.connections import Connections
 from roomserver.rooms.control import RoomControl
 from roomserver.rooms.owners import DisabledOwners
@@ -36,6 +37,9 @@ class Services:
     addresses: ClientAddresses
     limits: Limits
     origins: Origins
+    metrics: Metrics
+    metrics_token: str | None = field(repr=False)
+    """By which metrics may be read where they are not open."""
 
 
 SERVICES = web.AppKey("services", Services)

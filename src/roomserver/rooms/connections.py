@@ -68,6 +68,8 @@ class Connections:
         self._max_lag_ms = max_lag_ms
         self._max_unregistered = max_unregistered
         self._by_id: dict[int, Connection] = {}
+        self.ended: Counter[LeaveReason] = Counter()
+        """How many connections have ended, and why."""
         self._unregistered: Counter[str] = Counter()  # by limit key
         # Renew with a quarter of the life left, half an hour at most, and look often enough.
         self._renewal_lead_s = min(MAX_RENEWAL_LEAD_S, tokens.room_s / 4)
@@ -146,6 +148,7 @@ class Connections:
         if gone is None:
             return
         reason = gone.leaving or closed.reason
+        self.ended[reason] += 1
         if gone.token is None:
             self._count_registered(gone)
         log.debug(

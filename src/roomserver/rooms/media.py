@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import structlog
 
 from relaycore import Relay, RelayClosedError, Subscription
+from relaycore.counters import RelayCounters
 from relaycore.events import (
     CloseReason,
     ConnectionClosed,
@@ -66,6 +67,7 @@ class Media:
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._events: MediaEvents | None = None
+        self._stalled: set[int] = set()
 
     def start(self, events: MediaEvents) -> None:
         """Begins to deliver events, in the running event loop."""
@@ -93,6 +95,15 @@ class Media:
         if self._running is None:
             raise RelayClosedError("the relay is closed")
         return self._running
+
+    @property
+    def stalled(self) -> frozenset[int]:
+        """The relay's threads that the watchdog has found late and that are late still."""
+        return frozenset(self._stalled)
+
+    def counters(self) -> RelayCounters:
+        """A snapshot of the relay's figures. Raises RelayClosedError."""
+        return self._relay.counters()
 
     def attach(self, descriptor: int, response: bytes) -> int:
         return self._relay.attach(descriptor, response)
@@ -212,8 +223,10 @@ class Media:
             case SourceReport():
                 events.source_report(event.room, event.stream, _source_status(event))
             case ThreadStalled(over=False):
+                self._stalled.add(event.thread)
                 log.warning("relay_thread_stalled", thread=event.thread, late_ms=event.late_ms)
             case ThreadStalled():
+                self._stalled.discard(event.thread)
                 log.warning("relay_thread_recovered", thread=event.thread, stalled_ms=event.late_ms)
             case _:  # reports that nobody here asked for
                 log.warning("event_unexpected", kind=type(event).__name__)

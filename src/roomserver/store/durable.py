@@ -17,11 +17,12 @@ from roomserver.protocol.codes import RoomState
 from roomserver.store.database import Database, DatabaseAwayError
 from roomserver.store.drain import Drain
 from roomserver.store.events import Audited, Joined, Left, RoomChanged
+from roomserver.store.figures import DatabaseState, StoreFigures
 from roomserver.store.interfaces import CodeTakenError
 from roomserver.store.membership import HEARTBEAT_S, Membership
 from roomserver.store.memory import CODE_REST_S, log_audit
 from roomserver.store.migrations import MigrationError
-from roomserver.store.outbox import Outbox
+from roomserver.store.outbox import SHARES, Outbox
 from roomserver.store.records import AuditRecord, ParticipantRecord, RoomRecord
 
 # How long a caller waits to hear that the database has it too.
@@ -29,6 +30,7 @@ PERSISTED_WITHIN_S = 1.0
 # How long a start waits for what an earlier run left.
 REPLAY_WITHIN_S = 30.0
 RELEASE_WITHIN_S = 2.0
+REACHED_WITHIN_S = 1.0
 REJOIN_S = 1.0
 
 CODE_TAKEN = """
@@ -127,6 +129,27 @@ class DurableRoomStore:
     def audit(self, record: AuditRecord) -> None:
         self._outbox.append_soon(Audited(str(uuid.uuid4()), record))
         log_audit(record)
+
+    def figures(self) -> StoreFigures:
+        dropped = self._outbox.dropped
+        return StoreFigures(
+            database=DatabaseState.UP if self.ready else DatabaseState.AWAY,
+            waiting=self._outbox.waiting,
+            capacity=self._outbox.capacity,
+            # Of each that may be dropped, so that the first one is seen as a change.
+            dropped={weight.name.lower(): dropped.get(weight, 0) for weight in SHARES},
+            dead_letters=self._drain.dead_letters,
+        )
+
+    async def reachable(self) -> bool:
+        if not self.ready:
+            return False
+        try:
+            async with self._database.transaction(within_s=REACHED_WITHIN_S) as connection:
+                await connection.execute("SELECT 1")
+        except DatabaseAwayError:
+            return False
+        return True
 
     async def written(self) -> None:
         await self._outbox.flush()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Literal, Protocol
 
+from roomserver.store.figures import StoreFigures
 from roomserver.store.records import (
     Account,
     AccountInvite,
@@ -148,6 +149,12 @@ class RoomStore(Protocol):
 
     def audit(self, record: AuditRecord) -> None:
         """Adds a line to the audit log."""
+
+    def figures(self) -> StoreFigures:
+        """How the store is doing."""
+
+    async def reachable(self) -> bool:
+        """Whether the database, if there is one, is ready now; tells within a second or so."""
 
     async def written(self) -> None:
         """Returns when all that was told so far will survive a crash. Raises OutboxError."""

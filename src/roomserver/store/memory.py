@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from roomserver.protocol.codes import RoomState
+from roomserver.store.figures import StoreFigures
 from roomserver.store.interfaces import CodeTakenError
 from roomserver.store.records import AuditEvent, AuditRecord, ParticipantRecord, RoomRecord
 
@@ -79,6 +80,12 @@ class MemoryRoomStore:
     def audit(self, record: AuditRecord) -> None:
         self.audit_log.append(record)
         log_audit(record)
+
+    def figures(self) -> StoreFigures:
+        return StoreFigures()
+
+    async def reachable(self) -> bool:
+        return True
 
     async def written(self) -> None:
         """There is nothing to be written."""

@@ -121,6 +121,11 @@ class Outbox:
         return self._stream_id
 
     @property
+    def capacity(self) -> int:
+        """How many events may wait."""
+        return self._capacity
+
+    @property
     def waiting(self) -> int:
         """How many events have not been acknowledged."""
         return self._waiting
