@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from roomserver.clients.account import AccountEntry
 from roomserver.clients.broadcast import Broadcaster, BroadcastOptions
 from roomserver.clients.connection import Message, RelayConnection, RoomAccess, RoomApi
 from roomserver.clients.entry import RoomEntry
@@ -155,9 +156,10 @@ async def live_room(url: str, email: str = EMAIL) -> AsyncIterator[LiveRoom]:
     async with RoomApi(url) as api:
 
         async def renew() -> RoomAccess:
-            return await api.broadcaster_token(await api.login(email, PASSWORD), access.room_id)
+            return await account.broadcaster_token(access.room_id)
 
-        access = await api.create_room(await api.login(email, PASSWORD), ROOM_PASSWORD)
+        account = AccountEntry(api, email, PASSWORD)
+        access = await account.create_room(ROOM_PASSWORD)
         yield LiveRoom(api, RoomEntry(api, access, renew), access.room_code)
 
 

@@ -11,7 +11,7 @@ import random
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
 
@@ -48,6 +48,14 @@ class RoomAccess:
     room_token: str
     name: str = ""
     room_code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An account that is logged in."""
+
+    access_token: str = field(repr=False)
+    refresh_token: str = field(repr=False)  # for one use
 
 
 class RoomApi:
@@ -90,12 +98,15 @@ class RoomApi:
         if self._session is not None:
             await self._session.close()
 
-    async def login(self, email: str, password: str) -> str:
-        """Log a broadcaster in; returns the access token."""
-        answer = await self._call(
-            "POST", "auth/broadcaster", {"email": email, "password": password}
+    async def login(self, email: str, password: str) -> Session:
+        """Log a broadcaster in."""
+        return _session(
+            await self._call("POST", "auth/broadcaster", {"email": email, "password": password})
         )
-        return str(answer["accessToken"])
+
+    async def refresh(self, refresh_token: str) -> Session:
+        """Exchange a refresh token for the session that goes on."""
+        return _session(await self._call("POST", "auth/refresh", {"refreshToken": refresh_token}))
 
     async def create_room(
         self, access_token: str, password: str, *, name: str | None = None, public: bool = False
@@ -347,6 +358,10 @@ class RelayConnection:
         error = self._last_error or {}
         text = error.get("message") or describe_close(code or 1006)
         return RefusedError(text, code=error.get("code"), close_code=code, url=error.get("url"))
+
+
+def _session(answer: Message) -> Session:
+    return Session(answer["accessToken"], answer["refreshToken"])
 
 
 def _server_url(url: str) -> URL:

@@ -22,6 +22,7 @@ from yarl import URL
 
 from roomserver.app import Server
 from roomserver.auth.secret import prepare_data_dir
+from roomserver.clients.account import AccountEntry
 from roomserver.clients.broadcast import Broadcaster, BroadcastOptions
 from roomserver.clients.connection import RoomAccess, RoomApi
 from roomserver.clients.entry import RoomEntry
@@ -98,11 +99,10 @@ async def _broadcast(
     make_display: Callable[[str], Display],
 ) -> None:
     async def renew() -> RoomAccess:
-        return await api.broadcaster_token(await api.login(_EMAIL, password), access.room_id)
+        return await account.broadcaster_token(access.room_id)
 
-    access = await api.create_room(
-        await api.login(_EMAIL, password), ROOM_PASSWORD, name=ROOM_NAME, public=True
-    )
+    account = AccountEntry(api, _EMAIL, password)
+    access = await account.create_room(ROOM_PASSWORD, name=ROOM_NAME, public=True)
     await asyncio.to_thread(_prepare, options.channels)
     broadcaster = Broadcaster(
         RoomEntry(api, access, renew),

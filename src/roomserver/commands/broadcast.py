@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from roomserver.clients.account import AccountEntry
 from roomserver.clients.broadcast import Broadcaster, BroadcastOptions
 from roomserver.clients.connection import RoomAccess, RoomApi
 from roomserver.clients.entry import RoomEntry
@@ -161,14 +162,13 @@ def broadcast(
 
     async def main() -> None:
         async with RoomApi(url, ca_file=ca_file) as api:
+            entry = AccountEntry(api, email, account)
 
             async def renew() -> RoomAccess:
-                return await api.broadcaster_token(await api.login(email, account), access.room_id)
+                return await entry.broadcaster_token(access.room_id)
 
             if create:
-                access = await api.create_room(
-                    await api.login(email, account), room_password, name=name, public=public
-                )
+                access = await entry.create_room(room_password, name=name, public=public)
                 stderr.print(f"room {access.room_code} ({access.name})", markup=False)
             else:
                 access = RoomAccess(room_id=room or "", room_token="")

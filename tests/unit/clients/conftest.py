@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 from rich.console import Console
 
+from roomserver.clients.account import AccountEntry
 from roomserver.clients.connection import RoomAccess, RoomApi
 from roomserver.clients.entry import RoomEntry
 from roomserver.clients.meters import Display
@@ -26,7 +27,9 @@ async def source_entry(room: FakeRoom) -> AsyncIterator[RoomEntry]:
     async with RoomApi(room.url) as api:
 
         async def renew() -> RoomAccess:
-            return await api.broadcaster_token(await api.login(EMAIL, PASSWORD), CODE)
+            return await account.broadcaster_token(CODE)
+
+        account = AccountEntry(api, EMAIL, PASSWORD)
 
         yield RoomEntry(api, await renew(), renew)
 
