@@ -184,9 +184,13 @@ def _major_of(folder: Path) -> int | None:
 
 
 class EmbeddedPostgres:
-    """One cluster in a data directory. Not for several threads at once."""
+    """One cluster in a data directory. Not for several threads at once.
 
-    def __init__(self, data_dir: Path) -> None:
+    major: of which major version a cluster is that has to be made; the first found unless told.
+    """
+
+    def __init__(self, data_dir: Path, *, major: int | None = None) -> None:
+        self._major = major
         self._data_dir = data_dir.resolve()
         self._root = self._data_dir / "postgres"
         self._cluster = self._root / "data"
@@ -248,7 +252,7 @@ class EmbeddedPostgres:
             self._make_directories()
             self._wait_until_left()
             if not self.exists():
-                self._choose_binaries(None)
+                self._choose_binaries(self._major)
                 self._make_cluster()
             else:
                 version = (self._cluster / "PG_VERSION").read_text("ascii").strip()

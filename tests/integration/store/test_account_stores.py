@@ -16,26 +16,26 @@ from roomserver.auth.accounts import Accounts, Session
 from roomserver.auth.passwords import PasswordPool
 from roomserver.auth.tokens import Keys, TokenError, Tokens
 from roomserver.store.accounts import FileAccountStore
-from roomserver.store.database import Connection, Database
-from roomserver.store.embedded import EmbeddedPostgres
+from roomserver.store.database import Connection
 from roomserver.store.interfaces import AccountStore, EmailTakenError, InviteRefusedError
 from roomserver.store.postgres import PostgresAccountStore
 from roomserver.store.records import Account, Place
 from support.clock import Clock
+from support.postgres import Cluster
 
 PASSWORD = b"correct horse"
 
 
 @pytest.fixture(params=["file", "postgres"])
 async def store(
-    request: pytest.FixtureRequest, tmp_path: Path, cluster: EmbeddedPostgres, tables: Connection
+    request: pytest.FixtureRequest, tmp_path: Path, cluster: Cluster, tables: Connection
 ) -> AsyncIterator[AccountStore]:
     if request.param == "file":
         file = await FileAccountStore.open(tmp_path)
         yield file
         await file.close()
     else:
-        database = Database(cluster.connection)
+        database = cluster.database()
         yield PostgresAccountStore(database)
         await database.close()
 

@@ -14,9 +14,8 @@ from uuid import uuid4
 import pytest
 
 from roomserver.protocol.codes import Role, RoomState
-from roomserver.store.database import Connection, Database
+from roomserver.store.database import Connection
 from roomserver.store.drain import Drain
-from roomserver.store.embedded import EmbeddedPostgres
 from roomserver.store.events import Audited, Counted, Event, Joined, Left, RoomChanged
 from roomserver.store.outbox import Outbox
 from roomserver.store.records import (
@@ -26,6 +25,7 @@ from roomserver.store.records import (
     ParticipantRecord,
     RoomRecord,
 )
+from support.postgres import Cluster
 
 TIMEOUT_S = 60.0
 
@@ -71,11 +71,9 @@ async def outbox(tmp_path: Path) -> AsyncIterator[Outbox]:
 
 
 @pytest.fixture
-async def drain(
-    cluster: EmbeddedPostgres, tables: Connection, outbox: Outbox
-) -> AsyncIterator[Drain]:
+async def drain(cluster: Cluster, tables: Connection, outbox: Outbox) -> AsyncIterator[Drain]:
     """Not started."""
-    database = Database(cluster.connection)
+    database = cluster.database()
     drain = Drain(outbox, database, server_id=None, room=lambda _: None)
     yield drain
     await drain.stop()
@@ -220,10 +218,10 @@ async def test_whom_the_database_does_not_know_is_nobody(
 
 
 async def test_a_room_that_the_database_lost_is_made_again(
-    cluster: EmbeddedPostgres, tables: Connection, outbox: Outbox
+    cluster: Cluster, tables: Connection, outbox: Outbox
 ) -> None:
     room = new_room(name="still here")
-    database = Database(cluster.connection)
+    database = cluster.database()
     drain = Drain(outbox, database, server_id=None, room={room.id: room}.get)
     await drained(drain, outbox, Joined(new_stay(room)))
     await drain.stop()
@@ -254,7 +252,7 @@ async def test_what_can_not_be_is_put_aside_and_stops_nothing(
 
 
 async def test_a_database_that_was_away_gets_everything_afterwards(
-    cluster: EmbeddedPostgres, drain: Drain, outbox: Outbox, tables: Connection
+    cluster: Cluster, drain: Drain, outbox: Outbox, tables: Connection
 ) -> None:
     await drained(drain, outbox, new_audit())
     assert cluster.pid is not None

@@ -12,7 +12,6 @@ import asyncpg
 import pytest
 
 from roomserver.store.database import Connection
-from roomserver.store.embedded import EmbeddedPostgres
 from roomserver.store.migrations import (
     Migration,
     MigrationError,
@@ -21,6 +20,7 @@ from roomserver.store.migrations import (
     migrate,
     pending,
 )
+from support.postgres import Cluster
 
 TABLES = "FROM pg_class c WHERE relnamespace = 'relay'::regnamespace AND relkind = 'r'"
 
@@ -45,9 +45,7 @@ async def shape(connection: Connection) -> list[tuple[Any, ...]]:
 # ---- coming into being ----
 
 
-async def test_servers_that_start_at_once_migrate_once(
-    cluster: EmbeddedPostgres, empty: Connection
-) -> None:
+async def test_servers_that_start_at_once_migrate_once(cluster: Cluster, empty: Connection) -> None:
     others = [await asyncpg.connect(**cluster.connection) for _ in range(3)]
     applied = await asyncio.gather(*(migrate(connection) for connection in [empty, *others]))
     for connection in others:
@@ -90,7 +88,7 @@ async def test_a_migration_that_fails_leaves_nothing(empty: Connection) -> None:
 
 
 async def test_a_role_that_may_not_make_roles_is_told_what_to_do(
-    cluster: EmbeddedPostgres, empty: Connection
+    cluster: Cluster, empty: Connection
 ) -> None:
     # Without the role `authenticated`: as if it were the first start.
     await empty.execute("""
