@@ -75,12 +75,12 @@ class Cluster:
             self.connection | {"host": str(self.pooler), "port": POOLER_PORT}, pooler="transaction"
         )
 
-    def options(self) -> tuple[str, ...]:
-        """Options of a command or server that make it use this database, as `database` does."""
+    def variables(self) -> dict[str, str]:
+        """The environment of a server or command that uses this database, as `database` does."""
         if self.pooler is None:
-            return ("--database-url", url(self.connection))
+            return {"ROOMSERVER_DATABASE_URL": url(self.connection)}
         address = url(self.connection | {"host": str(self.pooler), "port": POOLER_PORT})
-        return ("--database-url", address, "--database-pooler", "transaction")
+        return {"ROOMSERVER_DATABASE_URL": address, "ROOMSERVER_DATABASE_POOLER": "transaction"}
 
 
 def url(connection: dict[str, Any]) -> str:

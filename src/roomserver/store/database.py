@@ -116,6 +116,9 @@ class Database:
 
 
 async def _prepare(connection: Connection) -> None:
-    await connection.set_type_codec(
-        "jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog"
-    )
+    # In a transaction, since it asks the database what jsonb is in several steps, between which a
+    # pooler could give it another connection.
+    async with connection.transaction():
+        await connection.set_type_codec(
+            "jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog"
+        )
