@@ -8,6 +8,7 @@ import faulthandler
 import fcntl
 import os
 import resource
+import shlex
 import signal
 import socket
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from roomserver.auth.accounts import Accounts
 from roomserver.auth.passwords import PasswordPool, RoomPasswords
 from roomserver.auth.secret import SigningKeys, prepare_data_dir
 from roomserver.auth.tokens import Tokens
-from roomserver.config import ConfigError, Settings
+from roomserver.config import EMBEDDED, ConfigError, Settings
 from roomserver.edge.addresses import ClientAddresses
 from roomserver.edge.application import private_application, public_application
 from roomserver.edge.http import HttpConnection, connection_factory
@@ -226,10 +227,7 @@ class Server:
                     " take none of ours: is this the right data_dir? Else give all the same secret",
                 )
             if count == 0:
-                log.warning(
-                    "no_accounts",
-                    hint=f"roomserver user add EMAIL --data-dir {self.settings.data_dir}",
-                )
+                log.warning("no_accounts", hint=_how_to_add_a_user(self.settings))
 
     def _password_pool(self, name: str) -> PasswordPool:
         return PasswordPool(
@@ -323,6 +321,16 @@ class Server:
             raise ConfigError(f"cannot listen on {where}: {reason}") from None
         scheme = "https" if self._bridge is not None else "http"
         self.urls = [_url(scheme, address) for address in addresses]
+
+
+def _how_to_add_a_user(settings: Settings) -> str:
+    command = f"roomserver user add EMAIL --data-dir {shlex.quote(str(settings.data_dir))}"
+    if settings.database_url == EMBEDDED:
+        return command
+    if settings.database_url == "none":
+        return f"{command} --database-url none"
+    # Which has a password in it.
+    return f"{command}, with ROOMSERVER_DATABASE_URL or --config as for this server"
 
 
 def _lock(path: Path) -> int:
