@@ -248,7 +248,7 @@ def _audit(services: Services, request: web.Request, address: str, problem: Prob
             limit_key=limit_key(address),
             user_agent=user_agent_of(request),
             method=request.method,
-            path=request.path[:MAX_LOGGED_PATH],
+            path=request.rel_url.raw_path[:MAX_LOGGED_PATH],
             code=problem.code.value,
             **problem.facts,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -18,6 +19,9 @@ from roomserver.store.records import Account
 BODY_TIMEOUT_S = 30.0
 
 Password = Annotated[str, Meta(max_length=1024)]  # bcrypt's own limit is told apart, by bytes
+
+# The escape of a NUL, unless its backslash is itself escaped: PostgreSQL can't hold the character.
+NUL_ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -35,6 +39,8 @@ async def read_body(request: web.Request, kind: type[T]) -> T:
             f"the body took longer than {BODY_TIMEOUT_S:g} s",
             close=True,
         ) from None
+    if NUL_ESCAPE.search(body):
+        raise Problem(ProblemCode.INVALID_REQUEST, "a text may not contain a NUL character")
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
@@ -45,6 +51,8 @@ async def read_body(request: web.Request, kind: type[T]) -> T:
 
 def read_query(request: web.Request, kind: type[T]) -> T:
     """The query string; numbers and truth values are read as JSON writes them. Raises Problem."""
+    if any("\0" in value for value in request.query.values()):
+        raise Problem(ProblemCode.INVALID_REQUEST, "the query may not contain a NUL character")
     try:
         return msgspec.convert(dict(request.query), kind, strict=False)
     except msgspec.ValidationError as error:

@@ -24,7 +24,13 @@ def server() -> Iterator[ServerProcess]:
             for email, flags in ((OWNER, []), (STRANGER, []), (ADMIN, ["--admin"])):
                 subprocess.run(
                     command(
-                        "user", "add", email, *flags, "--password-stdin", "--data-dir", data_dir
+                        "user",
+                        "add",
+                        email,
+                        *flags,
+                        "--password-stdin",
+                        "--data-dir",
+                        str(data_dir),
                     ),
                     input=PASSWORD + "\n",
                     text=True,

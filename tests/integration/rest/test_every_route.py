@@ -85,7 +85,8 @@ async def test_a_body_has_to_be_json_of_its_kind(api: Api, keys: Keys, endpoint:
         return await api.call(endpoint.method, path, token=token, data=data, headers=headers)
 
     refused(await say(b"{}", "text/plain"), ProblemCode.UNSUPPORTED_MEDIA_TYPE)
-    for wrong in (b"", b"{", b"[]", b"null", b'"\xff"', b"[" * 10_000):
+    nul = b'{"nickname": "a\\\\\\u0000"}'  # an escaped backslash, and a NUL
+    for wrong in (b"", b"{", b"[]", b"null", b'"\xff"', b"[" * 10_000, nul):
         refused(await say(wrong), ProblemCode.INVALID_REQUEST)
     refused(await say(b" " * 70_000 + b"{}"), ProblemCode.BODY_TOO_LARGE)
 
