@@ -76,7 +76,9 @@ def limit_key(address: str) -> str:
 
 def user_agent_of(request: web.Request) -> str | None:
     """What the client says it is, cut to a length that can be kept."""
-    return request.headers.get("User-Agent", "")[:MAX_USER_AGENT] or None
+    said = request.headers.get("User-Agent", "")[:MAX_USER_AGENT]
+    # Headers that are no UTF-8 come with surrogates, which nothing else can hold.
+    return said.encode(errors="replace").decode() or None
 
 
 def _parse(text: str) -> Address | None:
