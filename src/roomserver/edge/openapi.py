@@ -84,10 +84,11 @@ def problems_of(endpoint: Endpoint) -> set[ProblemCode]:
 def _operation(
     endpoint: Endpoint, schema_of: dict[type[msgspec.Struct], Any], schemas: dict[str, Any]
 ) -> dict[str, Any]:
+    part = endpoint.handler.__module__.rpartition(".")[2]
     operation: dict[str, Any] = {
-        "operationId": endpoint.handler.__name__,
+        "operationId": f"{part}_{endpoint.handler.__name__}",
         "summary": endpoint.summary,
-        "tags": [endpoint.handler.__module__.rpartition(".")[2]],
+        "tags": [part],
         "responses": _responses(endpoint, schema_of),
     }
     parameters: list[dict[str, Any]] = [
