@@ -157,6 +157,7 @@ class Server:
                 rooms=rooms,
                 room_control=room_control,
                 room_directory=stores.directory,
+                reports=stores.reports,
                 connections=connections,
                 addresses=ClientAddresses(settings.trusted_proxies, self._tls_peer),
                 limits=Limits(settings),

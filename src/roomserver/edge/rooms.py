@@ -23,6 +23,10 @@ OWN_ROOM = (ProblemCode.ROOM_NOT_FOUND, ProblemCode.ROOM_CLOSED, ProblemCode.NOT
 """What `own_room` refuses with."""
 
 
+OWN_RECORD = (ProblemCode.ROOM_NOT_FOUND, ProblemCode.NOT_ALLOWED)
+"""What `own_record` refuses with."""
+
+
 class RoomAnswer(Struct, rename="camel", kw_only=True):
     """A room as its owner, or an administrator, sees it. Times in Unix us."""
 
@@ -75,13 +79,29 @@ class RoomAnswer(Struct, rename="camel", kw_only=True):
         )
 
 
+async def own_record(call: Call, account: Account) -> RoomRecord:
+    """The room that the path names, also when it is closed or on another server.
+
+    Raises Problem when there is none, or it is somebody else's, and DatabaseAwayError.
+    """
+    services = call.services
+    name = call.path("room")
+    room = services.rooms.find(name)
+    record = room.record if room is not None else services.rooms.closed(name)
+    if record is None:
+        record = await services.room_directory.find(name, owner=account.id)
+    if record is None:
+        raise Problem(ProblemCode.ROOM_NOT_FOUND, "there is no such room")
+    if record.created_by != account.id:
+        raise _somebody_elses(account, record)
+    return record
+
+
 def own_room(call: Call, account: Account) -> Room:
     """The room that the path names. Raises Problem when it is not open here, or not theirs."""
     room = open_room(call)
     if room.record.created_by != account.id:
-        raise Problem(ProblemCode.NOT_ALLOWED, "the room belongs to somebody else").audited(
-            AuditEvent.ROOM_ACCESS_DENIED, user=account.id, room=room.id
-        )
+        raise _somebody_elses(account, room.record)
     return room
 
 
@@ -118,6 +138,12 @@ def read_listener_limit(call: Call, limit: int | None) -> int:
 def read_name(name: str | None, code: str) -> str:
     """The name; that of a room without one is made of its code."""
     return (name or "").strip() or f"Room {code}"
+
+
+def _somebody_elses(account: Account, room: RoomRecord) -> Problem:
+    return Problem(ProblemCode.NOT_ALLOWED, "the room belongs to somebody else").audited(
+        AuditEvent.ROOM_ACCESS_DENIED, user=account.id, room=room.id
+    )
 
 
 def _us(unix_s: float | None) -> int | None:

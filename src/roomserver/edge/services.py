@@ -19,6 +19,7 @@ from roomserver.rooms.control import RoomControl
 from roomserver.rooms.owners import DisabledOwners
 from roomserver.rooms.registry import Rooms
 from roomserver.store.directory import RoomDirectory
+from roomserver.store.reports import Reports
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,7 @@ class Services:
     rooms: Rooms
     room_control: RoomControl
     room_directory: RoomDirectory
+    reports: Reports
     connections: Connections
     addresses: ClientAddresses
     limits: Limits

@@ -22,6 +22,8 @@ LOCK_KEY = 0x616E616C79  # "analy"
 # After so long even what waited in an outbox has come.
 SETTLED_AFTER = timedelta(days=8)
 DAY = timedelta(days=1)
+# Somebody waits for it.
+REFRESH_S = 5.0
 FIRST_DAY = "SELECT (min(joined_at) AT TIME ZONE 'UTC')::date FROM relay.room_participants"
 FINISH = "UPDATE relay.room_analytics SET final = true WHERE date < $1 AND NOT final"
 COMPUTE = (files("roomserver.store") / "sql" / "analytics.sql").read_text("utf-8")
@@ -71,6 +73,7 @@ class Analytics:
         self._database = database
         self._interval_s = interval_s
         self._ready = ready
+        self._refreshing = asyncio.Lock()  # readers must not load the database with more than one
         self._task: asyncio.Task[None] | None = None
         self._settled: date | None = None  # the day on which the days before were made last
 
@@ -99,6 +102,20 @@ class Analytics:
             await compute_days(connection, since, today + DAY)
         self._settled = today
         return True
+
+    async def refresh(self, room: str, since: date, until: date) -> None:
+        """Makes yesterday and today of one room, as far as they are asked for.
+
+        Raises DatabaseAwayError.
+        """
+        today = _today()
+        since, until = max(since, today - DAY), min(until, today + DAY)
+        if since < until:
+            async with (
+                self._refreshing,
+                self._database.transaction(within_s=REFRESH_S) as connection,
+            ):
+                await compute_days(connection, since, until, room=room)
 
     async def _run(self) -> None:
         while True:

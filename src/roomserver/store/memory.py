@@ -48,7 +48,9 @@ class MemoryRoomStore:
         self._codes: dict[str, str] = {}  # of open rooms: code -> id
         self._resting: dict[str, float] = {}  # of closed rooms, in order: code -> free again at
         self.stays: deque[ParticipantRecord] = deque(maxlen=HISTORY)
+        self.present: dict[str, ParticipantRecord] = {}  # by connection
         self.audit_log: deque[AuditRecord] = deque(maxlen=HISTORY)
+        self.audited = 0  # lines, also those that are forgotten
 
     async def create_room(self, room: RoomRecord) -> bool:
         self._free_codes()
@@ -72,12 +74,14 @@ class MemoryRoomStore:
         return list(self._rooms.values())
 
     def participant_joined(self, participant: ParticipantRecord) -> None:
-        """Nothing to keep: the record of the whole stay comes at its end."""
+        self.present[participant.connection] = participant
 
     def participant_left(self, participant: ParticipantRecord) -> None:
+        self.present.pop(participant.connection, None)
         self.stays.append(participant)
 
     def audit(self, record: AuditRecord) -> None:
+        self.audited += 1
         self.audit_log.append(record)
         log_audit(record)
 

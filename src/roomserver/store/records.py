@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal, NamedTuple, Self
 from uuid import UUID
@@ -154,6 +154,31 @@ class ParticipantRecord:
     frames_sent: int = 0
     frames_dropped: int = 0
     latency_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StatisticsRecord:
+    """A room's whole life, broadcasters left out."""
+
+    participants: int  # different ones, however often they came
+    sessions: int
+    listen_seconds: float
+    average_session_seconds: float
+    peak_listeners: int
+
+
+@dataclass(frozen=True, slots=True)
+class DayRecord:
+    """A room on one day (UTC)."""
+
+    date: date
+    peak_listeners: int
+    total_listen_minutes: float
+    total_listeners: int
+    avg_latency_ms: float | None
+    total_packets_sent: int
+    total_packets_received: int
+    final: bool = False  # will not change any more
 
 
 class AuditEvent(StrEnum):

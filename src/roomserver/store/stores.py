@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from roomserver.store.memory import MemoryRoomStore
 from roomserver.store.migrations import MigrationError, bring_up_to_date
 from roomserver.store.outbox import Outbox
 from roomserver.store.postgres import PostgresAccountStore
+from roomserver.store.reports import MemoryReports, PostgresReports, Reports
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class Stores:
     accounts: AccountStore
     rooms: RoomStore
     directory: RoomDirectory
+    reports: Reports
 
 
 @asynccontextmanager
@@ -40,10 +43,12 @@ async def open_stores(settings: Settings, *, url: str) -> AsyncIterator[Stores]:
     """
     async with AsyncExitStack() as stack:
         if settings.database_url == "none":
+            memory = MemoryRoomStore()
             yield Stores(
                 await stack.enter_async_context(_account_file(settings)),
-                MemoryRoomStore(),
+                memory,
                 RoomDirectory(None),
+                MemoryReports(memory, time.time),
             )
             return
         database = await stack.enter_async_context(open_database(settings))
@@ -61,7 +66,12 @@ async def open_stores(settings: Settings, *, url: str) -> AsyncIterator[Stores]:
             raise ConfigError(f"database: {error}") from None
         except (OSError, sqlite3.Error) as error:
             raise ConfigError(f"outbox in {settings.data_dir}: {error}") from None
-        yield Stores(PostgresAccountStore(database), rooms, RoomDirectory(database))
+        yield Stores(
+            PostgresAccountStore(database),
+            rooms,
+            RoomDirectory(database),
+            PostgresReports(database, analytics),
+        )
 
 
 @asynccontextmanager

@@ -39,9 +39,9 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-async def add_user(data_dir: Path) -> None:
+async def add_user(data_dir: Path, email: str = EMAIL) -> None:
     """As an operator does it, while the server runs or not."""
-    arguments = ("user", "add", EMAIL, "--password-stdin", "--data-dir", str(data_dir))
+    arguments = ("user", "add", email, "--password-stdin", "--data-dir", str(data_dir))
     await asyncio.to_thread(
         subprocess.run,
         command(*arguments),
@@ -170,3 +170,42 @@ async def test_without_the_database_rooms_go_on_and_logins_wait(
         database = await connect(data_dir)
         await wait_until(database, "SELECT count(*) FROM relay.audio_rooms")
         await database.close()
+
+
+async def test_rooms_tell_of_themselves_after_a_restart_but_not_while_the_database_is_away(
+    data_dir: Path, session: aiohttp.ClientSession
+) -> None:
+    with ServerProcess.start(data_dir, *OPTIONS) as server:
+        await add_user(data_dir)
+        room = await create_room(server, session)
+        api = Api(server.url, session)
+        token = (await api.login(EMAIL, PASSWORD))["accessToken"]
+        path = f"/api/broadcaster/rooms/{room['roomId']}"
+        assert (await api.call("DELETE", path, token=token)).status == 204
+    with ServerProcess.start(data_dir, *OPTIONS, "--analytics-interval-s", "0.1") as server:
+        await add_user(data_dir, "other@example.org")
+        api = Api(server.url, session)
+        token = (await api.login(EMAIL, PASSWORD))["accessToken"]
+        other = (await api.login("other@example.org", PASSWORD))["accessToken"]
+        for what in ("participants", "statistics", "analytics"):
+            answer = await api.call("GET", f"{path}/{what}", token=token)
+            assert answer.status == 200
+            assert answer.body["room"]["metadata"] == ROOM["metadata"]
+            assert answer.body["room"]["state"] == "closed"
+            answer = await api.call("GET", f"{path}/{what}", token=other)
+            assert (answer.status, answer.body["code"]) == (404, "room_not_found")
+
+        database = await connect(data_dir)
+        await database.execute(
+            "INSERT INTO relay.room_participants (room_id, participant_id, role, left_at)"
+            " VALUES ($1, gen_random_uuid(), 'listener', now())",
+            room["roomId"],
+        )
+        await wait_until(database, "SELECT count(*) FROM relay.room_analytics")
+        await database.close()
+        send_all(data_dir, signal.SIGSTOP)
+        try:
+            answer = await api.call("GET", "/api/audit", token=token)
+            assert (answer.status, answer.body["code"]) == (503, "database_away")
+        finally:
+            send_all(data_dir, signal.SIGCONT)

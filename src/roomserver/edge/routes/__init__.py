@@ -5,6 +5,7 @@ from roomserver.edge.routes import (
     accounts,
     directory,
     listening,
+    reports,
     room_changes,
     rooms,
     server,
@@ -18,6 +19,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *rooms.api,
     *room_changes.api,
     *directory.api,
+    *reports.api,
     *users.api,
 )
 """All of them."""

@@ -8,8 +8,8 @@ from msgspec import Meta, Struct
 
 from roomserver.edge.endpoints import Api, Call
 from roomserver.edge.paging import PageQuery, cut_page
-from roomserver.edge.problems import Problem, ProblemCode
-from roomserver.edge.rooms import RoomAnswer, open_room
+from roomserver.edge.problems import ProblemCode
+from roomserver.edge.rooms import OWN_RECORD, RoomAnswer, open_room, own_record
 from roomserver.protocol.codes import RoomCloseReason
 from roomserver.store.database import DatabaseAwayError
 from roomserver.store.directory import RoomFilter
@@ -67,24 +67,11 @@ async def own_rooms(call: Call, account: Account, query: OwnRoomsQuery) -> Rooms
     return await _page(call, query, which, viewer=account.id)
 
 
-@api.get(
-    "/api/broadcaster/rooms/{room}", problems=[ProblemCode.ROOM_NOT_FOUND, ProblemCode.NOT_ALLOWED]
-)
+@api.get("/api/broadcaster/rooms/{room}", problems=OWN_RECORD)
 async def own_room(call: Call, account: Account) -> RoomAnswer:
     """One of one's own rooms, also when it is closed."""
-    services = call.services
-    name = call.path("room")
-    room = services.rooms.find(name)
-    record = room.record if room is not None else services.rooms.closed(name)
-    if record is None:
-        record = await services.room_directory.find(name, owner=account.id)
-    if record is None:
-        raise Problem(ProblemCode.ROOM_NOT_FOUND, "there is no such room")
-    if record.created_by != account.id:
-        raise Problem(ProblemCode.NOT_ALLOWED, "the room belongs to somebody else").audited(
-            AuditEvent.ROOM_ACCESS_DENIED, user=account.id, room=record.id
-        )
-    return RoomAnswer.of(record, room)
+    record = await own_record(call, account)
+    return RoomAnswer.of(record, call.services.rooms.find(record.id))
 
 
 @api.get("/api/admin/rooms", admin=True)

@@ -105,3 +105,4 @@ async def close_room(call: Call, account: Account) -> None:
     room = own_room(call, account)
     await call.services.room_control.close(room, RoomCloseReason.CLOSED_BY_OWNER)
     call.audit(AuditEvent.ROOM_CLOSED, room=room.id, reason=RoomCloseReason.CLOSED_BY_OWNER)
+    await call.services.rooms.written()  # that it is in the audit log, too
