@@ -134,6 +134,27 @@ async def test_what_happened_is_there_as_it_was(
     assert (audit["event_type"], str(audit["room_id"])) == ("room_created", room.id)
 
 
+async def test_of_the_events_of_a_stay_its_end_counts(
+    drain: Drain, outbox: Outbox, tables: Connection
+) -> None:
+    """Also when they are taken over together, and counters come after it."""
+    room = new_room()
+    stay = new_stay(room)
+    gone = replace(stay, left_at=1_700_000_011.0, duration_s=10.0, frames_sent=500)
+    late = replace(stay, frames_sent=400)
+    await drained(
+        drain,
+        outbox,
+        *(RoomChanged(room), Joined(stay), Counted(stay), Left(gone), Counted(late)),
+    )
+    await drained(drain, outbox, Counted(late))
+    row = await tables.fetchrow(
+        "SELECT left_at IS NOT NULL AS ended, frames_sent FROM relay.room_participants"
+    )
+    assert row is not None
+    assert tuple(row) == (True, 500)
+
+
 async def test_the_highest_version_of_a_room_counts(
     drain: Drain, outbox: Outbox, tables: Connection
 ) -> None:
