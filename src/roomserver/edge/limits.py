@@ -131,7 +131,7 @@ class Limiter:
         same = same or attempt
         usage = await self.usage(*key)
         running = self._running.setdefault(key, Counter())
-        if usage.remaining - len(running.keys() - {same}) <= 0:
+        if usage.remaining - (len(running) - (same in running)) <= 0:
             if not running:
                 del self._running[key]
             raise LimitReachedError(self.name, usage.reset_s)

@@ -9,6 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from roomserver.store.embedded import EmbeddedPostgres
 from support.api_client import Api
 from support.postgres import open_directory
 from support.server import PASSWORD, ServerProcess, command, environment
@@ -41,6 +42,16 @@ async def api(server: ServerProcess) -> AsyncIterator[Api]:
 async def admin(api: Api) -> str:
     """An administrator's access token."""
     return (await api.login(ADMIN))["accessToken"]
+
+
+@pytest.fixture(scope="package")
+def database() -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL for servers that share it, or lose it; it runs when a test begins."""
+    with open_directory() as directory:
+        database = EmbeddedPostgres(directory)
+        database.start()
+        yield database
+        database.stop()
 
 
 def user(data_dir: Path, database_url: str, *arguments: str) -> None:

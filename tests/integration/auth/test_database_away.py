@@ -22,15 +22,6 @@ BOB = "bob@example.org"
 
 
 @pytest.fixture(scope="module")
-def database() -> Iterator[EmbeddedPostgres]:
-    with open_directory() as directory:
-        database = EmbeddedPostgres(directory)
-        database.start()
-        yield database
-        database.stop()
-
-
-@pytest.fixture(scope="module")
 def server(
     database: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerProcess]:

@@ -124,9 +124,10 @@ async def create_user(call: Call, account: Account, body: CreateUserRequest) -> 
 @api.patch("/api/admin/users/{user}", admin=True, problems=[ProblemCode.NOT_FOUND])
 async def change_user(call: Call, account: Account, body: ChangeUserRequest) -> User:
     """Says whether an account may administer the server."""
-    changed = await call.services.accounts.store.set_role(_other(call, account), body.role)
-    call.audit(AuditEvent.ACCOUNT_ROLE_CHANGED, account=call.path("user"), role=body.role)
-    return _found(changed)
+    store = call.services.accounts.store
+    user = _found(await store.set_role(_other(call, account), body.role))
+    call.audit(AuditEvent.ACCOUNT_ROLE_CHANGED, account=user.user_id, role=body.role)
+    return user
 
 
 @api.post("/api/admin/users/{user}/disable", admin=True, problems=[ProblemCode.NOT_FOUND])
