@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from roomserver.commands import broadcast, demo, listen, migrate, secret, serve, user
+from roomserver.commands import backup, broadcast, demo, listen, migrate, secret, serve, user
 from roomserver.logs import configure_logging
 
 app = typer.Typer(
@@ -16,6 +16,7 @@ app = typer.Typer(
 serve.register(app)
 user.register(app)
 migrate.register(app)
+backup.register(app)
 secret.register(app)
 broadcast.register(app)
 listen.register(app)

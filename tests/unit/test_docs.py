@@ -107,8 +107,8 @@ def test_every_route_and_error_of_http_is_documented() -> None:
 def test_the_subcommands_are_counted_and_named() -> None:
     page = prose(ROOT / "docs" / "cli.md")
     commands = typer.main.get_group(app).commands
-    numbers = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-    assert f"one command with {numbers[len(commands)]} subcommands" in page
+    numbers = ("eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen")
+    assert f"one command with {numbers[len(commands) - 8]} subcommands" in page
     for name in commands:
         assert f"`{name}`" in page
 

@@ -8,10 +8,15 @@ from typing import Annotated
 import typer
 
 from roomserver.commands.console import fail, stderr
-from roomserver.commands.server_options import Config, DatabaseUrl, DataDir, server_settings
+from roomserver.commands.server_options import (
+    Config,
+    DatabaseUrl,
+    DataDir,
+    refuse_pooler,
+    server_settings,
+)
 from roomserver.config import EMBEDDED, ConfigError, Settings
 from roomserver.store.database import DatabaseAwayError
-from roomserver.store.embedded import EmbeddedPostgres
 from roomserver.store.migrations import (
     Migration,
     MigrationError,
@@ -40,7 +45,9 @@ def migrate(
         fail("--check and --print-sql are two things")
     try:
         settings = server_settings(config, data_dir=data_dir, database_url=database_url)
-        _refuse(settings, print_sql=print_sql)
+        refuse_pooler(settings)
+        if print_sql and settings.database_url == EMBEDDED:
+            raise ConfigError("the private database needs no administrator")
         if print_sql:
             typer.echo(asyncio.run(_sql(settings)), nl=False)
         elif check:
@@ -55,18 +62,6 @@ def migrate(
         fail(f"the database is away: {error}", code=1)
 
 
-def _refuse(settings: Settings, *, print_sql: bool) -> None:
-    if settings.database_url == EMBEDDED:
-        if print_sql:
-            raise ConfigError("the private database needs no administrator")
-    elif settings.database_pooler != "none":
-        raise ConfigError(
-            "migrate needs a direct connection, and database_pooler says that database_url is that "
-            "of a pooler: set ROOMSERVER_DATABASE_POOLER=none and ROOMSERVER_DATABASE_URL to the "
-            "database's own address"
-        )
-
-
 async def _migrate(settings: Settings) -> None:
     async with open_database(settings, share=True) as database:
         applied = await bring_up_to_date(database)
@@ -77,8 +72,6 @@ async def _migrate(settings: Settings) -> None:
 
 
 def _check(settings: Settings) -> None:
-    if settings.database_url == EMBEDDED and not EmbeddedPostgres(settings.data_dir).exists():
-        fail(f"there is no database in {settings.data_dir} yet", code=1)  # and none is made
     missing, _ = asyncio.run(_look(settings))
     for migration in missing:
         stderr.print(f"missing: {migration.version:04} {migration.name}")
@@ -95,7 +88,7 @@ async def _sql(settings: Settings) -> str:
 async def _look(settings: Settings) -> tuple[tuple[Migration, ...], str]:
     """What is missing, and the role that the server connects as."""
     async with (
-        open_database(settings, share=True) as database,
+        open_database(settings, share=True, make=False) as database,
         database.transaction() as connection,
     ):
         role: str = await connection.fetchval("SELECT current_user::text")

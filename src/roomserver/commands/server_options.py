@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from roomserver.config import CONFIG_VARIABLE, Settings, load_settings
+from roomserver.config import CONFIG_VARIABLE, EMBEDDED, ConfigError, Settings, load_settings
 
 DataDir: TypeAlias = Annotated[
     Path | None, typer.Option("--data-dir", help="Data directory of the server.")
@@ -28,3 +28,13 @@ def server_settings(
     """The server's settings, with what was given on the command line. Raises ConfigError."""
     given: dict[str, Any] = {"data_dir": data_dir, "database_url": database_url}
     return load_settings(config, **{k: v for k, v in given.items() if v is not None})
+
+
+def refuse_pooler(settings: Settings) -> None:
+    """For what can't be done through a pooler. Raises ConfigError."""
+    if settings.database_pooler != "none" and settings.database_url != EMBEDDED:
+        raise ConfigError(
+            "this needs a direct connection, and database_pooler says that database_url is that of "
+            "a pooler: set ROOMSERVER_DATABASE_POOLER=none and ROOMSERVER_DATABASE_URL to the "
+            "database's own address"
+        )

@@ -96,7 +96,11 @@ class Database:
         Raises DatabaseAwayError.
         """
         try:
-            return await asyncpg.connect(**self._options, timeout=CONNECT_TIMEOUT_S)
+            return await asyncpg.connect(
+                **self._options,
+                timeout=CONNECT_TIMEOUT_S,
+                statement_cache_size=0 if self.pooled else 100,
+            )
         except AWAY as error:
             raise DatabaseAwayError(str(error) or type(error).__name__) from error
 

@@ -11,6 +11,8 @@ In the data directory:
     postgres.password       of the role the server connects as
     postgres/               owned by the account PostgreSQL runs as
         data/               the cluster
+        data.fresh/         another one, being filled to take its place
+        data.old/           the one whose place was taken, about to be removed
         run/                its socket; it listens nowhere else
 
 The process is a direct child that gets SIGINT from the kernel when this one dies, so that nothing
@@ -187,13 +189,15 @@ class EmbeddedPostgres:
     """One cluster in a data directory. Not for several threads at once.
 
     major: of which major version a cluster is that has to be made; the first found unless told.
+    fresh: a new cluster beside the one there may be, whose place it takes with `adopt`.
     """
 
-    def __init__(self, data_dir: Path, *, major: int | None = None) -> None:
+    def __init__(self, data_dir: Path, *, major: int | None = None, fresh: bool = False) -> None:
         self._major = major
         self._data_dir = data_dir.resolve()
         self._root = self._data_dir / "postgres"
-        self._cluster = self._root / "data"
+        self._fresh = fresh
+        self._cluster = self._root / ("data.fresh" if fresh else "data")
         self._password_file = self._data_dir / "postgres.password"
         self._account: _Account | None = None  # whom PostgreSQL runs as; None: as we do
         self._socket_dir = self._root / "run"
@@ -210,7 +214,7 @@ class EmbeddedPostgres:
     @property
     def connection(self) -> dict[str, Any]:
         """How to connect, also when another process runs it: keyword arguments of asyncpg."""
-        running = self._postmaster() if self._process is None else None
+        running = _postmaster(self._cluster) if self._process is None else None
         return {
             "host": running.socket_dir if running is not None else str(self._socket_dir),
             "user": ROLE,
@@ -224,8 +228,8 @@ class EmbeddedPostgres:
         return self._process.pid if self._process is not None else None
 
     def exists(self) -> bool:
-        """Whether there is a cluster."""
-        return (self._cluster / "PG_VERSION").exists()
+        """Whether the directory has a cluster, other than a fresh one."""
+        return any((self._root / name / "PG_VERSION").exists() for name in ("data", "data.old"))
 
     def runs_elsewhere(self) -> bool:
         """Whether a server uses the database already."""
@@ -250,8 +254,11 @@ class EmbeddedPostgres:
         try:
             self._account = _unprivileged_account(self._root)
             self._make_directories()
-            self._wait_until_left()
-            if not self.exists():
+            self._finish_adoption()
+            self._wait_until_left(self._root / "data")
+            if self._fresh:
+                shutil.rmtree(self._cluster, ignore_errors=True)
+            if not (self._cluster / "PG_VERSION").exists():
                 self._choose_binaries(self._major)
                 self._make_cluster()
             else:
@@ -271,8 +278,38 @@ class EmbeddedPostgres:
             self.stop()
             raise
 
+    def adopt(self) -> None:
+        """Ends PostgreSQL, and makes the fresh cluster the directory's own; the old one is removed.
+
+        A crash at any moment leaves the old one or the new one.
+        """
+        self._end_process()
+        os.sync()
+        current, old = self._root / "data", self._root / "data.old"
+        if current.exists():
+            current.rename(old)
+        self._cluster.rename(current)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _finish_adoption(self) -> None:
+        """What a crash in `adopt` left to be done: by then the fresh cluster was whole."""
+        current, old = self._root / "data", self._root / "data.old"
+        if old.exists():
+            if not current.exists():
+                (self._root / "data.fresh").rename(current)
+            shutil.rmtree(old, ignore_errors=True)
+
     def stop(self) -> None:
         """Ends PostgreSQL, disconnecting whoever is left; nothing is lost. May be called twice."""
+        self._end_process()
+        if self._own_socket_dir is not None:
+            self._own_socket_dir.cleanup()
+            self._own_socket_dir = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _end_process(self) -> None:
         self._stopping.set()
         process = self._process
         if process is not None and process.poll() is None:
@@ -284,12 +321,6 @@ class EmbeddedPostgres:
                 process.send_signal(signal.SIGQUIT)
                 self._supervisor.join()
             self._supervisor = None
-        if self._own_socket_dir is not None:
-            self._own_socket_dir.cleanup()
-            self._own_socket_dir = None
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
 
     # ---- directories and accounts ----
 
@@ -368,7 +399,7 @@ class EmbeddedPostgres:
         log.info("postgres_initialising", directory=str(self._cluster))
         unfinished = self._root / "data.new"
         shutil.rmtree(unfinished, ignore_errors=True)
-        password = secrets.token_urlsafe(24)
+        password = self._make_password()
         self._run(
             "initdb",
             *("-D", str(unfinished), "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8"),
@@ -382,11 +413,19 @@ class EmbeddedPostgres:
             text=f"CREATE ROLE {ROLE} LOGIN CREATEROLE PASSWORD '{password}'\n"
             f"CREATE DATABASE {DATABASE} OWNER {ROLE}\n",
         )
+        os.sync()
+        unfinished.rename(self._cluster)
+
+    def _make_password(self) -> str:
+        """A new one, unless there is one that another cluster may still be used with."""
+        with contextlib.suppress(FileNotFoundError):
+            if password := self._password_file.read_text("utf-8").strip():
+                return password
+        password = secrets.token_urlsafe(24)
         descriptor = os.open(self._password_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(password + "\n")
-        os.sync()
-        unfinished.rename(self._cluster)
+        return password
 
     def _run(self, program: str, *arguments: str, text: str = "") -> None:
         done = subprocess.run(  # noqa: S603 - PostgreSQL's own
@@ -470,7 +509,7 @@ class EmbeddedPostgres:
     def _wait_until_ready(self, process: subprocess.Popen[str]) -> bool:
         end = time.monotonic() + START_TIMEOUT_S
         while process.poll() is None and not self._stopping.is_set():
-            postmaster = self._postmaster()
+            postmaster = _postmaster(self._cluster)
             if postmaster is not None and postmaster.is_ready(process.pid):
                 return True
             if time.monotonic() > end:
@@ -490,48 +529,50 @@ class EmbeddedPostgres:
                     say = log.warning if SEVERITIES[severity] else log.debug
                 say("postgres_said", line=line)
 
-    def _postmaster(self) -> _Postmaster | None:
-        """Whoever says that the cluster is its own."""
-        try:
-            lines = (self._cluster / "postmaster.pid").read_text("utf-8").splitlines()
-            return _Postmaster(int(lines[0]), lines[4], lines[7].strip() if len(lines) > 7 else "")
-        except (OSError, ValueError, IndexError):
-            return None
-
     # ---- what a killed server left behind ----
 
-    def _wait_until_left(self) -> None:
+    def _wait_until_left(self, cluster: Path) -> None:
         """Until the PostgreSQL of a server that was killed is gone.
 
         While an entry of its process is there PostgreSQL refuses to start, even if it is a zombie
         that nobody reaps, as in a container whose first process doesn't. We hold the lock, so if
         no process works in the cluster its lock files are left over.
         """
-        postmaster = self._postmaster()
+        postmaster = _postmaster(cluster)
         if postmaster is None:
             return
         end = time.monotonic() + LEAVE_TIMEOUT_S
-        while self._in_use():
+        while _in_use(cluster):
             if time.monotonic() > end:
                 raise EmbeddedError(
                     f"the PostgreSQL (process {postmaster.pid}) of a server that is gone still "
-                    f"uses {self._cluster}; end it with kill -INT {postmaster.pid}"
+                    f"uses {cluster}; end it with kill -INT {postmaster.pid}"
                 )
             time.sleep(0.05)
         with contextlib.suppress(FileNotFoundError):
-            (self._cluster / "postmaster.pid").unlink()
+            (cluster / "postmaster.pid").unlink()
         for leftover in self._socket_dir.glob(".s.PGSQL.*"):
             leftover.unlink()
 
-    def _in_use(self) -> bool:
-        """Whether a process works in the cluster: PostgreSQL's all do, with it as their folder."""
-        if not Path("/proc/self/cwd").exists():
-            return False  # macOS: PostgreSQL's own check has to do
-        for process in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if (process / "cwd").readlink() == self._cluster:
-                    return True
-        return False
+
+def _postmaster(cluster: Path) -> _Postmaster | None:
+    """Whoever says that the cluster is its own."""
+    try:
+        lines = (cluster / "postmaster.pid").read_text("utf-8").splitlines()
+        return _Postmaster(int(lines[0]), lines[4], lines[7].strip() if len(lines) > 7 else "")
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _in_use(cluster: Path) -> bool:
+    """Whether a process works in the cluster: PostgreSQL's all do, with it as their folder."""
+    if not Path("/proc/self/cwd").exists():
+        return False  # macOS: PostgreSQL's own check has to do
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "cwd").readlink() == cluster:
+                return True
+    return False
 
 
 def _unprivileged_account(root: Path) -> _Account | None:

@@ -119,19 +119,29 @@ async def pending(connection: Connection, migrations: Sequence[Migration]) -> tu
     rows = await connection.fetch(
         "SELECT version, name, sha256 FROM relay.migrations ORDER BY version"
     )
-    for row, migration in zip(rows, migrations, strict=False):
-        if (row["version"], row["sha256"]) != (migration.version, migration.sha256):
+    return not_applied([tuple(row) for row in rows], migrations)
+
+
+def not_applied(
+    applied: Sequence[tuple[int, str, bytes]], migrations: Sequence[Migration]
+) -> tuple[Migration, ...]:
+    """Those that are missing where these versions, names and hashes were applied.
+
+    Raises MigrationError as `pending` does.
+    """
+    for (version, name, sha256), migration in zip(applied, migrations, strict=False):
+        if (version, sha256) != (migration.version, migration.sha256):
             raise MigrationError(
                 f"migration {migration.version:04} ({migration.name}) is not the one that was "
-                f"applied to this database ({row['version']:04} {row['name']}): an old migration "
-                f"must never change; install the release that made this database, or a later one"
+                f"applied to this database ({version:04} {name}): an old migration must never "
+                f"change; install the release that made this database, or a later one"
             )
-    if len(rows) > len(migrations):
+    if len(applied) > len(migrations):
         raise MigrationError(
-            f"the database is at version {len(rows)}, this release knows only {len(migrations)}: "
-            f"install a later release"
+            f"the database is at version {len(applied)}, this release knows only "
+            f"{len(migrations)}: install a later release"
         )
-    return tuple(migrations[len(rows) :])
+    return tuple(migrations[len(applied) :])
 
 
 async def bring_up_to_date(database: Database) -> tuple[Migration, ...]:
@@ -179,7 +189,7 @@ async def migrate(
         raise MigrationError(
             f"the server is PostgreSQL {version.major}; {OLDEST_VERSION // 10_000} is the oldest"
         )
-    await _lock(connection)
+    await lock(connection)
     try:
         missing = await pending(connection, migrations)
         if missing:
@@ -191,9 +201,12 @@ async def migrate(
         await connection.execute(f"SELECT pg_advisory_unlock({LOCK_KEY})")
 
 
-async def _lock(connection: Connection) -> None:
-    """Asked for again and again: waiting inside the database would keep a snapshot open, which
-    whoever builds an index concurrently waits for."""
+async def lock(connection: Connection) -> None:
+    """Keeps others from changing the schema for as long as the connection lasts.
+
+    Asked for again and again: waiting inside the database would keep a snapshot open, which whoever
+    builds an index concurrently waits for.
+    """
     while not await connection.fetchval(  # noqa: ASYNC110 - the database sends no event
         f"SELECT pg_try_advisory_lock({LOCK_KEY})"
     ):

@@ -102,10 +102,13 @@ async def _account_file(settings: Settings) -> AsyncIterator[AccountStore]:
 
 
 @asynccontextmanager
-async def open_database(settings: Settings, *, share: bool = False) -> AsyncIterator[Database]:
+async def open_database(
+    settings: Settings, *, share: bool = False, make: bool = True
+) -> AsyncIterator[Database]:
     """The database that the settings name; a private one is started, and stopped at the end.
 
     share: a private database that another process runs is used as it is.
+    make: a private database is made if there is none.
 
     Raises ConfigError, also when the settings name none.
     """
@@ -116,6 +119,8 @@ async def open_database(settings: Settings, *, share: bool = False) -> AsyncIter
         if address == EMBEDDED:
             try:
                 postgres = EmbeddedPostgres(settings.data_dir)
+                if not make and not postgres.exists():
+                    raise ConfigError(f"there is no database in {settings.data_dir} yet")
                 if not (share and postgres.runs_elsewhere()):
                     await asyncio.to_thread(postgres.start)
                     stack.push_async_callback(asyncio.to_thread, postgres.stop)
@@ -127,3 +132,32 @@ async def open_database(settings: Settings, *, share: bool = False) -> AsyncIter
         database = Database(address, pooler=pooler)
         stack.push_async_callback(database.close)
         yield database
+
+
+@asynccontextmanager
+async def replace_database(settings: Settings, *, overwrite: bool) -> AsyncIterator[Database]:
+    """A database to be filled; a private one takes the old one's place when that has succeeded.
+
+    overwrite: there may be an old one. Raises ConfigError.
+    """
+    if settings.database_url != EMBEDDED:
+        async with open_database(settings) as database:
+            yield database
+        return
+    postgres = EmbeddedPostgres(settings.data_dir, fresh=True)
+    if postgres.exists() and not overwrite:
+        raise ConfigError(
+            f"there is a database in {settings.data_dir}; with --overwrite it is thrown away"
+        )
+    try:
+        await asyncio.to_thread(postgres.start)
+        database = Database(postgres.connection)
+        try:
+            yield database
+        finally:
+            await database.close()
+        await asyncio.to_thread(postgres.adopt)
+    except EmbeddedError as error:
+        raise ConfigError(str(error)) from None
+    finally:
+        await asyncio.to_thread(postgres.stop)

@@ -162,7 +162,7 @@ def test_behind_a_pooler_a_direct_connection_is_asked_for(address: str, tmp_path
 
 def test_the_private_database_is_looked_at_but_not_made(tmp_path: Path) -> None:
     looked = migrate("embedded", "--check", data_dir=tmp_path / "data")
-    assert looked.exit_code == 1
+    assert looked.exit_code == 2
     assert "no database in" in looked.stderr
     assert not (tmp_path / "data").exists()
     refused = migrate("embedded", "--print-sql", data_dir=tmp_path / "data")
