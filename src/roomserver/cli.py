@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import typer
 
-from roomserver.commands import backup, broadcast, demo, listen, migrate, secret, serve, user
+from roomserver.commands import (
+    backup,
+    broadcast,
+    demo,
+    import_supabase,
+    listen,
+    migrate,
+    secret,
+    serve,
+    user,
+)
 from roomserver.logs import configure_logging
 
 app = typer.Typer(
@@ -17,6 +27,7 @@ serve.register(app)
 user.register(app)
 migrate.register(app)
 backup.register(app)
+import_supabase.register(app)
 secret.register(app)
 broadcast.register(app)
 listen.register(app)

@@ -30,9 +30,11 @@ from pydantic_settings import (
 ENV_PREFIX = "ROOMSERVER_"
 EMBEDDED = "embedded"  # as database_url: a private PostgreSQL
 CONFIG_VARIABLE = "ROOMSERVER_CONFIG"
-# Read by the client commands (`broadcast`, `listen`), which may share an environment with a server.
+# Read by other commands (`broadcast`, `listen`, `import-supabase`), which may share an environment
+# with a server.
 CLIENT_VARIABLES = frozenset(
-    ENV_PREFIX + name for name in ("URL", "ROOM", "PASSWORD", "EMAIL", "ACCOUNT_PASSWORD")
+    ENV_PREFIX + name
+    for name in ("URL", "ROOM", "PASSWORD", "EMAIL", "ACCOUNT_PASSWORD", "IMPORT_FROM")
 )
 
 
