@@ -11,12 +11,13 @@ from typing import Any
 import aiohttp
 import pytest
 
-from support.api_client import Answer, Api, RoomKeys
+from support.api_client import Answer, Api, RoomKeys, noise
 from support.postgres import open_directory
 from support.server import PASSWORD, ServerProcess, command
 
 ADMIN = "admin@example.org"
 OTHER = "other@example.org"
+PACKETS = 25  # of 20 ms
 METADATA = {"tour": {"city": "Köln"}}
 
 
@@ -109,8 +110,10 @@ async def test_participants_are_those_who_are_there_and_those_who_were(
         return found
 
     assert await stays() == []
-    async with api.source(room):
-        async with api.listener(room, nickname="Ann"):
+    async with api.source(room) as broadcaster:
+        async with api.listener(room, nickname="Ann") as listener:
+            await broadcaster.play(noise(2, PACKETS * 960), rate=48000)
+            await listener.frames(1)
             (ann, source) = await until(stays, lambda found: len(found) == 2)
             assert (ann["nickname"], ann["role"]) == ("Ann", "listener")
             assert (source["role"], source["leaveReason"]) == ("broadcaster", None)
@@ -121,12 +124,17 @@ async def test_participants_are_those_who_are_there_and_those_who_were(
             (left,) = await until(lambda: stays(live="false"), lambda found: len(found) == 1)
             assert left["participantId"] == ann["participantId"]
             assert left["leaveReason"] == "left"
+            assert left["framesSent"] > 0
             assert left["durationS"] == pytest.approx((left["leftAt"] - ann["joinedAt"]) / 1e6)
             there = await until(lambda: stays(live="true"), lambda found: len(found) == 2)
             assert [each["nickname"] for each in there] == ["Bob", None]
     await api.call("DELETE", f"/api/broadcaster/rooms/{room.id}", token=owner)
     whole = await until(stays, lambda found: all(each["leftAt"] for each in found))
     assert [each["nickname"] for each in whole] == ["Bob", "Ann", None], "the room is closed"
+    assert whole[-1]["framesSent"] == PACKETS
+    (day,) = (await get(api, of(room, "analytics"), owner))["days"]  # unless it is midnight
+    assert day["totalPacketsReceived"] == PACKETS
+    assert day["totalPacketsSent"] == sum(each["framesSent"] for each in whole[:-1])
 
     pages: list[list[dict[str, Any]]] = []
     cursor: dict[str, str] = {}

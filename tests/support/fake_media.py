@@ -74,6 +74,7 @@ class FakeMedia:
     subscriptions: dict[int, SubscriptionState] = field(default_factory=dict)
     joins: dict[int, dict[str, Any]] = field(default_factory=dict)
     drained: list[int] = field(default_factory=list)
+    packets: dict[int, int] = field(default_factory=dict)  # by room
     lags: list[tuple[int, float]] = field(default_factory=list)  # connection, ms
     _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -144,6 +145,9 @@ class FakeMedia:
         if text is not None:
             self._keep(connection, text)
         self.closed[connection] = code
+
+    def room_packets(self, room: int) -> int:
+        return self.packets.get(room, 0)
 
     def clock_us(self) -> int:
         return round((START_S + self.timers.now) * 1e6)

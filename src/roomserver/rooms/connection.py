@@ -29,10 +29,18 @@ class Connection:
     token: RoomToken | None = None
     nickname: str | None = None
     subscription: SubscriptionState | None = None  # of a listener
-    stats: Stats | None = None  # the player's latest
+    latency_sum_ms: float = 0.0
+    latencies: int = 0  # how many are in that sum
     joined_us: int = 0
+    stays: int = 0  # how many have begun
     # Set when we close it: why. Texts that arrive after that are ignored.
     leaving: LeaveReason | None = None
+
+    def measured(self, stats: Stats) -> None:
+        """What the player measured."""
+        if stats.latency_ms is not None:
+            self.latency_sum_ms += stats.latency_ms
+            self.latencies += 1
 
     def stay(self) -> ParticipantRecord:
         """The stay that began with the registration. Only for a registered connection."""
@@ -49,4 +57,6 @@ class Connection:
             address=self.address,
             joined_at=self.joined_us / 1e6,
             user_agent=self.user_agent,
+            latency_ms=self.latency_sum_ms / self.latencies if self.latencies else None,
+            number=self.stays,
         )

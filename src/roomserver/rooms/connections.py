@@ -233,7 +233,7 @@ class Connections:
                     self._set_mix(sender, message)
                 case client.Stats():
                     self._need(sender, Role.LISTENER)
-                    sender.stats = message
+                    sender.measured(message)
                     if message.latency_ms is not None:
                         lag_ms = message.latency_ms - (message.buffer_ms or 0)
                         self._media.report_lag(sender.id, lag_ms)
@@ -383,6 +383,8 @@ class Connections:
         sender.role = role
         sender.token = token
         sender.joined_us = self._media.clock_us()
+        sender.stays += 1
+        sender.latency_sum_ms, sender.latencies = 0.0, 0
         self._store.participant_joined(sender.stay())
         self._rooms.audit(
             AuditEvent.ROOM_JOINED,
@@ -403,15 +405,16 @@ class Connections:
     def _end_stay(self, connection: Connection, reason: LeaveReason, closed: Closed | None) -> None:
         stay = connection.stay()
         left_us = self._media.clock_us()
-        stats = connection.stats
+        sent = closed.frames_sent if closed is not None else 0
+        if connection.role is Role.BROADCASTER and connection.room is not None:
+            sent = connection.room.take_packets()
         stay = replace(
             stay,
             left_at=left_us / 1e6,
             duration_s=(left_us - connection.joined_us) / 1e6,
             reason=reason,
-            frames_sent=closed.frames_sent if closed is not None else 0,
+            frames_sent=sent,
             frames_dropped=closed.frames_dropped if closed is not None else 0,
-            latency_ms=stats.latency_ms if stats is not None else None,
         )
         self._store.participant_left(stay)
         self._rooms.audit(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
+import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 import structlog
@@ -29,6 +32,10 @@ from roomserver.store.records import LeaveReason
 BATCH = 256
 # After so long in one go the rest waits for the loop's next round: HTTP wants its turn too.
 SLICE_S = 0.005
+# How much of the loop's time counting packets may take: a thousand rooms, of which one snapshot
+# takes some milliseconds, may lose their sources at once.
+COUNTING_SHARE = 0.05
+REMEMBERED_ROOMS = 1000
 
 log = structlog.stdlib.get_logger("roomserver.media")
 
@@ -68,6 +75,9 @@ class Media:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._events: MediaEvents | None = None
         self._stalled: set[int] = set()
+        self._packets: dict[int, int] = {}  # by room, good until `_count_again_at`
+        self._count_again_at = -math.inf
+        self._closed_rooms: deque[int] = deque()  # whose packets are remembered for a while
 
     def start(self, events: MediaEvents) -> None:
         """Begins to deliver events, in the running event loop."""
@@ -80,6 +90,7 @@ class Media:
 
         The loop goes on meanwhile: what leaves over TLS passes through it.
         """
+        self._count_packets()
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(1, thread_name_prefix="relay-close") as thread:
             await loop.run_in_executor(thread, lambda: self._relay.close(timeout=timeout_s))
@@ -112,7 +123,11 @@ class Media:
         return self._relay.open_room()
 
     def close_room(self, room: int, *, text: str, code: int) -> None:
+        self.room_packets(room)
         self._relay.close_room(room, text=text, code=code)
+        self._closed_rooms.append(room)
+        if len(self._closed_rooms) > REMEMBERED_ROOMS:
+            self._packets.pop(self._closed_rooms.popleft(), None)
 
     def bind_source(
         self, connection: int, room: int, source: SourceFormat, *, announce: str, reply: str
@@ -174,8 +189,22 @@ class Media:
     ) -> None:
         self._relay.close_connection(connection, code, detail, text=text)
 
+    def room_packets(self, room: int) -> int:
+        if time.monotonic() > self._count_again_at:
+            self._count_packets()
+        return self._packets.get(room, 0)
+
     def clock_us(self) -> int:
         return self._relay.clock_us()
+
+    def _count_packets(self) -> None:
+        """A snapshot for all rooms: that of each alone would cost as much."""
+        with contextlib.suppress(RelayClosedError):  # then the last one stands
+            began = time.monotonic()
+            for room, figures in self._relay.counters().rooms.items():
+                self._packets[room] = figures.packets
+            ended = time.monotonic()
+            self._count_again_at = ended + (ended - began) / COUNTING_SHARE
 
     def _take_events(self, slice_s: float = SLICE_S) -> None:
         loop = self._loop

@@ -94,6 +94,9 @@ class MediaVerbs(Protocol):
     ) -> None:
         """Closes one, after a last text."""
 
+    def room_packets(self, room: int) -> int:
+        """Packets that ever came from sources of a room, also of one just closed."""
+
     def clock_us(self) -> int:
         """The server's clock in Unix microseconds, never stepped."""
 

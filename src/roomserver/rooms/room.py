@@ -61,6 +61,7 @@ class Room:
         self._closed = closed
         self._announced_names: tuple[str, ...] = ()  # in the present stream's `streamStarted`
         self._streams = 0
+        self._packets_taken = 0  # of the sources before the present one
         self._grace: Timer | None = None
         self._status_timer: Timer | None = None
         self._status_sent_at = float("-inf")
@@ -180,6 +181,17 @@ class Room:
         status.listener_count = len(self.listeners)
         self.report = status
         self._media.send(self.source.id, encode(status))
+
+    @property
+    def source_packets(self) -> int:
+        """Packets that came from the present source; nearly as of now."""
+        return max(0, self._media.room_packets(self.media_id) - self._packets_taken)
+
+    def take_packets(self) -> int:
+        """The same, for the last time: the next source's begin at 0."""
+        packets = self.source_packets
+        self._packets_taken += packets
+        return packets
 
     # Listeners
 

@@ -239,9 +239,9 @@ class Drain:
                 case Audited(id, record):
                     audits.append(_audit_row(id, record))
                 case Joined(stay) | Left(stay) | Counted(stay):
-                    before = stays.get(stay.connection)
+                    before = stays.get(stay.id)
                     if before is None or before.left_at is None:
-                        stays[stay.connection] = stay
+                        stays[stay.id] = stay
         if rooms:
             await connection.executemany(ROOM, rooms)
         if stays:
@@ -299,7 +299,7 @@ def _room_row(room: RoomRecord) -> tuple[object, ...]:
 
 def _stay_row(stay: ParticipantRecord) -> tuple[object, ...]:
     return (
-        stay.connection,
+        stay.id,
         stay.room,
         stay.user,
         stay.participant,

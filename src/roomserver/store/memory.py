@@ -48,7 +48,7 @@ class MemoryRoomStore:
         self._codes: dict[str, str] = {}  # of open rooms: code -> id
         self._resting: dict[str, float] = {}  # of closed rooms, in order: code -> free again at
         self.stays: deque[ParticipantRecord] = deque(maxlen=HISTORY)
-        self.present: dict[str, ParticipantRecord] = {}  # by connection
+        self.present: dict[str, ParticipantRecord] = {}  # by their stay's id
         self.audit_log: deque[AuditRecord] = deque(maxlen=HISTORY)
         self.audited = 0  # lines, also those that are forgotten
 
@@ -74,10 +74,10 @@ class MemoryRoomStore:
         return list(self._rooms.values())
 
     def participant_joined(self, participant: ParticipantRecord) -> None:
-        self.present[participant.connection] = participant
+        self.present[participant.id] = participant
 
     def participant_left(self, participant: ParticipantRecord) -> None:
-        self.present.pop(participant.connection, None)
+        self.present.pop(participant.id, None)
         self.stays.append(participant)
 
     def audit(self, record: AuditRecord) -> None:

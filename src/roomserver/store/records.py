@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal, NamedTuple, Self
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from msgspec import Meta
 
@@ -137,7 +137,11 @@ class LeaveReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ParticipantRecord:
-    """One stay of a participant in a room; written whole when it ends."""
+    """One stay of a participant in a room; written whole when it ends.
+
+    `frames_sent`: to a listener; of a broadcaster, the packets that came from it.
+    `latency_ms`: the mean of what the player measured.
+    """
 
     room: str
     participant: str
@@ -154,6 +158,14 @@ class ParticipantRecord:
     frames_sent: int = 0
     frames_dropped: int = 0
     latency_ms: float | None = None
+    number: int = 1  # of the connection's stays: it may register again after it unregistered
+
+    @property
+    def id(self) -> str:
+        """Which stay this is; that of a connection's first is the connection's own."""
+        if self.number == 1:
+            return self.connection
+        return str(uuid5(UUID(self.connection), str(self.number)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -252,7 +252,7 @@ def _row(kind: type[Row], row: asyncpg.Record, at: datetime) -> Row:
 def _stay_row(stay: ParticipantRecord) -> StayRow:
     joined_at = _unix_us(stay.joined_at)
     return StayRow(
-        place=Place(joined_at, UUID(stay.connection)),
+        place=Place(joined_at, UUID(stay.id)),
         participant=stay.participant,
         user=stay.user,
         nickname=stay.nickname,
