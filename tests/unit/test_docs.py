@@ -23,6 +23,7 @@ from roomserver.edge.routes import ENDPOINTS
 from roomserver.protocol.client import ClientMessage
 from roomserver.protocol.codes import CloseCode, ErrorCode, RoomCloseReason, RoomState
 from roomserver.protocol.server import ServerMessage
+from roomserver.store.records import AuditEvent
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -99,6 +100,7 @@ def test_every_code_of_the_wire_is_documented() -> None:
 
 def test_every_route_and_error_of_http_is_documented() -> None:
     assert set(ProblemCode) <= words("http.md")
+    assert set(AuditEvent) <= words("http.md")
     documented = (ROOT / "docs" / "http.md").read_text().replace("{roomId}", "{room}")
     for endpoint in ENDPOINTS:
         assert f"`{endpoint.method} {endpoint.path}`" in documented
