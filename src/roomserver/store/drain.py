@@ -34,6 +34,7 @@ INSERT INTO relay.outbox_progress AS p (stream_id) VALUES ($1)
 ON CONFLICT (stream_id) DO UPDATE SET last_seq = p.last_seq
 RETURNING last_seq
 """
+KNOWN = "SELECT last_seq FROM relay.outbox_progress WHERE stream_id = $1"
 ADVANCE = "UPDATE relay.outbox_progress SET last_seq = $2 WHERE stream_id = $1"
 ROOM = """
 INSERT INTO relay.audio_rooms AS r (
@@ -115,6 +116,7 @@ class Drain:
         self._hurry = asyncio.Event()  # set while `_waiters` wait
         self._waiters = 0
         self._acknowledged = 0
+        self._counts_on = False
         self._task: asyncio.Task[None] | None = None
         self.away: str | None = None  # why nothing is taken over at the moment
         self.dead_letters = 0
@@ -154,6 +156,8 @@ class Drain:
             await self._more.wait()
             self._more.clear()
             try:
+                if not self._counts_on:
+                    await self._count_on()
                 while entries := await self._outbox.read(self._acknowledged, BATCH):
                     await self.take_over(entries)
                     self._acknowledged = entries[-1].seq
@@ -173,6 +177,18 @@ class Drain:
                 await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 - no secret
                 delay = min(2 * delay, RETRY_TO_S)
                 self._more.set()
+
+    async def _count_on(self) -> None:
+        """Sees to it that new events have numbers that are new to the database."""
+        async with self._database.transaction() as connection:
+            known = await connection.fetchval(KNOWN, self._outbox.stream_id)
+        if known is not None and await self._outbox.count_from(known):
+            log.warning(
+                "outbox_put_back",
+                hint="the outbox is a copy, older than what the database has of it; what the copy"
+                " holds is known there, what happens from now on counts as new",
+            )
+        self._counts_on = True
 
     async def take_over(self, entries: Sequence[Entry]) -> None:
         """One transaction for all of them, or, if something in it is refused, with each on its own.

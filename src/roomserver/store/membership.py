@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
+import structlog
+
 from roomserver.protocol.codes import RoomCloseReason, RoomState
 from roomserver.store.database import Database
 from roomserver.store.migrations import bring_up_to_date
@@ -17,6 +19,7 @@ STALE_S = 60.0
 HERE = """
 INSERT INTO relay.servers (id, url) VALUES ($1, $2)
 ON CONFLICT (id) DO UPDATE SET url = excluded.url, started_at = now()
+RETURNING xmax = 0 AND EXISTS (SELECT FROM relay.servers WHERE id <> $1)
 """
 ALIVE = "UPDATE relay.servers SET heartbeat = now() WHERE id = $1"
 # A stay whose end nobody could tell lasted as long as its server is known to have lived.
@@ -43,6 +46,9 @@ RETURNING id::text, code, name, password_hash, created_by::text, created_at, pub
 RELEASE = "UPDATE relay.audio_rooms SET server_id = NULL WHERE server_id = $1 AND active"
 
 
+log = structlog.stdlib.get_logger("roomserver.store")
+
+
 class Membership:
     """This server among those of the database. Every method may raise DatabaseAwayError."""
 
@@ -55,7 +61,15 @@ class Membership:
         """Brings the schema up to date and makes this server known. Raises MigrationError."""
         await bring_up_to_date(self._database)
         async with self._database.transaction() as transaction:
-            await transaction.execute(HERE, self._id, self._url)
+            new_to_others = await transaction.fetchval(HERE, self._id, self._url)
+        if new_to_others:
+            log.warning(
+                "new_data_directory_for_a_used_database",
+                hint="other servers have used this database, this data_dir never has: what waits in"
+                " the outbox of another is not here, and a server's rooms come here when it has"
+                f" been gone for {STALE_S:.0f} s. If this is not a further server, it is the wrong"
+                " data_dir, or one that was lost",
+            )
 
     async def end_stays(self) -> None:
         """Ends the stays that this server's last run, or a dead server, left open."""

@@ -48,6 +48,7 @@ EVENTS_PER_STATEMENT = 64
 # How long an event that nobody waits for may wait for others, which then share its commit.
 GATHER_S = 0.005
 RETRY_S = 1.0
+LAST = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'events'"
 # Of the capacity, from where on events of a weight are dropped.
 SHARES = {Weight.COUNTERS: 0.7, Weight.JOIN: 0.8, Weight.LEAVE: 0.9, Weight.AUDIT: 1.0}
 
@@ -109,6 +110,7 @@ class Outbox:
         try:
             self._stream_id = self._open()
             self._waiting = int(self._one("SELECT count(*) FROM events"))
+            self._last_before = int(self._one(LAST))  # number given before this process
         except BaseException:
             self._db.close()
             raise
@@ -186,6 +188,31 @@ class Outbox:
         removed = await self._call(work)
         with self._lock:
             self._waiting -= removed
+
+    async def count_from(self, seq: int) -> bool:
+        """Goes on behind this number, which the database has seen; whether that was news.
+
+        It is when the file was put back from a copy: then events of this process have numbers that
+        others had before.
+        """
+
+        def work(db: sqlite3.Connection) -> bool:
+            ahead = seq - self._last_before
+            if ahead <= 0:
+                return False
+            last = int(self._one(LAST))
+            db.execute("BEGIN IMMEDIATE")
+            db.execute(
+                "UPDATE events SET seq = -(seq + ?) WHERE seq > ?", (ahead, self._last_before)
+            )
+            db.execute("UPDATE events SET seq = -seq WHERE seq < 0")
+            db.execute("DELETE FROM sqlite_sequence WHERE name = 'events'")
+            db.execute("INSERT INTO sqlite_sequence VALUES ('events', ?)", (last + ahead,))
+            db.execute("COMMIT")
+            self._last_before = seq
+            return True
+
+        return await self._call(work)
 
     async def rooms(self) -> Sequence[RoomRecord]:
         """The snapshot: every open room as it last was."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -13,7 +14,7 @@ from uuid import uuid4
 import pytest
 
 from roomserver.protocol.codes import RoomState
-from roomserver.store.database import Connection
+from roomserver.store.database import Connection, Database
 from roomserver.store.drain import Drain
 from roomserver.store.events import Counted, Event, Joined, Left, RoomChanged
 from roomserver.store.outbox import Outbox
@@ -243,3 +244,34 @@ async def test_a_database_that_was_away_gets_everything_afterwards(
     assert drain.away is None
     async with drain._database.transaction() as connection:
         assert await connection.fetchval("SELECT count(*) FROM relay.audit_log") == 2001
+
+
+async def test_an_outbox_put_back_from_a_copy_hides_nothing_that_happens_afterwards(
+    database: Database, tables: Connection, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+
+    async def happen(*events: Event, wait: bool = True) -> None:
+        """In a process of its own."""
+        outbox = Outbox(tmp_path, capacity=10**6)
+        drain = Drain(outbox, database, server_id=None, room=lambda _: None)
+        for event in events:
+            outbox.append_soon(event)
+        if wait:
+            await drained(drain, outbox)
+        await drain.stop()
+        await outbox.close()
+
+    count = "SELECT count(*) FROM relay.audit_log"
+    await happen(new_audit(), new_audit())
+    await happen(new_audit(), wait=False)  # in the copy it waits
+    shutil.copy(tmp_path / "outbox.db", copy)
+    await happen(*(new_audit() for _ in range(4)))
+    assert await tables.fetchval(count) == 7
+    shutil.copy(copy / "outbox.db", tmp_path)
+    await happen(*(new_audit() for _ in range(3)))
+    assert await tables.fetchval(count) == 10
+    await happen(new_audit())
+    assert await tables.fetchval(count) == 11
+    assert await tables.fetchval("SELECT max(last_seq) FROM relay.outbox_progress") == 11
