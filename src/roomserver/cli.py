@@ -11,6 +11,7 @@ from roomserver.commands import (
     import_supabase,
     listen,
     migrate,
+    purge,
     secret,
     serve,
     user,
@@ -28,6 +29,7 @@ user.register(app)
 migrate.register(app)
 backup.register(app)
 import_supabase.register(app)
+purge.register(app)
 secret.register(app)
 broadcast.register(app)
 listen.register(app)

@@ -126,6 +126,18 @@ class Settings(BaseSettings):
     analytics_interval_s: float = _field(
         300.0, "Between two computations of the daily figures.", STATE, ge=0.1, le=86_400
     )
+    keep_audit_days: int = _field(
+        365, "Lines of the audit log are kept so long; 0 for ever.", STATE, ge=0, le=36_500
+    )
+    keep_addresses_days: int = _field(
+        30, "Addresses and user agents in them and in stays; 0 for as long.", STATE, ge=0, le=36_500
+    )
+    keep_participants_days: int = _field(
+        365, "Who was in a room is kept so long; 0 for ever.", STATE, ge=0, le=36_500
+    )
+    purge_interval_s: float = _field(
+        86_400.0, "Between two purges of what was kept so long.", STATE, ge=0.1, le=604_800
+    )
     secret: SecretStr | None = _field(
         None, "Key that signs tokens, 32 characters or more; made once if absent.", STATE
     )

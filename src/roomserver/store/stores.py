@@ -23,6 +23,7 @@ from roomserver.store.migrations import MigrationError, bring_up_to_date
 from roomserver.store.outbox import Outbox
 from roomserver.store.postgres import PostgresAccountStore
 from roomserver.store.reports import MemoryReports, PostgresReports, Reports
+from roomserver.store.retention import Janitor, Retention
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,13 @@ async def open_stores(settings: Settings, *, url: str) -> AsyncIterator[Stores]:
             )
             analytics.start()
             stack.push_async_callback(analytics.stop)
+            janitor = Janitor(
+                Retention.of(settings, database),
+                interval_s=settings.purge_interval_s,
+                ready=lambda: rooms.ready,
+            )
+            janitor.start()
+            stack.push_async_callback(janitor.stop)
         except MigrationError as error:
             raise ConfigError(f"database: {error}") from None
         except (OSError, sqlite3.Error) as error:

@@ -1,0 +1,262 @@
+"""What is kept for a while only: audit lines, people's addresses, and who was in a room.
+
+Done in batches, each a short transaction of its own. Of several servers one at a time does it:
+whoever finds another at it leaves the rest to that one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime, timedelta
+
+import asyncpg
+import structlog
+
+from roomserver.config import Settings
+from roomserver.store.analytics import FIRST_DAY, finish_days
+from roomserver.store.analytics import LOCK_KEY as ANALYTICS_LOCK_KEY
+from roomserver.store.database import Connection, Database, DatabaseAwayError
+
+LOCK_KEY = 0x7075726765  # "purge"; any number that nothing else locks
+LOCK_POLL_S = 0.2
+BATCH = 5000
+# Days that are made final in one transaction.
+STEP = timedelta(days=30)
+LOCK_WITHIN_S = 60.0  # computing the figures of some days takes less
+EVER = datetime(1, 1, 1, tzinfo=UTC)  # before anything
+# After a start there is more urgent work.
+FIRST_AFTER_S = 600.0
+
+ADDRESSED = "(ip_address IS NOT NULL OR user_agent IS NOT NULL)"
+# What of a dead letter's payload tells where somebody was.
+PLACES = "'{stay,address}', '{stay,user_agent}', '{record,address}', '{record,user_agent}'"
+PLACED = f"payload #- {' #- '.join(PLACES.split(', '))}"
+
+log = structlog.stdlib.get_logger("roomserver.retention")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Rows to which something is done when they are old enough by a column."""
+
+    table: str
+    column: str
+    where: str
+    change: str  # as SQL, up to its WHERE
+
+    @property
+    def count(self) -> str:
+        """How many rows there are from $1 to before $2."""
+        return f"""
+            SELECT count(*) FROM {self.table}
+            WHERE {self.column} >= $1 AND {self.column} < $2 AND {self.where}
+        """  # noqa: S608 - ours
+
+    @property
+    def batch(self) -> str:
+        """Changes the first $3 of them; how many those were, and up to when."""
+        return f"""
+            WITH old AS (
+                SELECT id, {self.column} AS at FROM {self.table}
+                WHERE {self.column} >= $1 AND {self.column} < $2 AND {self.where}
+                ORDER BY {self.column} LIMIT $3
+            ), done AS ({self.change} WHERE id IN (SELECT id FROM old))
+            SELECT count(*) AS rows, max(at) AS until FROM old
+        """  # noqa: S608 - ours
+
+
+AUDIT = "relay.audit_log"
+STAYS = "relay.room_participants"
+LETTERS = "relay.dead_letters"
+NO_ADDRESS = "SET ip_address = NULL, user_agent = NULL"
+OLD_AUDIT = Rule(AUDIT, "created_at", "true", f"DELETE FROM {AUDIT}")  # noqa: S608
+OLD_LETTERS = Rule(LETTERS, "created_at", "true", f"DELETE FROM {LETTERS}")  # noqa: S608
+OLD_STAYS = Rule(STAYS, "left_at", "true", f"DELETE FROM {STAYS}")  # noqa: S608
+AUDIT_ADDRESSES = Rule(AUDIT, "created_at", ADDRESSED, f"UPDATE {AUDIT} {NO_ADDRESS}")
+STAY_ADDRESSES = Rule(STAYS, "left_at", ADDRESSED, f"UPDATE {STAYS} {NO_ADDRESS}")
+LETTER_ADDRESSES = Rule(
+    LETTERS,
+    "created_at",
+    f"payload <> {PLACED}",
+    f"UPDATE {LETTERS} SET payload = {PLACED}",  # noqa: S608
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """How many rows were, or would be, deleted or lost an address."""
+
+    audit: int = 0
+    participants: int = 0
+    addresses: int = 0
+    dead_letters: int = 0
+
+
+class AnotherPurgesError(Exception):
+    """Another server is at it."""
+
+
+class Retention:
+    """Forgets what has been kept long enough. One event loop."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        audit_days: int,
+        addresses_days: int,
+        participants_days: int,
+        batch: int = BATCH,
+    ) -> None:
+        """How many days each is kept; 0 is for ever."""
+        self._database = database
+        self._audit_days = audit_days
+        self._addresses_days = addresses_days
+        self._participants_days = participants_days
+        self._batch = batch
+
+    @classmethod
+    def of(cls, settings: Settings, database: Database) -> Retention:
+        """As the settings say."""
+        return cls(
+            database,
+            audit_days=settings.keep_audit_days,
+            addresses_days=settings.keep_addresses_days,
+            participants_days=settings.keep_participants_days,
+        )
+
+    async def look(self) -> Purged:
+        """What `purge` would do now. Raises DatabaseAwayError."""
+
+        async def count(rule: Rule, since: datetime, before: datetime) -> int:
+            async with self._database.transaction() as connection:
+                rows: int = await connection.fetchval(rule.count, since, before)
+                return rows
+
+        return await self._every(count)
+
+    async def purge(self) -> Purged:
+        """Forgets what has to be forgotten now, and says how much that was.
+
+        Raises DatabaseAwayError and AnotherPurgesError; what was done until then stays done.
+        """
+        return await self._every(self._change)
+
+    async def _every(self, each: Callable[[Rule, datetime, datetime], Awaitable[int]]) -> Purged:
+        """Each rule with the times that it is about."""
+        async with self._database.transaction() as connection:
+            now: datetime = await connection.fetchval("SELECT now()")
+
+        def before(days: int) -> datetime:
+            return now - timedelta(days=days) if days else EVER
+
+        audit, addresses = before(self._audit_days), before(self._addresses_days)
+        # Whole days, whose figures are made before their stays go.
+        stays = _midnight(before(self._participants_days))
+        return Purged(
+            audit=await each(OLD_AUDIT, EVER, audit),
+            dead_letters=await each(OLD_LETTERS, EVER, audit),
+            participants=await each(OLD_STAYS, EVER, stays),
+            # Of what does not go altogether.
+            addresses=await each(AUDIT_ADDRESSES, audit, addresses)
+            + await each(LETTER_ADDRESSES, audit, addresses)
+            + await each(STAY_ADDRESSES, stays, addresses),
+        )
+
+    async def _change(self, rule: Rule, since: datetime, before: datetime) -> int:
+        if rule is not OLD_STAYS:
+            return await self._batches(rule, since, before)
+        if before == EVER:
+            return 0
+        rows = 0
+        async for step in self._finished(before.date()):
+            rows += await self._batches(rule, since, _midnight(step))
+        return rows
+
+    async def _batches(self, rule: Rule, since: datetime, before: datetime) -> int:
+        rows = 0
+        while since < before:
+            async with self._alone(LOCK_KEY) as connection:
+                done = await connection.fetchrow(rule.batch, since, before, self._batch)
+            assert done is not None
+            rows += done["rows"]
+            if done["rows"] < self._batch:
+                break
+            since = done["until"]  # those of this very moment may not have been all
+        return rows
+
+    async def _finished(self, horizon: date) -> AsyncIterator[date]:
+        """Makes the days before the horizon final, some at a time: up to when they are now."""
+        step = date.min
+        while step < horizon:
+            async with self._alone(ANALYTICS_LOCK_KEY) as connection:
+                first: date | None = await connection.fetchval(FIRST_DAY)
+                # Of a stay that still goes on the first day stays the same.
+                step = horizon if first is None else min(max(first, step) + STEP, horizon)
+                await finish_days(connection, step)
+            yield step
+
+    @asynccontextmanager
+    async def _alone(self, key: int) -> AsyncIterator[Connection]:
+        """A transaction in which nobody else has this lock. Raises AnotherPurgesError."""
+        end = time.monotonic() + LOCK_WITHIN_S
+        while True:
+            async with self._database.transaction() as connection:
+                if await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", key):
+                    yield connection
+                    return
+            if key == LOCK_KEY or time.monotonic() > end:
+                raise AnotherPurgesError("another server is at it")
+            await asyncio.sleep(LOCK_POLL_S)
+
+
+class Janitor:
+    """Purges while a server runs. One event loop."""
+
+    def __init__(
+        self, retention: Retention, *, interval_s: float, ready: Callable[[], bool]
+    ) -> None:
+        """ready: whether the database is there and up to date; else a turn is left out."""
+        self._retention = retention
+        self._interval_s = interval_s
+        self._ready = ready
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begins; soon for the first time, because a server may not run for a whole interval."""
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Ends, if need be in the middle of a batch, which then has not happened."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def _run(self) -> None:
+        pause = min(FIRST_AFTER_S, self._interval_s)
+        while True:
+            await asyncio.sleep(pause)
+            pause = self._interval_s
+            if not self._ready():
+                continue
+            try:
+                purged = await self._retention.purge()
+                log.info("purged", **asdict(purged))
+            except AnotherPurgesError:
+                log.debug("purge_left_to_another")
+            except DatabaseAwayError as error:
+                log.debug("purge_waits", reason=str(error))
+            except asyncpg.PostgresError as error:
+                log.error("purge_failed", reason=str(error))
+
+
+def _midnight(day: date) -> datetime:
+    """With which a day begins (UTC)."""
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
