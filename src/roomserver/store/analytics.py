@@ -22,6 +22,9 @@ LOCK_KEY = 0x616E616C79  # "analy"
 # After so long even what waited in an outbox has come.
 SETTLED_AFTER = timedelta(days=8)
 DAY = timedelta(days=1)
+# How many days are made by one statement, and how long that may take.
+STEP = timedelta(days=31)
+STEP_S = 300.0
 # Somebody waits for it.
 REFRESH_S = 5.0
 FIRST_DAY = "SELECT (min(joined_at) AT TIME ZONE 'UTC')::date FROM relay.room_participants"
@@ -43,7 +46,10 @@ async def compute_days(
 
     now: until when stays that go on are counted; None is the database's clock.
     """
-    await connection.execute(COMPUTE, since, until, room, now)
+    while since < until:
+        step = min(until, since + STEP)
+        await connection.execute(COMPUTE, since, step, room, now, timeout=STEP_S)
+        since = step
 
 
 async def compute_all(connection: Connection) -> None:

@@ -70,24 +70,14 @@ ALTER TABLE relay.audit_log ENABLE ROW LEVEL SECURITY;
 ALTER TABLE relay.outbox_progress ENABLE ROW LEVEL SECURITY;
 ALTER TABLE relay.dead_letters ENABLE ROW LEVEL SECURITY;
 
--- Without this a policy that asks for a room's owner would be bound by the room's policies, which
--- ask for the room. It tells nothing but whether the asking user owns the room.
-CREATE FUNCTION relay.owns_room(room uuid) RETURNS boolean
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' AS $$
-    SELECT EXISTS (
-        SELECT FROM relay.audio_rooms
-        WHERE id = room AND created_by = relay.current_user_id()
-    )
-$$;
-REVOKE ALL ON FUNCTION relay.owns_room FROM PUBLIC;
-
 GRANT USAGE ON SCHEMA relay TO authenticated;
-GRANT EXECUTE ON FUNCTION relay.current_user_id, relay.owns_room TO authenticated;
+GRANT EXECUTE ON FUNCTION relay.current_user_id TO authenticated;
 
+-- Policies ask by subqueries, which are evaluated once: a function would be called for each row.
 -- Columns are named, so that a column added later is not shown by accident.
 GRANT SELECT (id, email, role, disabled_at, created_at) ON relay.users TO authenticated;
 CREATE POLICY own ON relay.users FOR SELECT TO authenticated
-    USING (id = relay.current_user_id());
+    USING (id = (SELECT relay.current_user_id()));
 
 GRANT SELECT (
     id, code, name, created_by, created_at, updated_at, active, public, permanent, state,
@@ -95,7 +85,7 @@ GRANT SELECT (
     closed_at, close_reason
 ) ON relay.audio_rooms TO authenticated;
 CREATE POLICY own_or_public ON relay.audio_rooms FOR SELECT TO authenticated
-    USING (created_by = relay.current_user_id() OR (public AND active));
+    USING (created_by = (SELECT relay.current_user_id()) OR (public AND active));
 
 GRANT SELECT (
     id, room_id, user_id, participant_id, nickname, client_id, role, joined_at, left_at,
@@ -103,31 +93,44 @@ GRANT SELECT (
     avg_latency_ms
 ) ON relay.room_participants TO authenticated;
 CREATE POLICY own_or_in_own_room ON relay.room_participants FOR SELECT TO authenticated
-    USING (user_id = relay.current_user_id() OR relay.owns_room(room_id));
+    USING (
+        user_id = (SELECT relay.current_user_id())
+        OR room_id IN (
+            SELECT id FROM relay.audio_rooms WHERE created_by = (SELECT relay.current_user_id())
+        )
+    );
 
 GRANT SELECT (
     id, room_id, date, peak_listeners, total_listen_minutes, total_listeners, avg_latency_ms,
     total_packets_sent, total_packets_received, final
 ) ON relay.room_analytics TO authenticated;
 CREATE POLICY of_own_room ON relay.room_analytics FOR SELECT TO authenticated
-    USING (relay.owns_room(room_id));
+    USING (
+        room_id IN (
+            SELECT id FROM relay.audio_rooms WHERE created_by = (SELECT relay.current_user_id())
+        )
+    );
 
 GRANT SELECT (
     id, room_id, participant_id, user_id, address, reason, created_by, created_at, lifted_at
 ) ON relay.room_bans TO authenticated;
 CREATE POLICY of_own_room ON relay.room_bans FOR SELECT TO authenticated
-    USING (relay.owns_room(room_id));
+    USING (
+        room_id IN (
+            SELECT id FROM relay.audio_rooms WHERE created_by = (SELECT relay.current_user_id())
+        )
+    );
 
 GRANT SELECT (
     id, user_id, name, faders, pans, mutes, solos, master, updated_at
 ) ON relay.mix_presets TO authenticated;
 CREATE POLICY own ON relay.mix_presets FOR SELECT TO authenticated
-    USING (user_id = relay.current_user_id());
+    USING (user_id = (SELECT relay.current_user_id()));
 
 GRANT SELECT (
     id, event_type, user_id, room_id, ip_address, user_agent, details, created_at
 ) ON relay.audit_log TO authenticated;
 CREATE POLICY own ON relay.audit_log FOR SELECT TO authenticated
-    USING (user_id = relay.current_user_id());
+    USING (user_id = (SELECT relay.current_user_id()));
 
 GRANT SELECT ON relay.active_rooms_view, relay.room_statistics_view TO authenticated;
