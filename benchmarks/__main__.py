@@ -12,7 +12,18 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import documents, machine, pacing, report, scenarios, tls
+from benchmarks import (
+    documents,
+    joins,
+    machine,
+    outbox,
+    pacing,
+    reconnect,
+    report,
+    scenarios,
+    scrape,
+    tls,
+)
 from benchmarks.child import ChildError
 from benchmarks.load import LoadError
 from benchmarks.subjects import SUBJECTS
@@ -27,6 +38,11 @@ QUICK_PACING_S = 2.0
 # Twice as many ticks as usual, and so much in the buffer that the source's process may wait.
 PACING_WORKLOAD = Workload(listeners=200, frame_ms=10, buffer_ms=500)
 TLS_LIMIT_ROUNDS = 3
+JOIN_SUBJECTS = ",".join(joins.SUBJECTS)
+HOUSE = 5000
+HOUSE_ROUNDS = 3
+OUTBOX_ROUNDS = 5
+SCRAPES = 20
 
 app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 console = Console()
@@ -55,6 +71,8 @@ def everything(context: typer.Context, quick: Quick = False, json: Json = False)
     if context.invoked_subcommand is None:
         results = [run_cpu(quick=quick), run_memory(quick=quick)]
         results += [run_pacing(quick=quick), run_tls(quick=quick)]
+        results += [run_joins(quick=quick), run_reconnect(quick=quick)]
+        results += [run_outbox(quick=quick), run_scrape(quick=quick)]
         keep(results, json, None)
 
 
@@ -138,6 +156,59 @@ def tls_command(
     workload = workload_of(listeners, channels, sample_rate, encoding, frame_ms)
     result = run_tls(workload, subjects, rounds=rounds, seconds=seconds, most=most, quick=quick)
     keep([result], json, output)
+
+
+@app.command("joins")
+def joins_command(
+    subjects: Subjects = JOIN_SUBJECTS,
+    count: Annotated[int, typer.Option(min=50, max=15_000, help="Joins in a round.")] = 2000,
+    house: Annotated[int, typer.Option(min=1, max=9000, help="Listeners of one room.")] = HOUSE,
+    rounds: Rounds = None,
+    quick: Quick = False,
+    json: Json = False,
+    output: Output = None,
+) -> None:
+    """Full joins a second, beside bare handshakes; and a full house with one bcrypt."""
+    keep([run_joins(subjects, count, house, rounds=rounds, quick=quick)], json, output)
+
+
+@app.command("reconnect")
+def reconnect_command(
+    listeners: Annotated[int, typer.Option(min=1, max=9000, help="Connections.")] = HOUSE,
+    rounds: Rounds = None,
+    quick: Quick = False,
+    json: Json = False,
+    output: Output = None,
+) -> None:
+    """A full house after a restart: how long until everyone hears again."""
+    keep([run_reconnect(listeners, rounds=rounds, quick=quick)], json, output)
+
+
+@app.command("outbox")
+def outbox_command(
+    conditions: Annotated[
+        str, typer.Option(help="Who joins meanwhile, separated by commas.")
+    ] = ",".join(outbox.CONDITIONS),
+    events: Annotated[int, typer.Option(min=1000, max=150_000, help="Events at once.")] = 30_000,
+    rounds: Rounds = None,
+    quick: Quick = False,
+    json: Json = False,
+    output: Output = None,
+) -> None:
+    """Events a second through the outbox into PostgreSQL, alone and while listeners join."""
+    keep([run_outbox(conditions, events, rounds=rounds, quick=quick)], json, output)
+
+
+@app.command("scrape")
+def scrape_command(
+    rooms: Annotated[int, typer.Option(min=2, max=5000, help="Open rooms.")] = 1000,
+    rounds: Rounds = None,
+    quick: Quick = False,
+    json: Json = False,
+    output: Output = None,
+) -> None:
+    """What a scrape of /metrics costs with many rooms, and whom it holds up."""
+    keep([run_scrape(rooms, rounds=rounds, quick=quick)], json, output)
 
 
 @app.command()
@@ -244,6 +315,75 @@ def run_tls(
     for table in report.tls_tables(result):
         console.print(table)
     return result.as_json()
+
+
+def run_joins(
+    subjects: str = JOIN_SUBJECTS,
+    count: int = 2000,
+    house: int = HOUSE,
+    *,
+    rounds: int | None = None,
+    quick: bool = False,
+) -> dict[str, Any]:
+    """Runs and prints the scenario; returns what is kept."""
+    with progress("joins") as tell:
+        result = joins.joins(
+            names(subjects, joins.SUBJECTS),
+            count=min(count, 500) if quick else count,
+            house=house,
+            rounds=rounds or (QUICK_ROUNDS if quick else ROUNDS),
+            house_rounds=1 if quick else HOUSE_ROUNDS,
+            progress=tell,
+        )
+    return shown(result.as_json())
+
+
+def run_reconnect(
+    listeners: int = HOUSE, *, rounds: int | None = None, quick: bool = False
+) -> dict[str, Any]:
+    """Runs and prints the scenario; returns what is kept."""
+    with progress("reconnect") as tell:
+        result = reconnect.reconnect(
+            replace(reconnect.WORKLOAD, listeners=listeners),
+            rounds=rounds or (1 if quick else HOUSE_ROUNDS),
+            progress=tell,
+        )
+    return shown(result.as_json())
+
+
+def run_outbox(
+    conditions: str = ",".join(outbox.CONDITIONS),
+    events: int = 30_000,
+    *,
+    rounds: int | None = None,
+    quick: bool = False,
+) -> dict[str, Any]:
+    """Runs and prints the scenario; returns what is kept."""
+    with progress("outbox") as tell:
+        result = outbox.outbox(
+            names(conditions, tuple(outbox.CONDITIONS)),
+            events=min(events, 10_000) if quick else events,
+            rounds=rounds or (1 if quick else OUTBOX_ROUNDS),
+            progress=tell,
+        )
+    return shown(result.as_json())
+
+
+def run_scrape(
+    rooms: int = 1000, *, rounds: int | None = None, quick: bool = False
+) -> dict[str, Any]:
+    """Runs and prints the scenario; returns what is kept."""
+    with progress("scrape") as tell:
+        result = scrape.scrape(
+            rooms, rounds=rounds or (QUICK_ROUNDS if quick else SCRAPES), progress=tell
+        )
+    return shown(result.as_json())
+
+
+def shown(result: dict[str, Any]) -> dict[str, Any]:
+    """Prints the table of a result, and returns it."""
+    console.print(report.layout_table(result))
+    return result
 
 
 def names(subjects: str, known: tuple[str, ...]) -> list[str]:

@@ -51,6 +51,7 @@ class Child:
         assert events is not None
         self._events = events
         self._lines: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._next: dict[str, Any] | None = None  # that was looked at, and not taken
         self._plain: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -74,7 +75,8 @@ class Child:
         deadline = time.monotonic() + timeout
         while True:
             try:
-                line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
+                line, self._next = self._next, None
+                line = line or self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
                 raise ChildError(self._story(f"did not say {event!r} in {timeout:g} s")) from None
             if line is None:
@@ -82,6 +84,12 @@ class Child:
                 raise ChildError(self._story(f"ended without saying {event!r}"))
             if line.get("event") == event:
                 return line
+
+    def has(self, event: str) -> bool:
+        """Whether the next object is here, and its `event` is this one."""
+        if self._next is None and not self._lines.empty():
+            self._next = self._lines.get()
+        return self._next is not None and self._next.get("event") == event
 
     def close(self) -> None:
         """End of input, then SIGTERM, then SIGKILL, each with time to obey."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.child import ROOT
+from benchmarks.columns import LAYOUTS
 
 MEASURED: Final = re.compile(
     r"(<!-- measured:begin[^>]*-->\n).*?(<!-- measured:end -->)", re.DOTALL
@@ -85,7 +86,13 @@ def full(whole: Mapping[str, Any], name: str) -> str:
     parts = [head]
     for result in whole["results"]:
         title, rows = result["title"], result["summary"]
-        if result["scenario"] == "cpu":
+        if layout := LAYOUTS.get(result["scenario"]):
+            after = layout.after(result)
+            parts.append(
+                f"**{layout.title}.** {title}; {result['rounds']} rounds; {layout.caption}.\n\n"
+                f"{_markdown(layout.columns, rows)}{after and f'{chr(10)}{after}{chr(10)}'}"
+            )
+        elif result["scenario"] == "cpu":
             parts.append(
                 f"**CPU per delivered frame.** {title}; medians of {result['rounds']} rounds of "
                 f"{result['seconds']:g} s.\n\n{_cpu(rows)}{_busy(rows)}"
@@ -134,6 +141,13 @@ def short(files: Sequence[Mapping[str, Any]]) -> str:
             lines.append(
                 f"- Memory per listener: **{server:.1f} kB** in the whole server, of which "
                 f"{relay:.1f} kB in the relay."
+            )
+        elif result["scenario"] == "joins" and "join" in rows:
+            ratio = rows["join"]["ratio"]
+            beside = f", {ratio['median']:.2f} × aiohttp's bare handshakes" if ratio else ""
+            lines.append(
+                f"- **{rows['join']['per_s']:.0f} listeners a second** join, from the password to "
+                f"the database{beside}."
             )
         elif result["scenario"] == "pacing":
             busy = ", on a machine busy with other work" if _busy(result["summary"]) else ""
@@ -245,7 +259,9 @@ def _limits(result: Mapping[str, Any]) -> str:
 def _memory(rows: Sequence[Mapping[str, Any]]) -> str:
     def kb(what: str) -> Callable[[Mapping[str, Any]], str]:
         def text(row: Mapping[str, Any]) -> str:
-            spread = row[what]
+            spread = row.get(what)
+            if spread is None:  # not looked at when that was measured
+                return "–"
             low, high = spread["low"] / 1000, spread["high"] / 1000
             return f"{spread['median'] / 1000:.2f} ({low:.2f}–{high:.2f})"
 
@@ -254,6 +270,7 @@ def _memory(rows: Sequence[Mapping[str, Any]]) -> str:
     columns = {
         "subject": _name,
         "resident, kB": kb("resident"),
+        "database's processes, kB": kb("database"),
         "TCP buffers of both ends, kB": kb("tcp_buffers"),
     }
     return _markdown(columns, rows)

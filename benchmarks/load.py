@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -25,16 +27,20 @@ class Target:
         port: On 127.0.0.1.
         registers: Register texts, one for each kind of listener; none: the subject binds them.
         clock_offset_us: The subject's clock less CLOCK_MONOTONIC; None: from its `config`.
+        bare: An open WebSocket is all that is wanted.
         tls: Whether its listeners speak TLS.
         more_pids: Processes whose CPU time counts as the subject's too: a proxy's.
+        ask: Body of the HTTP join with which a listener gets a token of its own.
     """
 
     pid: int
     port: int
     registers: Sequence[str] = ()
     clock_offset_us: int | None = None
+    bare: bool = False
     tls: bool = False
     more_pids: Sequence[int] = ()
+    ask: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +58,51 @@ class Quantiles:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """Answer to `join`: the connections open, those that failed, how long joining took each."""
+    """Answer to `join`: the connections open, those that failed, how long joining took each.
+
+    `seconds` is from the command to the last of them; CPU times and the longest batch are of it.
+    """
 
     connections: int
     failed: int
+    seconds: float
+    server_cpu_s: float
+    client_cpu_s: float
+    client_longest_batch_ms: float
     join_ms: Quantiles
     errors: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejoined:
+    """How everyone came back. Seconds since the first was lost, but for `seconds`.
+
+    `open_s` is when the first WebSocket opened again, `joined_s` when the last listener had
+    registered, `heard_s` when the last one had audio. `silence_ms` is what each listener missed.
+    `seconds` and the client's CPU time are since it was told to watch.
+    """
+
+    connections: int
+    attempts: int
+    open_s: float
+    joined_s: float
+    heard_s: float
+    silence_ms: Quantiles
+    seconds: float
+    client_cpu_s: float
+    client_longest_batch_ms: float
+    errors: dict[str, int]
+
+
+class Ask(StrEnum):
+    """Whether each listener joins by HTTP first."""
+
+    NO = "no"
+    """All of them register with the token that the target has."""
+    APART = "apart"
+    """The WebSocket is a connection of its own, as in browsers."""
+    SAME = "same"
+    """The WebSocket takes the connection of the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +149,9 @@ class LoadError(Exception):
 class LoadClient:
     """Listeners of one target in a process of their own; leaving the block ends it.
 
-    With `kernel_times` the kernel notes when frames reach a socket; `realtime` asks for scheduling
-    with which the process reads them then, whatever else wants the processor.
+    At most `in_flight` are on their way in at a time; `per_second` begin, or as many as will. With
+    `kernel_times` the kernel notes when frames reach a socket; `realtime` asks for scheduling with
+    which the process reads them then, whatever else wants the processor.
     """
 
     def __init__(
@@ -114,6 +160,8 @@ class LoadClient:
         *,
         max_seconds: int,
         in_flight: int = 64,
+        per_second: int = 0,
+        ask: Ask = Ask.NO,
         kernel_times: bool = False,
         realtime: bool = False,
     ) -> None:
@@ -125,11 +173,15 @@ class LoadClient:
         command += ["--realtime", str(int(realtime))]
         if target.clock_offset_us is not None:
             command += ["--clock-offset-us", str(target.clock_offset_us)]
-        self._texts = tempfile.NamedTemporaryFile("w", suffix=".txt")  # noqa: SIM115
-        if target.registers:
-            self._texts.write("\n".join(target.registers) + "\n")
-            self._texts.flush()
-            command += ["--register", self._texts.name]
+        command += ["--per-second", str(per_second), "--reuse", str(int(ask is Ask.SAME))]
+        command += ["--bare", str(int(target.bare))]
+        self._files = tempfile.TemporaryDirectory(prefix="bench-")
+        registers = target.registers
+        if ask is not Ask.NO:
+            registers = [with_token(text, "$TOKEN") for text in registers]
+            command += ["--ask", self._file("ask", [target.ask])]
+        if registers:
+            command += ["--register", self._file("register", registers)]
         self._child = Child(command)
 
     @property
@@ -142,16 +194,27 @@ class LoadClient:
 
         Raises LoadError when one of them fails, ChildError when it takes longer.
         """
+        self.begin_join(connections)
+        return self.joined(connections, timeout)
+
+    def begin_join(self, connections: int) -> None:
+        """Begins to grow to this many connections; `joined` waits for them."""
         self._child.tell(f"join {connections}")
+
+    def joined(self, connections: int, timeout: float = JOIN_TIMEOUT_S) -> Joined:
+        """How they joined. Raises as `join` does."""
         said = self._child.expect("joined", timeout)
-        joined = Joined(
-            said["connections"], said["failed"], Quantiles(**said["join_ms"]), said["errors"]
-        )
+        del said["event"]
+        joined = Joined(**said | {"join_ms": Quantiles(**said["join_ms"])})
         if joined.connections != connections:
             raise LoadError(
                 f"{joined.connections} of {connections} connections joined: {joined.errors}"
             )
         return joined
+
+    def joined_by_now(self, connections: int) -> Joined | None:
+        """As `joined`, or None while they are still on their way in."""
+        return self.joined(connections, 0.0) if self._child.has("joined") else None
 
     def wait_for_frames(self, frames: int) -> None:
         """Returns when every connection has received this many frames more."""
@@ -166,6 +229,21 @@ class LoadClient:
         times = {name: Quantiles(**said[name]) for name in ("delay_ms", "arrival_ms")}
         return Measured(**said | times)
 
+    def watch(self) -> None:
+        """From now on who is lost comes back: `rejoined` waits for that."""
+        self._child.tell("rejoin")
+
+    def rejoined(self, timeout: float) -> Rejoined:
+        """Waits until everyone was lost and hears again."""
+        said = self._child.expect("rejoined", timeout)
+        del said["event"], said["server_cpu_s"]  # of a process that is gone
+        return Rejoined(**said | {"silence_ms": Quantiles(**said["silence_ms"])})
+
+    def _file(self, name: str, lines: Sequence[str]) -> str:
+        path = Path(self._files.name) / name
+        path.write_text("\n".join(lines) + "\n")
+        return str(path)
+
     def __enter__(self) -> Self:
         return self
 
@@ -176,4 +254,9 @@ class LoadClient:
         trace: TracebackType | None,
     ) -> None:
         self._child.close()
-        self._texts.close()
+        self._files.cleanup()
+
+
+def with_token(register: str, token: str) -> str:
+    """The register text with another token."""
+    return json.dumps(json.loads(register) | {"roomToken": token})

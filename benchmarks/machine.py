@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -64,6 +66,30 @@ def resident_bytes(pid: int) -> int:
     """Resident memory of a process."""
     pages = int((PROC / str(pid) / "statm").read_text().split()[1])
     return pages * PAGE_BYTES
+
+
+def proportional_bytes(pids: Sequence[int]) -> int:
+    """Memory of processes that share some of it, which counts once (PSS)."""
+    return sum(_kib(PROC / str(pid) / "smaps_rollup", "Pss") * 1024 for pid in pids)
+
+
+def descendants(pid: int) -> list[int]:
+    """Processes that this one started, and those that they did, as of now."""
+    parents: dict[int, int] = {}
+    for process in PROC.iterdir():
+        if process.name.isdigit():
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                stat = (process / "stat").read_text().rsplit(")", 1)[1].split()
+                parents[int(process.name)] = int(stat[1])
+    found = [pid]
+    for known in found:
+        found += [child for child, parent in parents.items() if parent == known]
+    return found[1:]
+
+
+def cpu_seconds(pids: Sequence[int]) -> float:
+    """CPU time that processes have used; that of one that is gone is forgotten."""
+    return sum(_scheduled_s(task) for pid in pids for task in (PROC / str(pid) / "task").glob("*"))
 
 
 def tcp_buffer_bytes() -> int:

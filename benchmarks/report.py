@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ from rich.table import Table
 
 from benchmarks import machine
 from benchmarks.child import ROOT
+from benchmarks.columns import LAYOUTS, cells
 from benchmarks.pacing import Lateness, PacingResult
 from benchmarks.scenarios import CpuResult, MemoryResult
 from benchmarks.tls import TlsResult
@@ -51,14 +52,16 @@ def memory_table(result: MemoryResult) -> Table:
     table = Table(
         title=f"Memory per connection: {result.workload}",
         caption=f"slope from {result.base} to {result.workload.listeners} connections, median of "
-        "rounds; TCP buffers are the kernel's, of both ends and all sockets of this machine",
+        "rounds; database: of its processes; TCP buffers are the kernel's, of both ends and all "
+        "sockets of this machine",
     )
-    _columns(table, "resident kB", "lowest–highest", "TCP buffers kB")
+    _columns(table, "resident kB", "lowest–highest", "database kB", "TCP buffers kB")
     for row in result.rows():
         table.add_row(
             row.subject,
             f"{row.resident.median / 1000:.2f}",
             f"{row.resident.low / 1000:.2f}–{row.resident.high / 1000:.2f}",
+            f"{row.database.median / 1000:.2f}",
             f"{row.tcp_buffers.median / 1000:.2f}",
         )
     return table
@@ -134,6 +137,21 @@ def tls_tables(result: TlsResult) -> list[Table]:
             f"{limit.limit.low:.0f}–{limit.limit.high:.0f}",
         )
     return [cost, limits]
+
+
+def layout_table(result: Mapping[str, Any]) -> Table:
+    """The table of a scenario that has a layout, from what is kept of it."""
+    layout = LAYOUTS[result["scenario"]]
+    after = layout.after(result)
+    table = Table(
+        title=f"{layout.title}: {result['title']}",
+        caption=layout.caption + (f"\n{after}" if after else ""),
+    )
+    first, *others = layout.columns
+    _columns(table, *others, first=first)
+    for row in cells(layout, result["summary"]):
+        table.add_row(*row)
+    return table
 
 
 def _columns(table: Table, *numbers: str, first: str = "subject") -> None:

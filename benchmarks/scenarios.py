@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from benchmarks import machine
-from benchmarks.load import Joined, LoadClient, Measured, Target
+from benchmarks.load import Ask, Joined, LoadClient, Measured, Target
 from benchmarks.subjects import SUBJECTS, Subject
 from benchmarks.workload import Workload
 
 SETTLE_S: Final = 1.0
 """Flow before an interval begins, so that caches, buffers and TCP windows are as they stay."""
+MEMORY_SETTLE_S: Final = 2.0
 SPARE_S: Final = 90
 """Seconds beyond the planned ones after which every process ends by itself."""
 
@@ -195,12 +196,17 @@ def _cpu_sample(
 
 @dataclass(frozen=True, slots=True)
 class MemorySample:
-    """Memory of one subject with so many listeners, bytes; `tcp_buffers` of the whole machine."""
+    """Memory of one subject with so many listeners, bytes.
+
+    `database` is that of the processes it started (proportional: what they share counts once),
+    `tcp_buffers` that of the whole machine.
+    """
 
     subject: str
     round: int
     listeners: int
     resident: int
+    database: int
     tcp_buffers: int
 
 
@@ -210,6 +216,7 @@ class MemoryRow:
 
     subject: str
     resident: Spread
+    database: Spread
     tcp_buffers: Spread
 
 
@@ -222,7 +229,7 @@ class MemoryResult:
     samples: list[MemorySample] = field(default_factory=list)
 
     def per_connection(self, subject: str, what: str) -> list[float]:
-        """Bytes per further connection, of `resident` or `tcp_buffers`, one for each round."""
+        """Bytes per further connection, of `resident` and so on, one for each round."""
         steps: dict[int, dict[int, float]] = {}
         for sample in self.samples:
             if sample.subject == subject:
@@ -234,9 +241,9 @@ class MemoryResult:
         """The summary: one row a subject."""
 
         def row(subject: str) -> MemoryRow:
-            resident = self.per_connection(subject, "resident")
-            kernel = self.per_connection(subject, "tcp_buffers")
-            return MemoryRow(subject, Spread.of(resident), Spread.of(kernel))
+            names = ("resident", "database", "tcp_buffers")
+            spreads = (Spread.of(self.per_connection(subject, name)) for name in names)
+            return MemoryRow(subject, *spreads)
 
         return [row(subject) for subject in dict.fromkeys(s.subject for s in self.samples)]
 
@@ -264,6 +271,7 @@ def memory(
     """Measures memory per connection, while the stream flows.
 
     `base` connections (a tenth by default) come first, so that what is made once is not counted.
+    Each listener of a server joins over HTTP and has a token of its own.
     """
     base = max(1, workload.listeners // 10) if base is None else base
     if not 0 < base < workload.listeners:
@@ -275,11 +283,14 @@ def memory(
             progress(f"round {number + 1} of {rounds}: {name}", done)
             with (
                 SUBJECTS[name](workload, SPARE_S) as target,
-                LoadClient(target, max_seconds=SPARE_S) as load,
+                LoadClient(
+                    target, max_seconds=SPARE_S, ask=Ask.APART if target.ask else Ask.NO
+                ) as load,
             ):
                 for count in (base, workload.listeners):
                     load.join(count)
-                    load.wait_for_frames(max(2, round(SETTLE_S * workload.frames_per_s)))
+                    # As long as it takes until the last of them are in the database, too.
+                    load.wait_for_frames(max(2, round(MEMORY_SETTLE_S * workload.frames_per_s)))
                     result.samples.append(_memory_sample(name, number, count, target))
     progress("done", 1.0)
     return result
@@ -287,5 +298,10 @@ def memory(
 
 def _memory_sample(name: str, number: int, count: int, target: Target) -> MemorySample:
     return MemorySample(
-        name, number, count, machine.resident_bytes(target.pid), machine.tcp_buffer_bytes()
+        name,
+        number,
+        count,
+        machine.resident_bytes(target.pid),
+        machine.proportional_bytes(machine.descendants(target.pid)),
+        machine.tcp_buffer_bytes(),
     )

@@ -2,7 +2,8 @@
 
 It opens a WebSocket, registers, and sends one packet a frame, with all channels, on absolute
 deadlines of the media clock. What it sends is noise: nothing about the cost depends on it. It ends
-at the end of its input or after `--max-seconds`.
+at the end of its input or after `--max-seconds`. With `--again` it comes back, if need be many
+times, when it has lost its connection.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 from benchmarks.workload import ENCODING_CODE, HEADER_BYTES, Workload
 
 OPEN_TIMEOUT_S = 15.0
+AGAIN_S = 0.05
 NO_MASK = bytes(4)  # a client's frames carry a mask key, and this one leaves the payload as it is
 
 
@@ -139,6 +141,7 @@ def start(arguments: Sequence[str]) -> Iterator[float]:
     parser = argparse.ArgumentParser(description="Benchmark source.")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--path", default="/ws")
+    parser.add_argument("--again", action="store_true", help="Come back when it is lost.")
     parser.add_argument("--tls", action="store_true", help="Speak TLS.")
     parser.add_argument("--register", default="", help="Register text; none: bound by the subject.")
     parser.add_argument("--channels", type=int, required=True)
@@ -150,14 +153,39 @@ def start(arguments: Sequence[str]) -> Iterator[float]:
     workload = Workload(
         0, options.channels, options.sample_rate, options.encoding, options.frame_ms
     )
+    connection = register(options)
+    print(json.dumps({"event": "registered"}), flush=True)
+    if options.again:
+        return stream_again(options, connection, workload)
+    return stream(connection, workload, options.max_seconds)
+
+
+def register(options: argparse.Namespace) -> Connection:
+    """A connection that is the room's source."""
     connection = Connection(options.port, options.path, tls=options.tls)
     if options.register:
         connection.send(1, options.register.encode())
     while (answer := json.loads(connection.next_text())).get("type") != "sourceRegistered":
         if answer.get("type") == "error":
             raise SystemExit(f"refused: {answer}")
-    print(json.dumps({"event": "registered"}), flush=True)
-    return stream(connection, workload, options.max_seconds)
+    return connection
+
+
+def stream_again(
+    options: argparse.Namespace, connection: Connection | None, workload: Workload
+) -> Iterator[float]:
+    """The stream, and another one whenever its connection was lost, until the time is up."""
+    end = time.monotonic() + options.max_seconds
+    while (left := end - time.monotonic()) > 0:
+        try:
+            if connection is None:
+                connection = register(options)
+            yield from stream(connection, workload, left)
+        except OSError:
+            if connection is not None:
+                connection.socket.close()
+            connection = None
+            yield AGAIN_S
 
 
 def main() -> None:

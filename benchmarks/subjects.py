@@ -10,7 +10,7 @@ import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +25,8 @@ EMAIL = "benchmark@example.org"
 PASSWORD = "correct horse battery"
 TORTURED: Final = "benchmarks.tortured_server"
 """The module whose `serve` is a roomserver that can be tortured."""
+COUNTED: Final = "benchmarks.counted_server"
+"""The module whose `serve` is a roomserver that tells figures."""
 
 Subject = Callable[[Workload, int], AbstractContextManager[Target]]
 """Starts the subject for a workload, for at most so many seconds; leaving the block ends it."""
@@ -71,21 +73,44 @@ def relay(workload: Workload, max_seconds: int) -> Iterator[Target]:
 
 @contextmanager
 def server(workload: Workload, max_seconds: int) -> Iterator[Target]:
-    """`roomserver serve` with one relay thread, as it is installed."""
-    with running_server(workload, max_seconds) as running:
+    """`roomserver serve` with one relay thread and a database of its own, as it is installed."""
+    with running_server(workload, max_seconds, database="embedded") as running:
         yield running.target
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RunningServer:
     """A roomserver with a room: its process, and how it is reached.
 
-    `source` is the register text of a source.
+    `room` is its id, `source` the register text of a source, `access` the token of its owner.
     """
 
     child: Child
     target: Target
+    url: str
+    access: str
+    room: str
     source: str
+    data_dir: Path
+    start: Callable[[int], Child]
+
+    def restart(self) -> None:
+        """Ends the process, as SIGTERM does, and starts it again at the same port."""
+        self.end()
+        self.begin()
+
+    def begin(self) -> None:
+        """Starts it again, when it has ended."""
+        self.child = self.start(self.target.port)
+        self.child.expect("listening", START_TIMEOUT_S)
+        self.target = replace(self.target, pid=self.child.pid)
+
+    def end(self) -> None:
+        """Raises RuntimeError when it does not end cleanly."""
+        code = self.child.terminate()
+        self.child.close()
+        if code:
+            raise RuntimeError(f"the server ended with exit code {code}")
 
 
 Front = Callable[[str], AbstractContextManager[tuple[str, Sequence[int]]]]
@@ -99,8 +124,10 @@ def running_server(
     *,
     module: str = "roomserver",
     options: Sequence[str] = (),
+    database: str = "none",
     with_source: bool = True,
     front: Front | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> Iterator[RunningServer]:
     """`python -m MODULE serve` with one relay thread and `options`; it must end cleanly.
 
@@ -110,9 +137,22 @@ def running_server(
     listeners come through `front`, if there is one.
     """
     clean = {k: v for k, v in os.environ.items() if not k.startswith("ROOMSERVER_") and k != "PORT"}
-    clean["ROOMSERVER_DATABASE_URL"] = "none"
+    clean |= {"ROOMSERVER_DATABASE_URL": database, **(env or {})}
     with tempfile.TemporaryDirectory(prefix="bench-") as data_dir, ExitStack() as stack:
         common = ["--data-dir", data_dir]
+        usual = ["--threads", "1", "--bcrypt-rounds", "4", "--log-format", "json"]
+        for limit in ("create", "join-success"):  # all come from one account and one address
+            usual += [f"--{limit}-limit", "1000000 per minute"]
+
+        def start(port: int) -> Child:
+            command = [*_python(module, "serve"), "--port", str(port), *usual, *common, *options]
+            return Child(command, env=clean, events_on_stderr=True)
+
+        child = start(0)
+        running: RunningServer | None = None
+        # Whichever process it is by then.
+        stack.callback(lambda: (running.child if running is not None else child).close())
+        url = child.expect("listening", START_TIMEOUT_S)["urls"][0]
         subprocess.run(
             [*_python("roomserver", "user", "add", EMAIL, "--password-stdin"), *common],
             input=PASSWORD + "\n",
@@ -122,27 +162,33 @@ def running_server(
             capture_output=True,
             timeout=START_TIMEOUT_S,
         )
-        usual = ["--port", "0", "--threads", "1", "--bcrypt-rounds", "4", "--log-format", "json"]
-        child = stack.enter_context(
-            Child(
-                [*_python(module, "serve"), *usual, *common, *options],
-                env=clean,
-                events_on_stderr=True,
-            )
-        )
-        url = child.expect("listening", START_TIMEOUT_S)["urls"][0]
         pids: Sequence[int] = ()
         if front is not None:
             url, pids = stack.enter_context(front(url))
         port = int(url.rsplit(":", 1)[1].rstrip("/"))
+        access = log_in(url)
+        room = make_room(url, access)
+        heard = post(url, "/auth/room/join", {"roomCode": room["roomCode"], "password": PASSWORD})
+        source_text = source_register(room, workload)
         tls = url.startswith("https:")
-        source_text, listener_text = _make_room(url, workload)
+        target = Target(
+            child.pid,
+            port,
+            registers=[listener_register(room, heard["roomToken"], workload)],
+            ask=json.dumps({"roomCode": room["roomCode"], "password": PASSWORD}),
+            tls=tls,
+            more_pids=pids,
+        )
+        running = RunningServer(
+            child, target, url, access, room["roomId"], source_text, Path(data_dir), start
+        )
         if with_source:
-            stack.enter_context(_source(workload, max_seconds, port, "/ws", source_text, tls=tls))
-        target = Target(child.pid, port, registers=[listener_text], tls=tls, more_pids=pids)
-        yield RunningServer(child, target, source_text)
-        if code := child.terminate():
-            raise RuntimeError(f"the server ended with exit code {code}")
+            again = True  # the server may be started again
+            stack.enter_context(
+                _source(workload, max_seconds, port, "/ws", source_text, tls=tls, again=again)
+            )
+        yield running
+        running.end()
 
 
 SUBJECTS: Final[Mapping[str, Subject]] = {"floor": floor, "relay": relay, "server": server}
@@ -172,9 +218,11 @@ def _source(
     register: str,
     *,
     tls: bool = False,
+    again: bool = False,
 ) -> Iterator[None]:
     command: list[str | Path] = [sys.executable, "-m", "benchmarks.source"]
     command += ["--tls"] if tls else []
+    command += ["--again"] if again else []
     command += ["--port", str(port), "--path", path, "--register", register]
     command += stream_options(workload, max_seconds)
     with Child(command) as child:
@@ -182,34 +230,51 @@ def _source(
         yield
 
 
-def _make_room(url: str, workload: Workload) -> tuple[str, str]:
-    """Logs in and makes a room: the register texts of its source and of a listener."""
-    access = _post(url, "/auth/broadcaster", {"email": EMAIL, "password": PASSWORD})
-    bearer = {"Authorization": f"Bearer {access['accessToken']}"}
-    room = _post(url, "/auth/room/create", {"password": PASSWORD, "name": "Benchmark"}, bearer)
-    heard = _post(url, "/auth/room/join", {"roomCode": room["roomCode"], "password": PASSWORD})
-    source = {
-        "type": "registerSource",
-        "roomId": room["roomId"],
-        "roomToken": room["roomToken"],
-        "channels": workload.channels,
-        "sampleRate": workload.sample_rate,
-        "encoding": workload.encoding,
-        "frameMs": workload.frame_ms,
-        "bufferMs": workload.buffer_ms,
-    }
-    listener = {
-        "type": "registerListener",
-        "roomId": room["roomId"],
-        "roomToken": heard["roomToken"],
-        "encoding": workload.encoding,
-    }
-    return json.dumps(source), json.dumps(listener)
+def log_in(url: str) -> str:
+    """The access token of the account that every server here has."""
+    return str(
+        post(url, "/auth/broadcaster", {"email": EMAIL, "password": PASSWORD})["accessToken"]
+    )
 
 
-def _post(
+def make_room(url: str, access: str) -> dict[str, Any]:
+    """A new room, as it is answered."""
+    wish = {"password": PASSWORD, "name": "Benchmark"}
+    return post(url, "/auth/room/create", wish, {"Authorization": f"Bearer {access}"})
+
+
+def source_register(room: Mapping[str, Any], workload: Workload) -> str:
+    """The register text of a room's source."""
+    return json.dumps(
+        {
+            "type": "registerSource",
+            "roomId": room["roomId"],
+            "roomToken": room["roomToken"],
+            "channels": workload.channels,
+            "sampleRate": workload.sample_rate,
+            "encoding": workload.encoding,
+            "frameMs": workload.frame_ms,
+            "bufferMs": workload.buffer_ms,
+        }
+    )
+
+
+def listener_register(room: Mapping[str, Any], token: str, workload: Workload) -> str:
+    """The register text of a listener with this token."""
+    return json.dumps(
+        {
+            "type": "registerListener",
+            "roomId": room["roomId"],
+            "roomToken": token,
+            "encoding": workload.encoding,
+        }
+    )
+
+
+def post(
     url: str, path: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
+    """The JSON answer to a POST. Raises urllib's errors."""
     request = urllib.request.Request(
         url.rstrip("/") + path,
         json.dumps(body).encode(),

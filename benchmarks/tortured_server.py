@@ -1,7 +1,6 @@
 """`python -m benchmarks.tortured_server serve ...`: roomserver, with tortures for its Python.
 
-It is the `roomserver` command with its options; what the server does is not changed in any way. Its
-event loop reads commands from standard input besides, one a line, and answers in its log:
+It obeys (`benchmarks.obedient`), and answers in its log:
 
     torture NAME SECONDS   "torture_begins", then "torture_over" with what it did to Python
     relay                  "relay": the figures of the relay's first thread, and its clock's offset
@@ -16,23 +15,18 @@ import asyncio
 import contextlib
 import ctypes
 import gc
-import os
-import shlex
-import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 from unittest import mock
 
 import structlog
 
-import roomserver.app
 import roomserver.rooms.media
 from benchmarks import source
+from benchmarks.obedient import Obedient
 from relaycore import Relay
-from roomserver.__main__ import main as command_line
 from roomserver.auth.passwords import PasswordPool
-from roomserver.config import Settings
 
 HOLD_S: Final = 1.0
 BCRYPT_ROUNDS: Final = 12
@@ -107,30 +101,25 @@ TORTURES: Final[Mapping[str, Callable[[float], Awaitable[dict[str, Any]]]]] = {
 }
 
 
-class Torturer:
-    """Obeys standard input. The event loop's own."""
+class Torturer(Obedient):
+    """Tortures on command. The event loop's own."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.relays: list[Relay] = []
-        self._input = b""
-        self._tasks: set[asyncio.Task[None]] = set()
         self._last_beat = time.monotonic()
         self._longest_pause = 0.0
 
     async def run(self, server: Awaitable[int]) -> int:
         """Runs the server, and obeys as long as it runs."""
-        loop = asyncio.get_running_loop()
-        loop.add_reader(sys.stdin.fileno(), self._read)
-        heart = asyncio.create_task(self._beat())
+        self.spawn(self._beat())
         try:
-            return await server
+            return await super().run(server)
         finally:
-            loop.remove_reader(sys.stdin.fileno())
-            tasks = {heart, *self._tasks}
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
             self.relays.clear()
+
+    def patches(self) -> Sequence[Any]:
+        return [mock.patch.object(roomserver.rooms.media, "Relay", self.make_relay)]
 
     def make_relay(self, **options: Any) -> Relay:
         """The server's relay, remembered for its figures."""
@@ -138,32 +127,18 @@ class Torturer:
         self.relays.append(relay)
         return relay
 
-    def _read(self) -> None:
-        data = os.read(sys.stdin.fileno(), 65536)
-        if not data:
-            asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
-        *lines, self._input = (self._input + data).split(b"\n")
-        for line in lines:
-            self._obey(line.decode())
-
-    def _obey(self, line: str) -> None:
-        verb, *rest = shlex.split(line)
+    def obey(self, verb: str, words: Sequence[str]) -> None:
         if verb == "torture":
-            self._spawn(self._torture(rest[0], float(rest[1])))
+            self.spawn(self._torture(words[0], float(words[1])))
         elif verb == "relay":
             relay = self.relays[0]
             offset_us = relay.clock_us() - time.monotonic_ns() // 1000
             figures = relay.counters().threads[0]._asdict()
             log.info("relay", clock_offset_us=offset_us, **figures)
         elif verb == "feed":
-            self._spawn(self._feed(rest))
+            self.spawn(self._feed(words))
         else:
-            raise ValueError(line)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+            raise ValueError(verb)
 
     async def _feed(self, options: Sequence[str]) -> None:
         stream = await asyncio.to_thread(source.start, options)
@@ -188,20 +163,5 @@ class Torturer:
             await asyncio.sleep(HEARTBEAT_S)
 
 
-def main() -> None:
-    """See the module."""
-    torturer = Torturer()
-    serve = roomserver.app.serve
-
-    def tortured(settings: Settings) -> Awaitable[int]:
-        return torturer.run(serve(settings))
-
-    with (
-        mock.patch.object(roomserver.app, "serve", tortured),
-        mock.patch.object(roomserver.rooms.media, "Relay", torturer.make_relay),
-    ):
-        command_line()
-
-
 if __name__ == "__main__":
-    main()
+    Torturer().main()

@@ -1,5 +1,5 @@
-// One WebSocket connection of the load client: the handshake, and an incremental parser that looks
-// at headers alone. Payload is counted and forgotten.
+// One listener of the load client: an HTTP request before it, the handshake, and an incremental
+// parser of messages that looks at headers alone. Payload is counted and forgotten.
 #pragma once
 
 #include <algorithm>
@@ -15,9 +15,10 @@ namespace bench {
 class Connection;
 class Observer {
  public:
+  virtual void on_answer(Connection&, std::string_view body) = 0;          // of HTTP, with a 200
   virtual void on_open(Connection&) = 0;                                   // the 101 came
   virtual void on_text(Connection&, std::string_view text) = 0;            // its first 4 KiB
-  virtual void on_frame(Connection&, uint32_t sequence, uint64_t time_us) = 0;
+  virtual void on_frame(Connection&, uint32_t sequence, uint64_t timestamp, uint64_t time_us) = 0;
   virtual void on_control(Connection&, unsigned opcode, const uint8_t* payload, size_t n) = 0;
   virtual void on_error(Connection&, std::string_view what) = 0;           // unusable from here
 
@@ -27,20 +28,37 @@ class Observer {
 
 class Connection {
  public:
-  enum class State : uint8_t { idle, connecting, handshake, open, joined, dead };
+  enum class State : uint8_t { idle, connecting, asking, handshake, open, joined, dead };
 
   State state = State::idle;
   bool has_sequence = false;
   Stream stream;
   uint32_t last_sequence = 0;
   uint32_t frames = 0;         // since the interval began
-  int64_t started_ns = 0;      // when it connected
+  uint64_t last_timestamp = 0; // of the last frame
+  int64_t started_ns = 0;      // when it first connected
+  int64_t heard_ns = 0;        // when the last frame came
+  std::string token;           // what an HTTP request for it was answered with
+  bool asks = false;           // the HTTP request is still to be made
+  bool is_lost = false;        // it was lost and has not heard anything since
+  bool is_back = false;        // it was lost and hears again
+
+  // Ready for another socket.
+  void restart() {
+    state = State::connecting;
+    has_sequence = is_text_ = false;
+    have_ = 0;
+    left_ = 0;
+    text_.clear();
+  }
 
   // Takes `n` bytes as they were received. Of a binary message 32 bytes must be seen together, of a
   // control frame all; they are gathered in `head_` only when a read cut them apart.
   void feed(const uint8_t* data, size_t n, Observer& observer) {
     while (n > 0 && state != State::dead) {
-      if (state == State::handshake) {
+      if (state == State::asking) {
+        if (!take_answer(data, n, observer)) return;
+      } else if (state == State::handshake) {
         if (!take_handshake(data, n, observer)) return;
       } else if (left_ > 0) {
         const size_t skip = std::min<uint64_t>(left_, n);
@@ -107,7 +125,8 @@ class Connection {
     if (opcode == 2) {
       const uint8_t* frame = head + header;
       if (taken - header == kFrameHeader && frame[1] == kKindFrame)
-        observer.on_frame(*this, load_le<uint32_t>(frame + 8), load_le<uint64_t>(frame + 24));
+        observer.on_frame(*this, load_le<uint32_t>(frame + 8), load_le<uint64_t>(frame + 16),
+                          load_le<uint64_t>(frame + 24));
     } else if (opcode >= 8) {
       if (code > 125) return fail("a control frame longer than 125 bytes", observer);
       observer.on_control(*this, opcode, head + header, code);
@@ -116,6 +135,27 @@ class Connection {
     } else if (left_ == 0) {
       finish_text(observer);
     }
+  }
+
+  // False while the answer is not complete. Whatever follows it is not looked at: nothing does.
+  bool take_answer(const uint8_t* data, size_t n, Observer& observer) {
+    static constexpr std::string_view kLength = "\r\nContent-Length: ";
+    text_.append(reinterpret_cast<const char*>(data), n);
+    const size_t end = text_.find("\r\n\r\n");
+    const size_t length = text_.find(kLength);
+    if (end == std::string::npos || length > end) {
+      if (text_.size() > kMaxText || end != std::string::npos)
+        fail("an answer over HTTP that is endless or has no length", observer);
+      return false;
+    }
+    const auto size = static_cast<size_t>(std::atoll(text_.data() + length + kLength.size()));
+    if (text_.size() < end + 4 + size) return false;
+    const std::string answer = std::exchange(text_, {});
+    if (answer.starts_with("HTTP/1.1 200"))
+      observer.on_answer(*this, std::string_view(answer).substr(end + 4, size));
+    else
+      fail(answer.substr(0, answer.find("\r\n")), observer);
+    return false;
   }
 
   // False while the answer is not complete.

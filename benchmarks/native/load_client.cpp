@@ -2,17 +2,25 @@
 // machine with the server, and saying how loaded it is itself. Loopback only, bounded in time.
 //
 //   load_client --port 8080 [--host 127.0.0.1] [--path /ws] [--register FILE] [--in-flight 64]
-//               [--server-pid PID,...] [--clock-offset-us N] [--kernel-times 0] [--realtime 0]
-//               [--max-seconds 120]
+//               [--per-second 0] [--ask FILE] [--reuse 0] [--bare 0] [--server-pid PID,...]
+//               [--clock-offset-us N] [--kernel-times 0] [--realtime 0] [--max-seconds 120]
 //
 // Built with BENCH_TLS it speaks TLS (stream.h), and all else is the same.
 //
 // FILE holds register texts, one a line; connection i sends line i mod lines. Without it the server
-// registers by itself. Commands on standard input, one a line; each is answered by one JSON line:
+// registers by itself, or, with --bare 1, an open WebSocket is all that is wanted. With --ask each
+// listener first sends an HTTP request of its own, POST /auth/room/join with a line of that file as
+// its body, and puts the `roomToken` of the answer in the place of $TOKEN in its register text; the
+// WebSocket is another connection, as in a browser, or with --reuse 1 the same one. At most
+// --in-flight are on their way in at a time, and --per-second begin (0: as many as will).
+//
+// Commands on standard input, one a line; each is answered by one JSON line:
 //
 //   join N       grow to N connections; {"event":"joined",...} when all are registered or failed
 //   flow K       {"event":"flowing"} when every connection has had K more frames
 //   measure MS   {"event":"measured",...} after that time, counted from now
+//   rejoin       from now on whoever is lost comes back with its token and `from`, trying again
+//                every 100 ms; {"event":"rejoined",...} when everyone was lost and hears again
 //   quit         (or end of input) ends the process
 //
 // Delay is the time from a frame's time_us to its receipt. The server's clock is Unix time at its
@@ -61,13 +69,24 @@ std::string masked(unsigned opcode, std::string_view payload) {
   return out;
 }
 
+constexpr int64_t kRetryNs = 100'000'000;
+
+// A connection that is to be tried again, and when.
+struct Retry {
+  int64_t at_ns;
+  Connection* connection;
+};
+
 class LoadClient final : Observer {
  public:
   explicit LoadClient(const Arguments& arguments)
       : address_(loopback(arguments.text("--host", "127.0.0.1"),
                           static_cast<unsigned>(arguments.number("--port", 0)))),
         kernel_times_(arguments.number("--kernel-times", 0) != 0),
+        is_bare_(arguments.number("--bare", 0) != 0),
+        reuse_(arguments.number("--reuse", 0) != 0),
         in_flight_limit_(static_cast<size_t>(arguments.number("--in-flight", 64))),
+        per_second_(arguments.number("--per-second", 0)),
         end_ns_(monotonic_ns() + arguments.number("--max-seconds", 120) * 1'000'000'000),
         epoll_(epoll_create1(EPOLL_CLOEXEC)) {
     request_ = std::string("GET ") + arguments.text("--path", "/ws") +
@@ -75,12 +94,13 @@ class LoadClient final : Observer {
                std::to_string(ntohs(address_.sin_port)) +
                "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: " +
                std::string(kKey) + "\r\nSec-WebSocket-Version: 13\r\n\r\n";
-    if (const char* path = arguments.text("--register", nullptr)) {
-      std::ifstream file(path);
-      for (std::string line; std::getline(file, line);)
-        if (!line.empty()) registers_.push_back(masked(1, line));
-      if (registers_.empty()) die("no register text");
-    }
+    registers_ = lines_of(arguments.text("--register", nullptr));
+    for (const std::string& body : lines_of(arguments.text("--ask", nullptr)))
+      asks_.push_back("POST /auth/room/join HTTP/1.1\r\nHost: " +
+                      std::string(arguments.text("--host", "127.0.0.1")) + ":" +
+                      std::to_string(ntohs(address_.sin_port)) +
+                      "\r\nContent-Type: application/json\r\nContent-Length: " +
+                      std::to_string(body.size()) + "\r\n\r\n" + body);
     if (Stream::kTls && kernel_times_) die("TLS: the kernel's times are not to be had");
     std::istringstream pids(arguments.text("--server-pid", ""));
     for (std::string pid; std::getline(pids, pid, ',');)
@@ -103,6 +123,9 @@ class LoadClient final : Observer {
       if (measuring_ && now >= interval_end_ns_) finish_measure();
       answer_if_reached();
       int64_t wait = end_ns_ - now;
+      if (!retries_.empty()) wait = std::min(wait, retries_.front().at_ns - now);
+      if (joining_ && per_second_ > 0) wait = std::min<int64_t>(wait, 1'000'000);
+      wait = std::max<int64_t>(wait, 0);
       if (measuring_) wait = std::min(wait, interval_end_ns_ - now);
       const int n = epoll_wait(epoll_, events, 512, static_cast<int>(wait / 1'000'000 + 1));
       if (n < 0 && errno != EINTR) die("epoll_wait");
@@ -120,6 +143,16 @@ class LoadClient final : Observer {
   }
 
  private:
+  static std::vector<std::string> lines_of(const char* path) {
+    std::vector<std::string> lines;
+    if (path == nullptr) return lines;
+    std::ifstream file(path);
+    for (std::string line; std::getline(file, line);)
+      if (!line.empty()) lines.push_back(line);
+    if (lines.empty()) die("an empty file");
+    return lines;
+  }
+
   // ---- commands ----
 
   void read_commands() {
@@ -140,11 +173,26 @@ class LoadClient final : Observer {
     if (name == "join") {
       joining_ = true;
       join_target_ = std::max<size_t>(value, connections_.size());
+      begin_interval();
     } else if (name == "flow") {
       flow_target_ = static_cast<uint32_t>(value);
       for (Connection& c : connections_) c.frames = 0;
     } else if (name == "measure") {
       start_measure(static_cast<int64_t>(value));
+    } else if (name == "rejoin") {
+      rejoining_ = true;
+      errors_.clear();
+      silence_.clear();
+      first_lost_ns_ = first_open_ns_ = last_joined_ns_ = 0;
+      back_ = attempts_ = 0;
+      for (Connection& c : connections_) {
+        c.is_back = false;
+        if (c.alive()) continue;
+        c.is_lost = true;
+        first_lost_ns_ = monotonic_ns();
+        retries_.push_back({0, &c});
+      }
+      begin_interval();
     } else if (name == "quit") {
       quit_ = true;
     } else {
@@ -156,9 +204,20 @@ class LoadClient final : Observer {
   void answer_if_reached() {
     if (joining_ && settled_ == join_target_) {
       joining_ = false;
-      say(R"({"event":"joined","connections":%zu,"failed":%zu,"join_ms":%s,"errors":%s})", alive_,
-          settled_ - joined_, join_.json().c_str(), errors_json().c_str());
+      say(R"({"event":"joined","connections":%zu,"failed":%zu,%s,"join_ms":%s,"errors":%s})", alive_,
+          settled_ - joined_, interval_json().c_str(), join_.json().c_str(), errors_json().c_str());
       join_.clear();
+    }
+    if (rejoining_ && back_ == connections_.size()) {
+      rejoining_ = false;
+      const auto since_lost = [this](int64_t ns) {
+        return static_cast<double>(ns - first_lost_ns_) / 1e9;
+      };
+      say(R"({"event":"rejoined","connections":%zu,"attempts":%llu,"open_s":%.6f,"joined_s":%.6f,)"
+          R"("heard_s":%.6f,"silence_ms":%s,%s,"errors":%s})",
+          alive_, ull(attempts_), since_lost(first_open_ns_), since_lost(last_joined_ns_),
+          since_lost(now_ns_), silence_.json().c_str(), interval_json().c_str(),
+          errors_json().c_str());
     }
     if (flow_target_ > 0) {
       for (const Connection& c : connections_)
@@ -172,13 +231,31 @@ class LoadClient final : Observer {
 
   void start_connections() {
     while (joining_ && connections_.size() < join_target_ &&
-           connections_.size() - settled_ < in_flight_limit_)
-      connect_one();
+           connections_.size() - settled_ < in_flight_limit_ && is_due()) {
+      Connection& c = connections_.emplace_back();
+      ++begun_;
+      c.started_ns = monotonic_ns();
+      c.asks = !asks_.empty();
+      connect_one(c);
+    }
+    const int64_t now = monotonic_ns();
+    while (!retries_.empty() && retries_.front().at_ns <= now && coming_back_ < in_flight_limit_) {
+      Connection& c = *retries_.front().connection;
+      retries_.pop_front();
+      ++coming_back_;
+      ++attempts_;
+      connect_one(c);
+    }
   }
 
-  void connect_one() {
-    Connection& c = connections_.emplace_back();
-    c.started_ns = monotonic_ns();
+  bool is_due() const {
+    if (per_second_ <= 0) return true;
+    const int64_t passed_ns = monotonic_ns() - interval_start_ns_;
+    return static_cast<int64_t>(begun_) * 1'000'000'000 <= passed_ns * per_second_;
+  }
+
+  void connect_one(Connection& c) {
+    c.restart();
     const int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) die("socket");
     c.stream.open(fd);
@@ -187,7 +264,6 @@ class LoadClient final : Observer {
     if (kernel_times_ && setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on) != 0)
       die("SO_TIMESTAMPNS");
     ++alive_;
-    c.state = Connection::State::connecting;
     if (connect(fd, reinterpret_cast<const sockaddr*>(&address_), sizeof address_) != 0 &&
         errno != EINPROGRESS)
       return on_error(c, std::strerror(errno));
@@ -206,6 +282,7 @@ class LoadClient final : Observer {
         bytes_ += static_cast<uint64_t>(n);
         ++reads_;
         c.feed(scratch_, static_cast<size_t>(n), *this);
+        if (c.state == Connection::State::connecting) return;  // it has another socket now
         if ((events & EPOLLRDHUP) && c.alive()) n = sizeof scratch_;  // read on to the end
       } else if (n == 0) {
         on_error(c, "closed by the server without a close frame");
@@ -223,11 +300,20 @@ class LoadClient final : Observer {
       if (epoll_ctl(epoll_, EPOLL_CTL_MOD, c.stream.fd(), &event) != 0) die("epoll_ctl");
     }
     if (const int done = c.stream.handshake(); done == 1) {
-      c.state = Connection::State::handshake;
-      transmit(c, request_);
+      if (c.asks) {
+        c.state = Connection::State::asking;
+        transmit(c, asks_[static_cast<size_t>(asked_++) % asks_.size()]);
+      } else {
+        ask_upgrade(c);
+      }
     } else if (done == 0 || errno != EAGAIN) {
       on_error(c, done == 0 ? "closed in the TLS handshake" : std::strerror(errno));
     }
+  }
+
+  void ask_upgrade(Connection& c) {
+    c.state = Connection::State::handshake;
+    transmit(c, request_);
   }
 
   // recv() into scratch_; with now_ns_, and when the last of the bytes had come.
@@ -270,17 +356,45 @@ class LoadClient final : Observer {
     setsockopt(c.stream.fd(), IPPROTO_TCP, TCP_QUICKACK, &on, sizeof on);
   }
 
+  void on_answer(Connection& c, std::string_view body) override {
+    static constexpr std::string_view kToken = R"("roomToken":")";
+    const size_t at = body.find(kToken);
+    if (at == body.npos) return on_error(c, "an answer without a roomToken");
+    const std::string_view rest = body.substr(at + kToken.size());
+    c.token = rest.substr(0, rest.find('"'));
+    c.asks = false;
+    if (reuse_) return ask_upgrade(c);
+    c.stream.close();
+    --alive_;
+    connect_one(c);
+  }
+
   void on_open(Connection& c) override {
-    if (!registers_.empty())
-      transmit(c, registers_[static_cast<size_t>(opened_++) % registers_.size()]);
+    if (rejoining_ && first_open_ns_ == 0) first_open_ns_ = now_ns_;
+    if (is_bare_) return on_joined(c);
+    if (registers_.empty()) return;
+    std::string text = registers_[static_cast<size_t>(opened_++) % registers_.size()];
+    if (const size_t at = text.find("$TOKEN"); at != text.npos) text.replace(at, 6, c.token);
+    if (c.is_lost && c.last_timestamp > 0)
+      text.insert(1, R"("from":)" + std::to_string(c.last_timestamp) + ",");
+    transmit(c, masked(1, text));
+  }
+
+  void on_joined(Connection& c) {
+    c.state = Connection::State::joined;
+    last_joined_ns_ = now_ns_;
+    if (c.is_lost) {
+      --coming_back_;
+      return;
+    }
+    ++settled_;
+    ++joined_;
+    join_.add((now_ns_ - c.started_ns) / 1000);
   }
 
   void on_text(Connection& c, std::string_view text) override {
     if (text.find(R"("listenerRegistered")") != text.npos && c.state == Connection::State::open) {
-      c.state = Connection::State::joined;
-      ++settled_;
-      ++joined_;
-      join_.add((now_ns_ - c.started_ns) / 1000);
+      on_joined(c);
     } else if (text.find(R"("config")") != text.npos && !offset_is_given_) {
       const size_t at = text.find(R"("serverTime":)");
       if (at == text.npos) return;
@@ -291,7 +405,15 @@ class LoadClient final : Observer {
     }
   }
 
-  void on_frame(Connection& c, uint32_t sequence, uint64_t time_us) override {
+  void on_frame(Connection& c, uint32_t sequence, uint64_t timestamp, uint64_t time_us) override {
+    if (c.is_lost && c.state == Connection::State::joined) {
+      c.is_lost = false;
+      c.is_back = true;
+      ++back_;
+      silence_.add((now_ns_ - c.heard_ns) / 1000);
+    }
+    c.last_timestamp = timestamp;
+    c.heard_ns = now_ns_;
     if (c.has_sequence && sequence != c.last_sequence + 1) {
       ++gaps_;
       missing_ += sequence - c.last_sequence - 1;
@@ -320,33 +442,63 @@ class LoadClient final : Observer {
 
   void on_error(Connection& c, std::string_view what) override {
     if (!c.alive()) return;
-    if (c.state != Connection::State::joined) ++settled_;
+    if (c.is_lost) {
+      if (c.state != Connection::State::joined) --coming_back_;
+    } else if (c.state != Connection::State::joined) {
+      ++settled_;
+    }
     c.state = Connection::State::dead;
     --alive_;
     ++lost_;
     ++errors_[std::string(what)];
     c.stream.close();
+    if (!rejoining_) return;
+    now_ns_ = monotonic_ns();
+    if (first_lost_ns_ == 0) first_lost_ns_ = now_ns_;
+    if (c.is_back) {  // lost again, when others are still away
+      c.is_back = false;
+      --back_;
+    }
+    c.is_lost = true;
+    retries_.push_back({now_ns_ + kRetryNs, &c});
   }
 
   // ---- measuring ----
+
+  void begin_interval() {
+    longest_batch_ns_ = 0;
+    begun_ = 0;
+    interval_start_ns_ = monotonic_ns();
+    own_cpu_start_ns_ = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+    server_cpu_start_ns_ = server_cpu_ns();
+  }
+
+  // From its beginning until now.
+  std::string interval_json() const {
+    const auto seconds = [](int64_t ns) { return static_cast<double>(ns) / 1e9; };
+    char text[192];
+    std::snprintf(text, sizeof text,
+                  R"("seconds":%.6f,"server_cpu_s":%.6f,"client_cpu_s":%.6f,)"
+                  R"("client_longest_batch_ms":%.3f)",
+                  seconds(monotonic_ns() - interval_start_ns_),
+                  seconds(server_cpu_ns() - server_cpu_start_ns_),
+                  seconds(clock_ns(CLOCK_PROCESS_CPUTIME_ID) - own_cpu_start_ns_),
+                  seconds(longest_batch_ns_) * 1e3);
+    return text;
+  }
 
   void start_measure(int64_t ms) {
     delay_.clear();
     arrival_.clear();
     for (Connection& c : connections_) c.frames = 0;
     bytes_ = reads_ = gaps_ = missing_ = pings_ = lost_ = 0;
-    longest_batch_ns_ = 0;
     measuring_ = true;
-    interval_start_ns_ = monotonic_ns();
+    begin_interval();
     interval_end_ns_ = interval_start_ns_ + ms * 1'000'000;
-    own_cpu_start_ns_ = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
-    server_cpu_start_ns_ = server_cpu_ns();
   }
 
   void finish_measure() {
-    const int64_t server_ns = server_cpu_ns() - server_cpu_start_ns_;
-    const int64_t own_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - own_cpu_start_ns_;
-    const int64_t wall_ns = monotonic_ns() - interval_start_ns_;
+    const std::string interval = interval_json();
     measuring_ = false;
     uint64_t frames = 0;
     uint32_t fewest = UINT32_MAX, most = 0;
@@ -356,14 +508,11 @@ class LoadClient final : Observer {
       fewest = std::min(fewest, c.frames);
       most = std::max(most, c.frames);
     }
-    say(R"({"event":"measured","connections":%zu,"lost":%llu,"seconds":%.6f,"frames":%llu,)"
+    say(R"({"event":"measured","connections":%zu,"lost":%llu,%s,"frames":%llu,)"
         R"("frames_fewest":%u,"frames_most":%u,"gaps":%llu,"missing":%llu,"bytes":%llu,)"
-        R"("reads":%llu,"pings":%llu,"server_cpu_s":%.6f,"client_cpu_s":%.6f,)"
-        R"("client_longest_batch_ms":%.3f,"delay_ms":%s,"arrival_ms":%s,"arrival_us":%s,"errors":%s})",
-        alive_, ull(lost_), static_cast<double>(wall_ns) / 1e9, ull(frames), alive_ ? fewest : 0,
-        most, ull(gaps_), ull(missing_), ull(bytes_), ull(reads_), ull(pings_),
-        static_cast<double>(server_ns) / 1e9, static_cast<double>(own_ns) / 1e9,
-        static_cast<double>(longest_batch_ns_) / 1e6, delay_.json().c_str(),
+        R"("reads":%llu,"pings":%llu,"delay_ms":%s,"arrival_ms":%s,"arrival_us":%s,"errors":%s})",
+        alive_, ull(lost_), interval.c_str(), ull(frames), alive_ ? fewest : 0, most, ull(gaps_),
+        ull(missing_), ull(bytes_), ull(reads_), ull(pings_), delay_.json().c_str(),
         arrival_.json().c_str(), arrival_.ranges_json().c_str(), errors_json().c_str());
   }
 
@@ -391,22 +540,32 @@ class LoadClient final : Observer {
 
   const sockaddr_in address_;
   const bool kernel_times_;
+  const bool is_bare_;
+  const bool reuse_;
   const size_t in_flight_limit_;
+  const int64_t per_second_;
   const int64_t end_ns_;
   const int epoll_;
   std::string request_;
-  std::vector<std::string> registers_;  // masked and ready to be sent
+  std::vector<std::string> registers_;
+  std::vector<std::string> asks_;  // HTTP requests, whole
   std::vector<clockid_t> server_cpus_;  // of all the processes that are the server
   std::optional<int64_t> clock_offset_us_;  // server clock less CLOCK_MONOTONIC
   bool offset_is_given_ = false;
 
   std::deque<Connection> connections_;  // addresses stay: epoll holds them
-  size_t alive_ = 0, settled_ = 0, joined_ = 0, opened_ = 0, join_target_ = 0;
-  bool joining_ = false, measuring_ = false, quit_ = false;
+  size_t alive_ = 0, settled_ = 0, joined_ = 0, opened_ = 0, asked_ = 0, join_target_ = 0;
+  size_t begun_ = 0;  // joins since the interval began
+  bool joining_ = false, rejoining_ = false, measuring_ = false, quit_ = false;
+  std::deque<Retry> retries_;  // those that are away, by time
+  size_t coming_back_ = 0;     // of those that were lost: on their way in
+  size_t back_ = 0;            // hear again
+  uint64_t attempts_ = 0;
+  int64_t first_lost_ns_ = 0, first_open_ns_ = 0, last_joined_ns_ = 0;
   uint32_t flow_target_ = 0;
   std::string input_;
   std::map<std::string, uint64_t> errors_;
-  Histogram join_, delay_, arrival_;
+  Histogram join_, delay_, arrival_, silence_;
 
   int64_t now_ns_ = 0;          // when the bytes at hand were received
   int64_t arrived_ns_ = 0;      // when the last of them reached the socket

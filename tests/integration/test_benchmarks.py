@@ -6,9 +6,22 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from benchmarks import documents, pacing, report, scenarios, tls
+from benchmarks import (
+    documents,
+    joins,
+    machine,
+    outbox,
+    pacing,
+    reconnect,
+    report,
+    scenarios,
+    scrape,
+    tls,
+)
 from benchmarks.child import ROOT
 from benchmarks.workload import Workload
 
@@ -47,6 +60,58 @@ def test_memory_is_the_slope_between_two_numbers_of_listeners() -> None:
     ]
     assert all(s.resident > 0 for s in result.samples)
     assert len(result.per_connection("server", "resident")) == 1
+
+
+def test_joins_are_compared_with_handshakes_and_a_full_house_costs_one_bcrypt() -> None:
+    subjects = ["handshake", "join-same"]
+    result = joins.joins(subjects, count=50, house=60, rounds=1, house_rounds=1, progress=quiet)
+    for sample in result.samples:
+        assert sample.count == 50
+        assert sample.per_s > 0
+        assert sample.cpu_us > 0
+    handshake, join = result.rows()
+    assert handshake["ratio"]["median"] == 1
+    assert join["ratio"]["median"] > 0
+    assert join["database_us"] > 0
+    (house,) = result.house
+    assert (house.joined.connections, house.bcrypts) == (60, 1)
+    check_tables(result.as_json(), "a full join over one connection", "with 1 bcrypt")
+
+
+def test_everyone_comes_back_after_a_restart() -> None:
+    house = replace(reconnect.WORKLOAD, listeners=LISTENERS)
+    result = reconnect.reconnect(house, rounds=2, progress=quiet)
+    for sample in result.samples:
+        assert sample.rejoined.connections == LISTENERS
+        assert sample.rejoined.silence_ms.count == LISTENERS
+        assert 0 < sample.rejoined.open_s < sample.rejoined.joined_s <= sample.rejoined.heard_s
+    check_tables(result.as_json(), "20 listeners, 992-byte frames", "| all hear, s |")
+
+
+def test_events_are_counted_where_they_arrive() -> None:
+    result = outbox.outbox(["alone", "joins"], events=1000, rounds=1, progress=quiet, joins=30)
+    alone, meanwhile = result.samples
+    assert alone.events >= 1000
+    assert meanwhile.events > 0
+    assert meanwhile.joins == 30
+    check_tables(result.as_json(), "| 200 a second |", "| nobody |")
+
+
+def test_scrapes_are_measured_with_one_room_and_with_many() -> None:
+    result = scrape.scrape(5, rounds=2, progress=quiet)
+    assert [s.rooms for s in result.samples] == [1, 1, 5, 5]
+    assert result.samples[-1].bytes > result.samples[0].bytes
+    assert all(s.wall_ms > 0 and s.longest_other_ms > 0 for s in result.samples)
+    check_tables(result.as_json(), "A scrape of /metrics", "| 5 |")
+
+
+def check_tables(result: dict[str, Any], *words: str) -> None:
+    """The result has its table in the terminal, and in the documents one with these words."""
+    kept = json.loads(json.dumps(result))
+    assert report.layout_table(kept).row_count == len(result["summary"])
+    text = documents.full(machine.describe() | {"results": [kept]}, "result.json")
+    for word in words:
+        assert word in text
 
 
 def test_quantiles_of_ranges_are_the_bounds_of_those_they_lie_in() -> None:

@@ -1,0 +1,137 @@
+"""How results of the control plane's scenarios are shown, in a terminal and in the documents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+Row = Mapping[str, Any]
+Columns = Mapping[str, Callable[[Row], str]]
+
+SUBJECTS: Final = {
+    "handshake": "a WebSocket handshake of bare aiohttp",
+    "join": "a full join, the WebSocket on a connection of its own",
+    "join-same": "a full join over one connection",
+}
+CONDITIONS: Final = {
+    "alone": "nobody",
+    "joins": "200 a second",
+    "flat-out": "as many as get in",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The table of one scenario: its title, what is said of its numbers, its columns in order."""
+
+    title: str
+    caption: str
+    columns: Columns
+    after: Callable[[Mapping[str, Any]], str] = lambda result: ""
+    """What stands below it, made of the whole result."""
+
+
+def spread(name: str, digits: int = 2, scale: float = 1.0) -> Callable[[Row], str]:
+    """A median, with lowest and highest."""
+
+    def text(row: Row) -> str:
+        of = row[name]
+        if not of:
+            return "–"
+        median, low, high = (f"{of[q] * scale:.{digits}f}" for q in ("median", "low", "high"))
+        return f"{median} ({low}–{high})"
+
+    return text
+
+
+def number(name: str, digits: int = 2) -> Callable[[Row], str]:
+    """A number."""
+    return lambda row: f"{row[name]:.{digits}f}"
+
+
+def named(name: str, names: Mapping[str, str]) -> Callable[[Row], str]:
+    """A word for readers."""
+    return lambda row: names.get(row[name], str(row[name]))
+
+
+def _house(result: Mapping[str, Any]) -> str:
+    lines = []
+    for sample in result["house"]:
+        rate = sample["listeners"] / sample["seconds"]
+        lines.append(
+            f"{sample['listeners']} listeners joined one room of a server that had just started in "
+            f"{sample['seconds']:.1f} s ({rate:.0f} a second), with {sample['bcrypts']} bcrypt."
+        )
+    return "\n".join(lines)
+
+
+def _kilobytes(row: Row) -> str:
+    return f"{row['bytes'] / 1000:.0f}"
+
+
+LAYOUTS: Final[Mapping[str, Layout]] = {
+    "joins": Layout(
+        title="Joins",
+        caption="medians; ratios to the handshake paired by round; µs of CPU for one, of the "
+        "server's process and of its database; stored: from the last join until the database has "
+        "all; client, others: cores used",
+        columns={
+            "what": named("subject", SUBJECTS),
+            "per second": number("per_s", 0),
+            "× handshake": spread("ratio"),
+            "CPU, µs": number("cpu_us", 0),
+            "CPU × handshake": spread("cpu_ratio"),
+            "database, µs": number("database_us", 0),
+            "p50 / p99 ms": lambda row: f"{row['p50_ms']:.0f} / {row['p99_ms']:.0f}",
+            "stored, s": number("stored_s"),
+            "client": number("client"),
+            "others": number("others"),
+        },
+        after=_house,
+    ),
+    "reconnect": Layout(
+        title="A full house after a restart",
+        caption="seconds: down, from the first listener that was lost to the first that was back; "
+        "from then on until the last had registered, and until the last heard audio; silence of a "
+        "listener from frame to frame; client: cores used",
+        columns={
+            "listeners": lambda row: str(row["listeners"]),
+            "down, s": spread("open_s"),
+            "all registered, s": spread("joined_s"),
+            "all hear, s": spread("heard_s"),
+            "silence p50, s": spread("silence_p50_ms", 1, 1e-3),
+            "longest, s": spread("silence_max_ms", 1, 1e-3),
+            "client": spread("client"),
+        },
+    ),
+    "outbox": Layout(
+        title="Events through the outbox into PostgreSQL",
+        caption="medians of rounds (lowest–highest); cores used by server, database and all",
+        columns={
+            "who joins": named("condition", CONDITIONS),
+            "events a second": spread("per_s", 0),
+            "joins a second": number("joins_per_s", 0),
+            "server": number("server"),
+            "database": number("database"),
+            "machine": number("machine"),
+        },
+    ),
+    "scrape": Layout(
+        title="A scrape of /metrics",
+        caption="medians (lowest–highest); others wait: the longest that another request took "
+        "while a scrape went on",
+        columns={
+            "rooms": lambda row: str(row["rooms"]),
+            "kB": _kilobytes,
+            "ms": spread("wall_ms", 1),
+            "CPU, ms": spread("cpu_ms", 1),
+            "others wait, ms": spread("other_ms", 1),
+        },
+    ),
+}
+
+
+def cells(layout: Layout, rows: Sequence[Row]) -> list[list[str]]:
+    """The table's cells, row by row."""
+    return [[text(row) for text in layout.columns.values()] for row in rows]
