@@ -302,6 +302,8 @@ class EmbeddedPostgres:
     def stop(self) -> None:
         """Ends PostgreSQL, disconnecting whoever is left; nothing is lost. May be called twice."""
         self._end_process()
+        if self._fresh and self._lock is not None:
+            shutil.rmtree(self._cluster, ignore_errors=True)  # it was not adopted
         if self._own_socket_dir is not None:
             self._own_socket_dir.cleanup()
             self._own_socket_dir = None

@@ -18,8 +18,8 @@ from typer.testing import CliRunner, Result
 
 from roomserver.cli import app
 from roomserver.protocol.codes import RoomState
-from roomserver.store.backup import TABLES
-from roomserver.store.database import Database
+from roomserver.store.backup import TABLES, back_up
+from roomserver.store.database import Connection, Database
 from roomserver.store.drain import Drain
 from roomserver.store.embedded import EmbeddedPostgres
 from roomserver.store.events import Audited, Event, Joined, Left, RoomChanged
@@ -27,7 +27,7 @@ from roomserver.store.migrations import Migration, load_migrations, migrate
 from roomserver.store.outbox import Outbox
 from support.api_client import Api
 from support.events import new_audit, new_room, new_stay
-from support.postgres import open_directory, postgres, url
+from support.postgres import Cluster, open_directory, postgres, url
 from support.server import ServerProcess
 
 # A row of each table that no event makes, and what COPY could get wrong: tabs, backslashes, nulls,
@@ -60,23 +60,23 @@ UPDATE relay.audio_rooms SET updated_at = '2020-02-29 12:00:00.123456+05:45';
 
 
 @pytest.fixture(scope="module")
-def oldest() -> Iterator[EmbeddedPostgres]:
+def fifteen() -> Iterator[EmbeddedPostgres]:
     with postgres(15) as server:
         yield server
 
 
 @pytest.fixture
-def source(oldest: EmbeddedPostgres) -> EmbeddedPostgres:
+def source(fifteen: EmbeddedPostgres) -> EmbeddedPostgres:
     """The oldest PostgreSQL, up to date and without rows."""
 
     async def clear() -> None:
-        connection = await asyncpg.connect(**oldest.connection)
+        connection = await asyncpg.connect(**fifteen.connection)
         await connection.execute("DROP SCHEMA IF EXISTS relay CASCADE")
         await migrate(connection)
         await connection.close()
 
     asyncio.run(clear())
-    return oldest
+    return fifteen
 
 
 def query(server: EmbeddedPostgres, statement: str) -> Any:
@@ -395,6 +395,32 @@ def test_a_damaged_backup_changes_nothing(source: EmbeddedPostgres, backup: Path
     tables = manifest(backup)["tables"]
     manifest(backup, tables=[table | {"name": 'users"; --'} for table in tables])
     assert "are not those that its migrations make" in said()
+
+
+def test_a_damaged_backup_leaves_a_private_database_as_it_is(backup: Path) -> None:
+    with open_directory() as directory:
+        for there in ([], ["data"]):
+            whole = backup.read_bytes()
+            changed(backup, "tables/users", b"nonsense\n")
+            result = roomserver("restore", backup, "--overwrite", "--data-dir", directory)
+            assert result.exit_code == 1, result.output
+            assert clusters(directory) == there
+            backup.write_bytes(whole)
+            if not there:
+                run("restore", backup, "--data-dir", directory)
+        run("migrate", "--check", "--data-dir", directory)
+
+
+async def test_a_database_is_backed_up_through_a_pooler_too(
+    cluster: Cluster, tables: Connection, tmp_path: Path
+) -> None:
+    await tables.execute(
+        "INSERT INTO relay.users (email, password_hash) VALUES ('a@example.org', 'x')"
+    )
+    database = cluster.database()
+    manifest = await back_up(database, tmp_path, tmp_path / "relay.backup")
+    await database.close()
+    assert [(table.name, table.rows) for table in manifest.tables if table.rows] == [("users", 1)]
 
 
 def test_a_backup_of_a_later_release_is_refused_and_one_of_an_earlier_is_brought_up_to_date(

@@ -6,7 +6,11 @@ DECLARE
     service name := coalesce(nullif(current_setting('relay.service', true), ''), CURRENT_USER);
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'authenticated') THEN
-        CREATE ROLE authenticated NOLOGIN;
+        BEGIN
+            CREATE ROLE authenticated NOLOGIN;
+        EXCEPTION WHEN duplicate_object OR unique_violation THEN
+            NULL;  -- by a server on another database of the same PostgreSQL, at this moment
+        END;
     END IF;
     IF current_setting('server_version_num')::integer < 160000 THEN
         IF NOT pg_has_role(service, 'authenticated', 'MEMBER') THEN
