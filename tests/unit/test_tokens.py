@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from joserfc import jwt
 from joserfc.jwk import OctKey
 
-from roomserver.auth.tokens import Keys, OldKey, TokenError, Tokens
+from roomserver.auth.tokens import REMEMBERED, Keys, OldKey, TokenError, Tokens
 from roomserver.protocol.codes import Role
 
 SECRET = b"0123456789abcdef0123456789abcdef"
@@ -64,7 +64,7 @@ def test_a_room_token_says_what_it_was_made_with() -> None:
     tokens = make()
     text, made = tokens.issue_room("room", Role.BROADCASTER, user="u", nickname="Ann")
     read = tokens.read_room(text)
-    assert read == made
+    assert [read, tokens.read_room(text), make().read_room(text)] == [made] * 3
     assert (read.room, read.role, read.user, read.nickname) == ("room", "broadcaster", "u", "Ann")
     assert read.expires == NOW + 3600
 
@@ -95,6 +95,26 @@ def test_a_token_expires() -> None:
     with pytest.raises(TokenError) as caught:
         tokens.read_room(room)
     assert caught.value.expired
+
+
+def test_a_token_that_was_just_given_out_is_held_to_time_and_key_like_any_other() -> None:
+    clock = Clock()
+    tokens = make(clock=clock)
+    late, _ = tokens.issue_room("room", Role.LISTENER)
+    clock.now += 3600
+    with pytest.raises(TokenError) as caught:
+        tokens.read_room(late)
+    assert caught.value.expired
+    foreign, _ = tokens.issue_room("room", Role.LISTENER)
+    tokens.use(Keys(b"another secret of thirty-two bytes"))
+    with pytest.raises(TokenError):
+        tokens.read_room(foreign)
+
+
+def test_more_tokens_than_are_remembered_hold() -> None:
+    tokens = make()
+    issued = [tokens.issue_room("room", Role.LISTENER) for _ in range(REMEMBERED + 10)]
+    assert all(tokens.read_room(text) == made for text, made in issued)
 
 
 def test_the_forger_of_these_tests_knows_how() -> None:

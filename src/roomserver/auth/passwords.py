@@ -109,13 +109,15 @@ _process_key = secrets.token_bytes(32)
 
 def attempt_id(subject: str, password: bytes) -> bytes:
     """The same for equal attempts in this process, and nothing that leads back to the password."""
-    return hmac.digest(_process_key, subject.encode() + b"\0" + password, hashlib.sha256)
+    # Of what can be keyed this alone does not give the interpreter away, which has to be got back.
+    text = subject.encode() + b"\0" + password
+    return hashlib.blake2b(text, key=_process_key, digest_size=32).digest()
 
 
 class RoomPasswords:
     """Checks passwords of rooms so that a thousand joins cost one bcrypt.
 
-    A password that was right once is remembered as its HMAC under a key of this process. Whoever
+    A password that was right once is remembered as its MAC under a key of this process. Whoever
     brings it again passes at once. Everything else costs one bcrypt: the first success after a
     restart, a wrong password, a room that does not exist; so none of these can be told from
     another by its time. Equal attempts at the same time share one.

@@ -25,6 +25,7 @@ ALGORITHMS = ["HS256"]
 ISSUER = "roomserver"
 ACCESS_AUDIENCE = "access"
 ROOM_AUDIENCE = "room"
+REMEMBERED = 1000  # tokens that were just given out
 
 
 class TokenError(Exception):
@@ -113,6 +114,9 @@ class Tokens:
     def use(self, keys: Keys) -> None:
         """Signs with another key from now on."""
         self._given = keys
+        # Most tokens come back within a second. Who brings the very text that was given out needs
+        # no signature: it takes longer than all else that a registration does.
+        self._just_issued: dict[str, RoomToken] = {}
         self._signing = _named(keys.signing)
         old = [old for old in keys.old if old.until is None or old.until > self._now()]
         self._keys = {key.kid: key for key in (*(_named(o.key) for o in old), self._signing)}
@@ -144,7 +148,7 @@ class Tokens:
         nickname: str | None = None,
     ) -> tuple[str, RoomToken]:
         """A new token for `room`, and what it says."""
-        return self._sign_room(
+        text, token = self._sign_room(
             RoomToken(
                 room=room,
                 role=role,
@@ -155,6 +159,10 @@ class Tokens:
                 version=version,
             )
         )
+        if len(self._just_issued) >= REMEMBERED:
+            del self._just_issued[next(iter(self._just_issued))]
+        self._just_issued[text] = token
+        return text, token
 
     def renew_room(self, token: RoomToken) -> tuple[str, RoomToken]:
         """The same rights of the same participant, for another while."""
@@ -166,6 +174,9 @@ class Tokens:
 
     def read_room(self, text: str) -> RoomToken:
         """Raises TokenError."""
+        known = self._just_issued.pop(text, None)
+        if known is not None and not self.expires_within(known, 0):
+            return known
         claims = self._decode(text, ROOM_AUDIENCE, _RoomClaims)
         return RoomToken(
             claims.room,

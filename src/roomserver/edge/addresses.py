@@ -96,5 +96,6 @@ def _parse_short(text: str) -> Address | None:
     return address
 
 
+@lru_cache(maxsize=1024)  # and thousands of connections share its text
 def _text(address: Address | None) -> str:
     return UNKNOWN if address is None else str(address)
