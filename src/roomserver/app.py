@@ -42,8 +42,11 @@ from roomserver.logs import configure_logging
 from roomserver.metrics import Metrics
 from roomserver.rooms.connections import Connections
 from roomserver.rooms.control import RoomControl
+from roomserver.rooms.invites import Invites
 from roomserver.rooms.media import Media
+from roomserver.rooms.moderation import Moderation
 from roomserver.rooms.owners import DisabledOwners
+from roomserver.rooms.presets import Presets
 from roomserver.rooms.registry import Rooms
 from roomserver.store.database import DatabaseAwayError
 from roomserver.store.durable import DurableRoomStore
@@ -126,11 +129,13 @@ class Server:
                 tokens=tokens,
                 passwords=room_passwords,
             )
+            moderation = Moderation(media=media, control=room_control)
             connections = Connections(
                 media=media,
                 rooms=rooms,
                 store=stores.rooms,
                 tokens=tokens,
+                presets=Presets(stores.presets, media),
                 timers=loop,
                 max_lag_ms=settings.max_lag_ms,
                 max_unregistered=settings.max_unregistered_per_address,
@@ -156,6 +161,9 @@ class Server:
                 tokens=tokens,
                 rooms=rooms,
                 room_control=room_control,
+                moderation=moderation,
+                invites=Invites(stores.invites, tokens),
+                public_url=settings.public_url,
                 room_directory=stores.directory,
                 reports=stores.reports,
                 connections=connections,

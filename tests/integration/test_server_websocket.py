@@ -242,13 +242,12 @@ async def test_an_unknown_type_is_told_and_forgiven(api: Api) -> None:
         await socket.until("pong")
 
 
-async def test_presets_are_not_supported_yet_say_so(api: Api, room: RoomKeys) -> None:
+async def test_presets_are_kept_without_a_database_too(api: Api, room: RoomKeys) -> None:
     async with api.listener(room) as socket:
-        for kind in ("savePreset", "loadPreset", "deletePreset"):
-            await socket.say(kind, name="mine")
-            assert (await socket.until("error"))["code"] == "not_supported"
+        await socket.say("savePreset", name="mine")
+        assert (await socket.until("presetSaved"))["name"] == "mine"
         await socket.say("listPresets")
-        assert (await socket.until("error"))["code"] == "not_supported"
+        assert (await socket.until("presets"))["names"] == ["mine"]
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,13 @@ from roomserver.auth.tokens import Keys, Tokens
 from roomserver.protocol.codes import Role
 from roomserver.rooms.connections import Connections
 from roomserver.rooms.control import RoomControl
+from roomserver.rooms.moderation import Moderation
 from roomserver.rooms.ports import Closed
+from roomserver.rooms.presets import Presets
 from roomserver.rooms.registry import Rooms
 from roomserver.rooms.room import Room
 from roomserver.store.memory import MemoryRoomStore
+from roomserver.store.presets import MemoryPresetStore
 from roomserver.store.records import LeaveReason
 from support.fake_media import START_S, FakeMedia, FakeTimers
 
@@ -45,11 +48,13 @@ class ControlPlane:
             tokens=self.tokens,
             passwords=self.passwords,
         )
+        self.moderation = Moderation(media=self.media, control=self.control)
         self.connections = Connections(
             media=self.media,
             rooms=self.rooms,
             store=self.store,
             tokens=self.tokens,
+            presets=Presets(MemoryPresetStore(), self.media),
             timers=self.timers,
             max_lag_ms=500,
             max_unregistered=4,

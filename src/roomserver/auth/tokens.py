@@ -25,6 +25,7 @@ ALGORITHMS = ["HS256"]
 ISSUER = "roomserver"
 ACCESS_AUDIENCE = "access"
 ROOM_AUDIENCE = "room"
+INVITE_AUDIENCE = "invite"
 REMEMBERED = 1000  # tokens that were just given out
 
 
@@ -62,6 +63,16 @@ class RoomToken:
 
 
 @dataclass(frozen=True, slots=True)
+class InviteToken:
+    """Leave to come into a room; whether it still holds the store of invites knows."""
+
+    id: str
+    room: str
+    secret: str = field(repr=False)
+    expires: int  # Unix seconds
+
+
+@dataclass(frozen=True, slots=True)
 class OldKey:
     """A key that signs no more. `until`: tokens of it are taken until then, in Unix seconds."""
 
@@ -90,6 +101,11 @@ class _RoomClaims(_Claims, kw_only=True):
     role: Role
     user: str | None = None
     nick: str | None = None
+
+
+class _InviteClaims(_Claims, kw_only=True):
+    room: str
+    key: str
 
 
 C = TypeVar("C", bound=_Claims)
@@ -187,6 +203,21 @@ class Tokens:
             claims.exp,
             claims.ver,
         )
+
+    def sign_invite(self, token: InviteToken) -> str:
+        """What stands in the link of an invite."""
+        claims: dict[str, object] = {
+            "aud": INVITE_AUDIENCE,
+            "sub": token.id,
+            "room": token.room,
+            "key": token.secret,
+        }
+        return self._encode(claims, token.expires)
+
+    def read_invite(self, text: str) -> InviteToken:
+        """Raises TokenError."""
+        claims = self._decode(text, INVITE_AUDIENCE, _InviteClaims)
+        return InviteToken(claims.sub, claims.room, claims.key, claims.exp)
 
     def _sign_room(self, token: RoomToken) -> tuple[str, RoomToken]:
         claims: dict[str, object] = {

@@ -31,6 +31,7 @@ class ProblemCode(StrEnum):
     """`code` of a problem document."""
 
     ACCOUNT_INVITE_REFUSED = "account_invite_refused"
+    BANNED = "banned"
     BODY_TOO_LARGE = "body_too_large"
     BUSY = "busy"
     DATABASE_AWAY = "database_away"
@@ -54,6 +55,7 @@ class ProblemCode(StrEnum):
     SHUTTING_DOWN = "shutting_down"
     TOKEN_EXPIRED = "token_expired"  # noqa: S105
     TOKEN_INVALID = "token_invalid"  # noqa: S105
+    TOO_MANY = "too_many"
     TOO_MANY_CONNECTIONS = "too_many_connections"
     UNAUTHORIZED = "unauthorized"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
@@ -63,6 +65,7 @@ class ProblemCode(StrEnum):
 
 STATUS: Mapping[ProblemCode, int] = {
     ProblemCode.ACCOUNT_INVITE_REFUSED: 403,
+    ProblemCode.BANNED: 403,
     ProblemCode.BODY_TOO_LARGE: 413,
     ProblemCode.BUSY: 503,
     ProblemCode.DATABASE_AWAY: 503,
@@ -86,6 +89,7 @@ STATUS: Mapping[ProblemCode, int] = {
     ProblemCode.SHUTTING_DOWN: 503,
     ProblemCode.TOKEN_EXPIRED: 401,
     ProblemCode.TOKEN_INVALID: 401,
+    ProblemCode.TOO_MANY: 409,
     ProblemCode.TOO_MANY_CONNECTIONS: 429,
     ProblemCode.UNAUTHORIZED: 401,
     ProblemCode.UNSUPPORTED_MEDIA_TYPE: 415,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import uuid
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -18,6 +19,9 @@ from roomserver.store.records import Account
 
 BODY_TIMEOUT_S = 30.0
 
+UUID = Annotated[
+    str, Meta(pattern="^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
+]
 Password = Annotated[str, Meta(max_length=1024)]  # bcrypt's own limit is told apart, by bytes
 
 # The escape of a NUL, unless its backslash is itself escaped: PostgreSQL can't hold the character.
@@ -57,6 +61,14 @@ def read_query(request: web.Request, kind: type[T]) -> T:
         return msgspec.convert(dict(request.query), kind, strict=False)
     except msgspec.ValidationError as error:
         raise Problem(ProblemCode.INVALID_REQUEST, f"in the query: {error}") from None
+
+
+def read_id(text: str, refusal: str) -> str:
+    """A UUID out of a path. Raises Problem (404) with this detail."""
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        raise Problem(ProblemCode.NOT_FOUND, refusal) from None
 
 
 def read_password(password: str) -> bytes:

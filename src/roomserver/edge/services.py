@@ -16,6 +16,8 @@ from roomserver.edge.origins import Origins
 from roomserver.metrics import Metrics
 from roomserver.rooms.connections import Connections
 from roomserver.rooms.control import RoomControl
+from roomserver.rooms.invites import Invites
+from roomserver.rooms.moderation import Moderation
 from roomserver.rooms.owners import DisabledOwners
 from roomserver.rooms.registry import Rooms
 from roomserver.store.directory import RoomDirectory
@@ -33,6 +35,9 @@ class Services:
     tokens: Tokens
     rooms: Rooms
     room_control: RoomControl
+    moderation: Moderation
+    invites: Invites
+    public_url: str  # empty: as each request names it
     room_directory: RoomDirectory
     reports: Reports
     connections: Connections

@@ -21,6 +21,7 @@ FrameMs = Literal[5, 10, 20, 40, 60]
 Name = Annotated[str, Meta(max_length=64, pattern=NO_CONTROL)]
 RoomName = Annotated[str, Meta(min_length=1, max_length=64)]
 TokenText = Annotated[str, Meta(min_length=1, max_length=4096)]
+PresetName = Annotated[str, Meta(min_length=1, max_length=64, pattern=NO_CONTROL)]
 Gain = Annotated[float, Meta(ge=0, le=4)]
 Pan = Annotated[float, Meta(ge=-1, le=1)]
 ChannelIndex = Annotated[int, Meta(ge=0, lt=MAX_CHANNELS)]
@@ -115,19 +116,19 @@ class Ping(Message, tag="ping"):
 class SavePreset(Message, tag="savePreset"):
     """Keep the mix in force under a name."""
 
-    name: Name
+    name: PresetName
 
 
 class LoadPreset(Message, tag="loadPreset"):
     """Put a kept mix in force."""
 
-    name: Name
+    name: PresetName
 
 
 class DeletePreset(Message, tag="deletePreset"):
     """Forget a kept mix."""
 
-    name: Name
+    name: PresetName
 
 
 class ListPresets(Message, tag="listPresets"):

@@ -30,7 +30,6 @@ class ErrorCode(StrEnum):
     MALFORMED = "malformed"  # not a JSON object with a type
     UNKNOWN_TYPE = "unknown_type"
     INVALID_MESSAGE = "invalid_message"  # a field is missing, of a wrong type or out of bounds
-    NOT_SUPPORTED = "not_supported"
     NOT_REGISTERED = "not_registered"
     ALREADY_REGISTERED = "already_registered"
     NOT_ALLOWED = "not_allowed"  # the role of the token, or of the connection, does not permit it
@@ -41,6 +40,12 @@ class ErrorCode(StrEnum):
     ROOM_CLOSED = "room_closed"
     ROOM_FULL = "room_full"
     ROOM_SUSPENDED = "room_suspended"  # by its owner: no source until it is resumed
+    KICKED = "kicked"  # by the owner; may come again
+    BANNED = "banned"  # by the owner
+    RATE_LIMITED = "rate_limited"  # too many requests of this connection are under way
+    PRESET_NOT_FOUND = "preset_not_found"
+    TOO_MANY_PRESETS = "too_many_presets"
+    DATABASE_AWAY = "database_away"
     SOURCE_EXISTS = "source_exists"
     SOURCE_TAKEN_OVER = "source_taken_over"
 
@@ -54,7 +59,6 @@ _CLOSE_CODES = {
     ErrorCode.MALFORMED: CloseCode.MALFORMED,
     ErrorCode.UNKNOWN_TYPE: CloseCode.MALFORMED,
     ErrorCode.INVALID_MESSAGE: CloseCode.MALFORMED,
-    ErrorCode.NOT_SUPPORTED: CloseCode.MALFORMED,
     ErrorCode.NOT_REGISTERED: CloseCode.MALFORMED,
     ErrorCode.ALREADY_REGISTERED: CloseCode.MALFORMED,
     ErrorCode.NOT_ALLOWED: CloseCode.NOT_ALLOWED,
@@ -65,6 +69,12 @@ _CLOSE_CODES = {
     ErrorCode.ROOM_CLOSED: CloseCode.ROOM_CLOSED,
     ErrorCode.ROOM_FULL: CloseCode.LIMITED,
     ErrorCode.ROOM_SUSPENDED: CloseCode.NOT_ALLOWED,
+    ErrorCode.KICKED: CloseCode.NOT_ALLOWED,
+    ErrorCode.BANNED: CloseCode.NOT_ALLOWED,
+    ErrorCode.RATE_LIMITED: CloseCode.LIMITED,
+    ErrorCode.PRESET_NOT_FOUND: CloseCode.MALFORMED,
+    ErrorCode.TOO_MANY_PRESETS: CloseCode.LIMITED,
+    ErrorCode.DATABASE_AWAY: CloseCode.LIMITED,
     ErrorCode.SOURCE_EXISTS: CloseCode.NOT_ALLOWED,
     ErrorCode.SOURCE_TAKEN_OVER: CloseCode.TAKEN_OVER,
 }

@@ -184,6 +184,31 @@ class Pong(Message, tag="pong"):
     received: int
 
 
+class Presets(Message, tag="presets"):
+    """The names of the listener's presets, in order."""
+
+    names: tuple[str, ...]
+
+
+class Preset(Message, tag="preset", kw_only=True):
+    """A preset that is in force from the next frame on."""
+
+    name: str
+    mix: MixState
+
+
+class PresetSaved(Message, tag="presetSaved"):
+    """The mix in force is kept under this name."""
+
+    name: str
+
+
+class PresetDeleted(Message, tag="presetDeleted"):
+    """There is no preset of this name any more."""
+
+    name: str
+
+
 class Error(Message, tag="error"):
     """Something was refused."""
 
@@ -206,5 +231,9 @@ ServerMessage = (
     | RoomResumed
     | RoomClosed
     | Pong
+    | Presets
+    | Preset
+    | PresetSaved
+    | PresetDeleted
     | Error
 )

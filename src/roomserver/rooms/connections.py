@@ -11,7 +11,6 @@ import uuid
 from collections import Counter
 from dataclasses import replace
 
-import msgspec
 import structlog
 
 from roomserver.auth.tokens import RoomToken, TokenError, Tokens
@@ -20,7 +19,9 @@ from roomserver.protocol.codec import MessageError, decode, encode, encode_cut
 from roomserver.protocol.codes import CloseCode, ErrorCode, Role, RoomState
 from roomserver.rooms.connection import Connection
 from roomserver.rooms.dismissal import dismiss
+from roomserver.rooms.mixes import mix_changed, put_in_force
 from roomserver.rooms.ports import Closed, MediaVerbs, Timer, Timers
+from roomserver.rooms.presets import Presets
 from roomserver.rooms.registry import Rooms
 from roomserver.rooms.room import Room
 from roomserver.rooms.subscriptions import DEFAULT, merge, merge_mix, round_interval
@@ -56,6 +57,7 @@ class Connections:
         rooms: Rooms,
         store: RoomStore,
         tokens: Tokens,
+        presets: Presets,
         timers: Timers,
         max_lag_ms: int,
         max_unregistered: int,
@@ -64,6 +66,7 @@ class Connections:
         self._rooms = rooms
         self._store = store
         self._tokens = tokens
+        self._presets = presets
         self._timers = timers
         self._max_lag_ms = max_lag_ms
         self._max_unregistered = max_unregistered
@@ -148,6 +151,7 @@ class Connections:
         if gone is None:
             return
         reason = gone.leaving or closed.reason
+        self._presets.forget(connection)
         self.ended[reason] += 1
         if gone.token is None:
             self._count_registered(gone)
@@ -238,7 +242,9 @@ class Connections:
                         lag_ms = message.latency_ms - (message.buffer_ms or 0)
                         self._media.report_lag(sender.id, lag_ms)
                 case _:
-                    raise Refusal(ErrorCode.NOT_SUPPORTED, "presets are not kept by this server")
+                    self._need(sender, Role.LISTENER)
+                    if (code := self._presets.handle(sender, message)) is not None:
+                        raise Refusal(code, "too many requests of yours are under way")
         except Refusal as refusal:
             registration = client.RegisterSource | client.RegisterListener
             if isinstance(message, registration) and sender.room is None:
@@ -262,7 +268,7 @@ class Connections:
             self._free(sender)
             room.source = None
         self._check_unregistered(sender)
-        room, token = self._admit_to_room(wish.room_id, wish.room_token)
+        room, token = self._admit_to_room(sender, wish.room_id, wish.room_token)
         if token.role is not Role.BROADCASTER:
             raise Refusal(ErrorCode.NOT_ALLOWED, "this token is for listening only")
         if wish.channel_names is not None and len(wish.channel_names) > wish.channels:
@@ -302,7 +308,7 @@ class Connections:
 
     def _register_listener(self, sender: Connection, wish: client.RegisterListener) -> None:
         self._check_unregistered(sender)
-        room, token = self._admit_to_room(wish.room_id, wish.room_token)
+        room, token = self._admit_to_room(sender, wish.room_id, wish.room_token)
         if room.is_full:
             raise Refusal(ErrorCode.ROOM_FULL, "the room is full")
         sender.subscription = self._merge(DEFAULT, wish)
@@ -332,11 +338,7 @@ class Connections:
     def _set_mix(self, sender: Connection, change: client.SetMix) -> None:
         assert sender.subscription is not None
         mix = merge_mix(sender.subscription.mix, change)
-        sender.subscription = msgspec.structs.replace(sender.subscription, mix=mix)
-        reply = server.MixChanged(
-            faders=mix.faders, pans=mix.pans, mutes=mix.mutes, solos=mix.solos, master=mix.master
-        )
-        self._media.subscribe(sender.id, sender.subscription, reply=encode(reply))
+        put_in_force(self._media, sender, mix, reply=mix_changed(mix))
 
     # Shared steps
 
@@ -344,7 +346,9 @@ class Connections:
         if sender.room is not None:
             raise Refusal(ErrorCode.ALREADY_REGISTERED, "this connection is registered already")
 
-    def _admit_to_room(self, name: str, token_text: str) -> tuple[Room, RoomToken]:
+    def _admit_to_room(
+        self, sender: Connection, name: str, token_text: str
+    ) -> tuple[Room, RoomToken]:
         try:
             token = self._tokens.read_room(token_text)
         except TokenError as error:
@@ -359,6 +363,8 @@ class Connections:
             raise Refusal(ErrorCode.WRONG_ROOM, "the token is for another room")
         if token.version != room.record.token_version:
             raise Refusal(ErrorCode.TOKEN_INVALID, "the token was revoked")
+        if room.bans.refuse(token, sender.limit_key, owner=room.record.created_by):
+            raise Refusal(ErrorCode.BANNED, "you are banned from the room")
         return room, token
 
     def _merge(

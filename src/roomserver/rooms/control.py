@@ -56,7 +56,7 @@ class RoomControl:
         """Gives these fields of the record these values; the names of those that are others now."""
         changed = [name for name, value in fields.items() if getattr(room.record, name) != value]
         if changed:
-            await self._change(room, lambda record: replace(record, **fields))
+            await self.change(room, lambda record: replace(record, **fields))
         return changed
 
     async def suspend(self, room: Room, for_s: float | None) -> None:
@@ -73,7 +73,7 @@ class RoomControl:
             until = room.now + (room.grace_s if for_s is None else for_s)
             return replace(record, state=RoomState.SUSPENDED, held=True, suspended_until=until)
 
-        await self._change(room, suspended)
+        await self.change(room, suspended)
 
     async def resume(self, room: Room) -> bool:
         """Lets a source in again, for which it waits from now on; False: it was not suspended."""
@@ -85,7 +85,7 @@ class RoomControl:
 
         if not room.record.held:
             return False
-        await self._change(room, resumed)
+        await self.change(room, resumed)
         return True
 
     async def set_password(self, room: Room, password: bytes | None, *, drop: bool) -> int:
@@ -102,7 +102,7 @@ class RoomControl:
             version = record.token_version + drop
             return replace(record, password_hash=hashed, token_version=version)
 
-        await self._change(room, changed)
+        await self.change(room, changed)
         if not drop:
             return 0
         self._renew_source(room)
@@ -121,9 +121,10 @@ class RoomControl:
                 close_reason=reason,
             )
 
-        await self._change(room, closed)
+        await self.change(room, closed)
 
-    async def _change(self, room: Room, change: Callable[[RoomRecord], RoomRecord]) -> None:
+    async def change(self, room: Room, change: Callable[[RoomRecord], RoomRecord]) -> None:
+        """Keeps the record with a change, and then it is so; `change` may be called again."""
         while room.state is not RoomState.CLOSED:
             before = room.record
             after = replace(change(before), version=before.version + 1)

@@ -17,6 +17,7 @@ from roomserver.protocol import server as messages
 from roomserver.protocol.client import RegisterSource
 from roomserver.protocol.codec import encode, encode_cut
 from roomserver.protocol.codes import CloseCode, ErrorCode, RoomCloseReason, RoomState
+from roomserver.rooms.bans import Bans
 from roomserver.rooms.connection import Connection
 from roomserver.rooms.dismissal import dismiss
 from roomserver.rooms.ports import MediaVerbs, SourceFormat, Timer, Timers
@@ -53,6 +54,7 @@ class Room:
         self.draining = False  # the source said unregisterSource, the rest is played out
         self.report: messages.SourceStatus | None = None  # the latest of the present stream
         self.listeners: set[Connection] = set()
+        self._bans = Bans(record.bans)
         self._media = media
         self._store = store
         self._timers = timers
@@ -84,6 +86,13 @@ class Room:
     def grace_s(self) -> float:
         """How long it waits for a source that is gone, in s."""
         return self._server_grace_s if self.record.grace_s is None else self.record.grace_s
+
+    @property
+    def bans(self) -> Bans:
+        """Who may not come in."""
+        if self._bans.records is not self.record.bans:
+            self._bans = Bans(self.record.bans)
+        return self._bans
 
     @property
     def is_live(self) -> bool:

@@ -55,6 +55,27 @@ ON CONFLICT (id) DO UPDATE SET
     token_version = excluded.token_version, held = excluded.held
 WHERE r.version < excluded.version
 """
+# The bans of a room are those that its record has, if it is the one that the database has.
+BANS = """
+INSERT INTO relay.room_bans (
+    id, room_id, participant_id, user_id, address, reason, created_by, created_at
+)
+SELECT b.id, r.id, b.participant_id, u.id, b.address::cidr, b.reason, c.id, b.created_at
+FROM unnest(
+    $3::uuid[], $4::uuid[], $5::uuid[], $6::text[], $7::text[], $8::uuid[], $9::timestamptz[]
+) AS b (id, participant_id, user_id, address, reason, created_by, created_at)
+JOIN relay.audio_rooms r ON r.id = $1 AND r.version = $2
+LEFT JOIN relay.users u ON u.id = b.user_id
+LEFT JOIN relay.users c ON c.id = b.created_by
+WHERE num_nonnulls(b.participant_id, u.id, b.address) >= 1
+ON CONFLICT (id) DO NOTHING
+"""
+LIFTED = """
+UPDATE relay.room_bans b SET lifted_at = now()
+FROM relay.audio_rooms r
+WHERE r.id = $1 AND r.version = $2 AND b.room_id = r.id AND b.lifted_at IS NULL
+    AND b.id <> ALL($3::uuid[])
+"""
 # Of comings and goings there are many: columns as arrays cost a fraction of row by row.
 STAY = """
 INSERT INTO relay.room_participants AS p (
@@ -246,23 +267,32 @@ class Drain:
 
     async def _apply(self, connection: Connection, events: Iterable[Event]) -> None:
         """What happened, in groups: rooms first, for the rest stands in them."""
-        rooms, audits = [], []
+        rooms: dict[str, RoomRecord] = {}  # as each of them is at the end
+        audits = []
         stays: dict[str, ParticipantRecord] = {}  # as each of them is at the end
         for event in events:
             match event:
                 case RoomChanged(room):
-                    rooms.append((*_room_row(room), self._server_id))
+                    before = rooms.get(room.id)
+                    if before is None or before.version < room.version:
+                        rooms[room.id] = room
                 case Audited(id, record):
                     audits.append(_audit_row(id, record))
                 case Joined(stay) | Left(stay) | Counted(stay):
-                    before = stays.get(stay.id)
-                    if before is None or before.left_at is None:
+                    known = stays.get(stay.id)
+                    if known is None or known.left_at is None:
                         stays[stay.id] = stay
         if rooms:
-            await connection.executemany(ROOM, rooms)
+            rows = [(*_room_row(room), self._server_id) for room in rooms.values()]
+            await connection.executemany(ROOM, rows)
+            await connection.executemany(LIFTED, [_ban_ids(room) for room in rooms.values()])
+            banning = [_ban_columns(room) for room in rooms.values() if room.bans]
+            await connection.executemany(BANS, banning)
         if stays:
-            rows = [(*_stay_row(stay), self._server_id) for stay in stays.values()]
-            await connection.execute(STAY, *zip(*rows, strict=True))
+            columns = zip(
+                *((*_stay_row(stay), self._server_id) for stay in stays.values()), strict=True
+            )
+            await connection.execute(STAY, *columns)
         if audits:
             await connection.execute(AUDIT, *zip(*audits, strict=True))
 
@@ -310,6 +340,23 @@ def _room_row(room: RoomRecord) -> tuple[object, ...]:
         room.grace_s,
         room.token_version,
         room.held,
+    )
+
+
+def _ban_ids(room: RoomRecord) -> tuple[object, ...]:
+    return room.id, room.version, [ban.id for ban in room.bans]
+
+
+def _ban_columns(room: RoomRecord) -> tuple[object, ...]:
+    bans = room.bans
+    return (
+        *_ban_ids(room),
+        [ban.participant for ban in bans],
+        [ban.user for ban in bans],
+        [ban.address for ban in bans],
+        [ban.reason for ban in bans],
+        [ban.created_by for ban in bans],
+        [_time(ban.created_at) for ban in bans],
     )
 
 

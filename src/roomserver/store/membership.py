@@ -9,7 +9,7 @@ import structlog
 from roomserver.protocol.codes import RoomCloseReason, RoomState
 from roomserver.store.database import Database
 from roomserver.store.migrations import bring_up_to_date
-from roomserver.store.records import RoomRecord
+from roomserver.store.records import BanRecord, RoomRecord
 
 HEARTBEAT_S = 10.0
 # Whose heartbeat is older has left its rooms to whoever takes them.
@@ -42,6 +42,12 @@ WHERE r.active AND (
 RETURNING id::text, code, name, password_hash, created_by::text, created_at, public, metadata,
     state, permanent, suspended_until, held, closed_at, close_reason, max_listeners, channel_names,
     grace_s, token_version, version
+"""
+BANS = """
+SELECT room_id::text AS room, id::text, participant_id::text AS participant, user_id::text AS user,
+    CASE WHEN family(address) = 4 THEN host(address) ELSE address::text END AS address, reason,
+    created_by::text, extract(epoch FROM created_at)::float8 AS created_at
+FROM relay.room_bans WHERE room_id = ANY($1::uuid[]) AND lifted_at IS NULL ORDER BY created_at, id
 """
 RELEASE = "UPDATE relay.audio_rooms SET server_id = NULL WHERE server_id = $1 AND active"
 
@@ -81,6 +87,11 @@ class Membership:
         """Takes the open rooms that were released or a dead server's; with `own` all it has."""
         async with self._database.transaction() as connection:
             rows = await connection.fetch(CLAIM, self._id, STALE_S, own)
+            banning = await connection.fetch(BANS, [row["id"] for row in rows])
+        bans: dict[str, list[BanRecord]] = {}
+        for ban in banning:
+            fields = dict(ban)
+            bans.setdefault(fields.pop("room"), []).append(BanRecord(**fields))
         return [
             RoomRecord(
                 id=row["id"],
@@ -101,6 +112,7 @@ class Membership:
                 channel_names=tuple(row["channel_names"]) if row["channel_names"] else None,
                 grace_s=row["grace_s"],
                 token_version=row["token_version"],
+                bans=tuple(bans.get(row["id"], ())),
                 version=row["version"],
             )
             for row in rows

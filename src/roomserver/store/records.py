@@ -88,6 +88,44 @@ class Rotation(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class BanRecord:
+    """Who may not come into a room: any of these that is given is enough."""
+
+    id: str
+    participant: str | None
+    user: str | None
+    address: str | None  # one address, or the /64 of an IPv6 one
+    reason: str | None
+    created_by: str | None
+    created_at: float
+
+    @property
+    def place(self) -> Place:
+        """Where it stands in a list."""
+        return Place.of(self.created_at, self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class InviteRecord:
+    """Leave to come into a room without its password; of its secret only the hash is kept."""
+
+    id: str
+    room: str
+    hash: bytes = field(repr=False)
+    created_by: str
+    created_at: float
+    expires_at: float
+    max_uses: int | None = None  # None: any number
+    uses: int = 0
+    revoked_at: float | None = None
+
+    @property
+    def place(self) -> Place:
+        """Where it stands in a list."""
+        return Place.of(self.created_at, self.id)
+
+
+@dataclass(frozen=True, slots=True)
 class RoomRecord:
     """A room as it is kept. `version` grows with every change."""
 
@@ -109,6 +147,7 @@ class RoomRecord:
     grace_s: float | None = None  # None: the server's own setting
     held: bool = False  # suspended by its owner: no source until it is resumed
     token_version: int = 1  # room tokens of an earlier one are refused
+    bans: tuple[BanRecord, ...] = ()  # in force, oldest first
     version: int = 1
 
     @property
@@ -128,6 +167,8 @@ class LeaveReason(StrEnum):
     SILENT = "silent"
     TAKEN_OVER = "taken_over"
     SUSPENDED = "suspended"  # a source whose room its owner suspended
+    KICKED = "kicked"
+    BANNED = "banned"
     REVOKED = "revoked"  # its token was revoked
     REFUSED = "refused"  # closed by a rule
     ROOM_CLOSED = "room_closed"
@@ -206,6 +247,12 @@ class AuditEvent(StrEnum):
     ROOM_SUSPENDED = "room_suspended"
     ROOM_RESUMED = "room_resumed"
     ROOM_PASSWORD_CHANGED = "room_password_changed"  # noqa: S105
+    PARTICIPANT_KICKED = "participant_kicked"
+    PARTICIPANT_BANNED = "participant_banned"
+    BAN_LIFTED = "ban_lifted"
+    MIX_SET = "mix_set"  # a listener's, by the owner
+    INVITE_CREATED = "invite_created"
+    INVITE_REVOKED = "invite_revoked"
     RATE_LIMIT_EXCEEDED = "rate_limit_exceeded"
     INVALID_TOKEN = "invalid_token"  # noqa: S105
     ROOM_ACCESS_DENIED = "room_access_denied"

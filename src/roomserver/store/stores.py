@@ -18,10 +18,12 @@ from roomserver.store.directory import RoomDirectory
 from roomserver.store.durable import DurableRoomStore
 from roomserver.store.embedded import EmbeddedError, EmbeddedPostgres
 from roomserver.store.interfaces import AccountStore, RoomStore
+from roomserver.store.invites import InviteStore, MemoryInviteStore, PostgresInviteStore
 from roomserver.store.memory import MemoryRoomStore
 from roomserver.store.migrations import MigrationError, bring_up_to_date
 from roomserver.store.outbox import Outbox
 from roomserver.store.postgres import PostgresAccountStore
+from roomserver.store.presets import MemoryPresetStore, PostgresPresetStore, PresetStore
 from roomserver.store.reports import MemoryReports, PostgresReports, Reports
 from roomserver.store.retention import Janitor, Retention
 
@@ -34,6 +36,8 @@ class Stores:
     rooms: RoomStore
     directory: RoomDirectory
     reports: Reports
+    presets: PresetStore
+    invites: InviteStore
 
 
 @asynccontextmanager
@@ -50,6 +54,8 @@ async def open_stores(settings: Settings, *, url: str) -> AsyncIterator[Stores]:
                 memory,
                 RoomDirectory(None),
                 MemoryReports(memory, time.time),
+                MemoryPresetStore(),
+                MemoryInviteStore(),
             )
             return
         database = await stack.enter_async_context(open_database(settings))
@@ -79,6 +85,8 @@ async def open_stores(settings: Settings, *, url: str) -> AsyncIterator[Stores]:
             rooms,
             RoomDirectory(database),
             PostgresReports(database, analytics),
+            PostgresPresetStore(database),
+            PostgresInviteStore(database),
         )
 
 

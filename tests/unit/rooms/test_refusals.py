@@ -103,14 +103,6 @@ async def test_what_a_role_may_not_do_is_audited(plane: ControlPlane) -> None:
     assert record.details["code"] == "not_allowed"
 
 
-async def test_presets_are_not_supported_and_say_so(plane: ControlPlane) -> None:
-    room = await plane.room()
-    listener = plane.add_listener(room)
-    for message in ({"type": "savePreset", "name": "x"}, {"type": "listPresets"}):
-        assert plane.say(listener, message)["code"] == "not_supported"
-    assert listener not in plane.media.closed
-
-
 async def test_roles_do_not_mix(plane: ControlPlane) -> None:
     room = await plane.room()
     source, listener = plane.add_source(room), plane.add_listener(room)

@@ -4,7 +4,9 @@ from roomserver.edge.endpoints import Endpoint
 from roomserver.edge.routes import (
     accounts,
     directory,
+    invites,
     listening,
+    moderation,
     reports,
     room_changes,
     rooms,
@@ -19,6 +21,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *rooms.api,
     *room_changes.api,
     *directory.api,
+    *moderation.api,
+    *invites.api,
     *reports.api,
     *users.api,
 )

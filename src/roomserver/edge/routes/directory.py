@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from roomserver.edge.endpoints import Api, Call
 from roomserver.edge.paging import PageQuery, cut_page
 from roomserver.edge.problems import ProblemCode
+from roomserver.edge.requests import UUID
 from roomserver.edge.rooms import OWN_RECORD, RoomAnswer, open_room, own_record
 from roomserver.protocol.codes import RoomCloseReason
 from roomserver.store.database import DatabaseAwayError
 from roomserver.store.directory import RoomFilter
 from roomserver.store.records import Account, AuditEvent
-
-UUID = Annotated[
-    str, Meta(pattern="^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
-]
 
 
 class Me(Struct, rename="camel"):

@@ -12,7 +12,7 @@ from roomserver.edge.paging import PageQuery, cut_page
 from roomserver.edge.problems import Problem, ProblemCode
 from roomserver.edge.requests import Password, read_password
 from roomserver.edge.services import Services
-from roomserver.protocol.client import Name, RoomName
+from roomserver.protocol.client import Name, RoomName, TokenText
 from roomserver.protocol.codes import Role, RoomState
 from roomserver.rooms.room import Room
 from roomserver.store.records import AuditEvent
@@ -23,6 +23,7 @@ class JoinRequest(Struct, rename="camel"):
 
     room_code: RoomName
     password: Password | None = None  # a room without one is open to everyone
+    invite: TokenText | None = None  # in place of the password
     nickname: Name | None = None
 
 
@@ -66,6 +67,8 @@ FULL_RETRY_S = 30.0
     "/auth/room/join",
     problems=[
         ProblemCode.INVALID_CREDENTIALS,
+        ProblemCode.BANNED,
+        ProblemCode.DATABASE_AWAY,
         ProblemCode.ROOM_CLOSED,
         ProblemCode.ROOM_FULL,
         ProblemCode.RATE_LIMITED,
@@ -80,12 +83,16 @@ async def join_room(call: Call, body: JoinRequest) -> JoinAnswer:
     subject = room.id if room is not None else body.room_code.upper()
     limits = services.limits
     key = (call.limit_key, subject)
-    same = attempt_id(subject, password or b"")
+    same = attempt_id(subject, password or (body.invite or "").encode())
     async with (
         call.limited(limits.join_failures, *key, same=same) as failure,
         call.limited(limits.joins, *key) as join,
     ):
-        if not await _may_enter(services, room, subject, password):
+        if room is not None and body.invite is not None:
+            may_enter = await _is_invited(services, room, body.invite, call.limit_key)
+        else:
+            may_enter = await _may_enter(services, room, subject, password)
+        if not may_enter:
             failure.count()
             raise Problem(
                 ProblemCode.INVALID_CREDENTIALS, "no such room, or the password is wrong"
@@ -94,14 +101,32 @@ async def join_room(call: Call, body: JoinRequest) -> JoinAnswer:
     assert room is not None
     if room.state is RoomState.CLOSED:  # while the password was checked
         raise Problem(ProblemCode.ROOM_CLOSED, "the room was closed")
-    if room.is_full:
-        raise Problem.later(
-            ProblemCode.ROOM_FULL, "the room is full", after_s=FULL_RETRY_S
-        ).audited(AuditEvent.ROOM_ACCESS_DENIED, room=room.id)
+    _check_entrance(room, call.limit_key)
     token, _ = services.tokens.issue_room(
         room.id, Role.LISTENER, version=room.record.token_version, nickname=body.nickname
     )
     return JoinAnswer(room.id, token, room.record.name, len(room.listeners), room.state)
+
+
+async def _is_invited(services: Services, room: Room, invite: str, limit_key: str) -> bool:
+    """Whether the invite lets one in, which uses it. Raises Problem, DatabaseAwayError."""
+    token = services.invites.read(room, invite)
+    if token is None:
+        return False
+    _check_entrance(room, limit_key)  # nobody loses an invite at a closed door
+    return await services.invites.redeem(token)
+
+
+def _check_entrance(room: Room, limit_key: str) -> None:
+    """Raises Problem when nobody may come in now, or nobody from there."""
+    if room.bans.refuse_address(limit_key):
+        raise Problem(ProblemCode.BANNED, "you are banned from the room").audited(
+            AuditEvent.ROOM_ACCESS_DENIED, room=room.id
+        )
+    if room.is_full:
+        raise Problem.later(
+            ProblemCode.ROOM_FULL, "the room is full", after_s=FULL_RETRY_S
+        ).audited(AuditEvent.ROOM_ACCESS_DENIED, room=room.id)
 
 
 async def _may_enter(

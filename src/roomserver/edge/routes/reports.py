@@ -10,8 +10,8 @@ from msgspec import Meta, Struct, field
 from roomserver.edge.endpoints import Api, Call
 from roomserver.edge.paging import PageQuery, cut_page
 from roomserver.edge.problems import Problem, ProblemCode
+from roomserver.edge.requests import UUID
 from roomserver.edge.rooms import OWN_RECORD, own_record
-from roomserver.edge.routes.directory import UUID
 from roomserver.protocol.codes import RoomState
 from roomserver.store.records import Account, AuditEvent, DayRecord, RoomRecord, StatisticsRecord
 from roomserver.store.reports import AuditFilter, AuditRow, StayRow

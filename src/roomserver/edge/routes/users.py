@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -11,13 +10,14 @@ from roomserver.auth.accounts import InvalidEmailError
 from roomserver.edge.endpoints import Api, Call
 from roomserver.edge.paging import PageQuery, cut_page
 from roomserver.edge.problems import Problem, ProblemCode
-from roomserver.edge.requests import Password, read_password
+from roomserver.edge.requests import Password, read_id, read_password
 from roomserver.edge.routes.accounts import Email
 from roomserver.store.interfaces import EmailTakenError
 from roomserver.store.records import Account, AccountInvite, AuditEvent, Place
 
 AccountRole = Literal["user", "admin"]
 INVITE_S = 7 * 86_400
+NO_SUCH = "there is nothing with that id"
 
 
 class User(Struct, rename="camel"):
@@ -173,7 +173,7 @@ async def invite_account(call: Call, account: Account, body: InviteRequest) -> I
 async def revoke_account_invite(call: Call, account: Account) -> None:
     """Makes an invite worthless that was not used yet."""
     services = call.services
-    invite = _id(call, "invite")
+    invite = read_id(call.path("invite"), NO_SUCH)
     if not await services.accounts.revoke_invite(invite):
         raise _not_found()
     call.audit(AuditEvent.ACCOUNT_INVITE_REVOKED, invite=invite)
@@ -184,17 +184,10 @@ def _other(call: Call, account: Account) -> str:
 
     So there always is an administrator left.
     """
-    user = _id(call, "user")
+    user = read_id(call.path("user"), NO_SUCH)
     if user == account.id:
         raise Problem(ProblemCode.NOT_ALLOWED, "another administrator has to do that")
     return user
-
-
-def _id(call: Call, name: str) -> str:
-    try:
-        return str(uuid.UUID(call.path(name)))
-    except ValueError:
-        raise _not_found() from None
 
 
 def _found(account: Account | None) -> User:
@@ -204,7 +197,7 @@ def _found(account: Account | None) -> User:
 
 
 def _not_found() -> Problem:
-    return Problem(ProblemCode.NOT_FOUND, "there is nothing with that id")
+    return Problem(ProblemCode.NOT_FOUND, NO_SUCH)
 
 
 def _user(account: Account) -> User:

@@ -120,7 +120,7 @@ CREATE TABLE relay.room_participants (
     connection_duration double precision CHECK (connection_duration >= 0),  -- s, monotonic clock
     leave_reason text CHECK (leave_reason IN (
         'left', 'lost', 'protocol_error', 'rate_limited', 'too_slow', 'silent', 'taken_over',
-        'suspended', 'revoked', 'refused', 'room_closed', 'shutdown', 'server_lost'
+        'suspended', 'kicked', 'banned', 'revoked', 'refused', 'room_closed', 'shutdown', 'server_lost'
     )),
     ip_address inet,
     user_agent text,
@@ -191,12 +191,12 @@ CREATE TABLE relay.invites (
     created_by uuid NOT NULL REFERENCES relay.users,
     secret_hash bytea NOT NULL UNIQUE,
     created_at timestamptz NOT NULL DEFAULT now(),
-    expires_at timestamptz,
+    expires_at timestamptz NOT NULL,
     max_uses integer CHECK (max_uses > 0),
     uses integer NOT NULL DEFAULT 0 CHECK (uses >= 0 AND (max_uses IS NULL OR uses <= max_uses)),
     revoked_at timestamptz
 );
-CREATE INDEX invites_room_id ON relay.invites (room_id);
+CREATE INDEX invites_room_id ON relay.invites (room_id, created_at DESC);
 CREATE INDEX invites_created_by ON relay.invites (created_by);
 
 -- ---- listeners' own ----
@@ -206,18 +206,17 @@ CREATE TABLE relay.mix_presets (
     user_id uuid REFERENCES relay.users,
     participant_id uuid,
     name text NOT NULL CHECK (length(name) BETWEEN 1 AND 100),
-    faders real[] NOT NULL DEFAULT '{}' CHECK (cardinality(faders) <= 64),
-    pans real[] NOT NULL DEFAULT '{}' CHECK (cardinality(pans) <= 64),
+    faders double precision[] NOT NULL DEFAULT '{}' CHECK (cardinality(faders) <= 64),
+    pans double precision[] NOT NULL DEFAULT '{}' CHECK (cardinality(pans) <= 64),
     mutes boolean[] NOT NULL DEFAULT '{}' CHECK (cardinality(mutes) <= 64),
     solos boolean[] NOT NULL DEFAULT '{}' CHECK (cardinality(solos) <= 64),
-    master real NOT NULL DEFAULT 1 CHECK (master BETWEEN 0 AND 4),
+    master double precision NOT NULL DEFAULT 1 CHECK (master BETWEEN 0 AND 4),
     updated_at timestamptz NOT NULL DEFAULT now(),
     CHECK (num_nonnulls(user_id, participant_id) = 1)
 );
-CREATE UNIQUE INDEX mix_presets_user ON relay.mix_presets (user_id, name)
-    WHERE user_id IS NOT NULL;
-CREATE UNIQUE INDEX mix_presets_participant ON relay.mix_presets (participant_id, name)
-    WHERE participant_id IS NOT NULL;
+CREATE UNIQUE INDEX mix_presets_owner
+    ON relay.mix_presets ((coalesce(user_id, participant_id)), name);
+CREATE INDEX mix_presets_user_id ON relay.mix_presets (user_id);
 CREATE TRIGGER mix_presets_touch BEFORE UPDATE ON relay.mix_presets
     FOR EACH ROW EXECUTE FUNCTION relay.touch();
 
@@ -236,6 +235,12 @@ CREATE TABLE relay.audit_log (
         'room_suspended',
         'room_resumed',
         'room_password_changed',
+        'participant_kicked',
+        'participant_banned',
+        'ban_lifted',
+        'mix_set',
+        'invite_created',
+        'invite_revoked',
         'rate_limit_exceeded',
         'invalid_token',
         'room_access_denied',
