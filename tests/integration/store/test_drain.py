@@ -9,6 +9,7 @@ import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -18,7 +19,7 @@ from roomserver.store.database import Connection, Database
 from roomserver.store.drain import Drain
 from roomserver.store.events import Counted, Event, Joined, Left, RoomChanged
 from roomserver.store.outbox import Outbox
-from roomserver.store.records import LeaveReason
+from roomserver.store.records import BanRecord, LeaveReason
 from support.events import new_audit, new_room, new_stay
 from support.postgres import Cluster
 
@@ -145,7 +146,12 @@ async def test_a_lost_join_costs_nothing_and_a_late_one_neither(
 
 @pytest.mark.parametrize("step", ["take_over", "acknowledge"])
 async def test_a_crash_before_or_after_the_commit_takes_nothing_twice(
-    drain: Drain, outbox: Outbox, tables: Connection, monkeypatch: pytest.MonkeyPatch, step: str
+    drain: Drain,
+    outbox: Outbox,
+    tables: Connection,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
 ) -> None:
     """The events are sent again, and what the database has already is known by its number."""
 
@@ -164,9 +170,12 @@ async def test_a_crash_before_or_after_the_commit_takes_nothing_twice(
     assert await tables.fetchval(count) == (0 if step == "take_over" else 3)
     # Would be an error if it were applied a second time: the table no longer knows the first.
     await tables.execute("DELETE FROM relay.audit_log")
+    await outbox.close()
+    outbox = Outbox(tmp_path, capacity=1000)
     again = Drain(outbox, drain._database, server_id=None, room=lambda _: None)
     await drained(again, outbox, new_audit())
     await again.stop()
+    await outbox.close()
     assert await tables.fetchval(count) == (4 if step == "take_over" else 1)
 
 
@@ -275,3 +284,27 @@ async def test_an_outbox_put_back_from_a_copy_hides_nothing_that_happens_afterwa
     await happen(new_audit())
     assert await tables.fetchval(count) == 11
     assert await tables.fetchval("SELECT max(last_seq) FROM relay.outbox_progress") == 11
+
+
+async def test_the_bans_of_a_room_are_those_that_its_newest_record_has(
+    drain: Drain, outbox: Outbox, tables: Connection
+) -> None:
+    def new_ban(**whom: str) -> BanRecord:
+        fields: dict[str, Any] = {"participant": None, "user": None, "address": None, **whom}
+        return BanRecord(str(uuid4()), reason="loud", created_by=None, created_at=1.0, **fields)
+
+    first, second = new_ban(participant=str(uuid4())), new_ban(address="2001:db8::/64")
+    stranger = new_ban(participant=str(uuid4()), user=str(uuid4()))  # no user of this database
+    room = new_room()
+    await drained(drain, outbox, RoomChanged(replace(room, version=2, bans=(first,))))
+    await drained(drain, outbox, RoomChanged(replace(room, version=4, bans=(second, stranger))))
+    await drained(drain, outbox, RoomChanged(replace(room, version=3, bans=(first, second))))
+    bans = await tables.fetch(
+        "SELECT id::text, address::text, user_id, lifted_at IS NULL AS in_force"
+        " FROM relay.room_bans ORDER BY created_at"
+    )
+    assert {tuple(ban) for ban in bans} == {
+        (first.id, None, None, False),
+        (second.id, "2001:db8::/64", None, True),
+        (stranger.id, None, None, True),
+    }
