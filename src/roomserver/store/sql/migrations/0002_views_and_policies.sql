@@ -84,8 +84,9 @@ GRANT SELECT (
     suspended_until, held, open, metadata, channel_names, max_listeners, grace_s, server_id,
     closed_at, close_reason
 ) ON relay.audio_rooms TO authenticated;
-CREATE POLICY own_or_public ON relay.audio_rooms FOR SELECT TO authenticated
-    USING (created_by = (SELECT relay.current_user_id()) OR (public AND active));
+-- Not those that are public: that they are listed is the server's doing, with what it lists of them.
+CREATE POLICY own ON relay.audio_rooms FOR SELECT TO authenticated
+    USING (created_by = (SELECT relay.current_user_id()));
 
 GRANT SELECT (
     id, room_id, user_id, participant_id, nickname, client_id, role, joined_at, left_at,
