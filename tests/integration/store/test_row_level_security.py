@@ -267,7 +267,7 @@ async def test_nobody_writes(tables: Connection, people: tuple[Person, Person]) 
     for statement in (
         "CREATE TABLE relay.mine (id uuid)",
         "CREATE FUNCTION relay.mine() RETURNS integer LANGUAGE sql AS 'SELECT 1'",
-        "ALTER FUNCTION relay.owns_room OWNER TO authenticated",
+        "ALTER FUNCTION relay.current_user_id OWNER TO authenticated",
         "CREATE POLICY mine ON relay.users USING (true)",
     ):
         async with acting_as(tables, claims_of(people[0])):
@@ -302,7 +302,7 @@ async def gaps(tables: Connection) -> set[str]:
         "SELECT proname FROM pg_proc WHERE pronamespace = 'relay'::regnamespace AND prosecdef"
         " AND has_function_privilege('authenticated', oid, 'EXECUTE')"
     )
-    return found | {row["proname"] for row in definers} - {"owns_room"}
+    return found | {row["proname"] for row in definers}
 
 
 @pytest.mark.parametrize(
