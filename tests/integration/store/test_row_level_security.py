@@ -65,7 +65,7 @@ async def insert(tables: Connection, table: str, **fields: Any) -> UUID:
     names = ", ".join(fields)
     values = ", ".join(f"${number}" for number in range(1, len(fields) + 1))
     query = f"INSERT INTO relay.{table} ({names}) VALUES ({values}) RETURNING *"
-    row: UUID = (await tables.fetchrow(query, *fields.values()))[0]
+    row: UUID = await tables.fetchval(query, *fields.values())
     return row
 
 
@@ -85,8 +85,13 @@ async def people(tables: Connection) -> tuple[Person, Person]:
     server = await insert(tables, "servers", id=uuid4(), url="http://server")
     await insert(tables, "outbox_progress", stream_id=uuid4())
     await insert(
-        *(tables, "dead_letters"),
-        **{"stream_id": uuid4(), "seq": 1, "kind": "Left", "payload": f'"{SECRET}"', "error": "no"},
+        tables,
+        "dead_letters",
+        stream_id=uuid4(),
+        seq=1,
+        kind="Left",
+        payload=f'"{SECRET}"',
+        error="no",
     )
     for person, other in ((anna, bert), (bert, anna)):
         await fill(tables, person, other, server)
@@ -148,12 +153,15 @@ async def fill(tables: Connection, person: Person, other: Person, server: UUID) 
     await insert(tables, "mix_presets", participant_id=uuid4(), name="a guest's")
     until = await tables.fetchval("SELECT now() + interval '1 hour'")
     await insert(
-        *(tables, "refresh_tokens"),
-        **{"user_id": person.id, "hash": uuid4().bytes, "family": uuid4(), "expires_at": until},
+        tables,
+        "refresh_tokens",
+        user_id=person.id,
+        hash=uuid4().bytes,
+        family=uuid4(),
+        expires_at=until,
     )
     await insert(
-        *(tables, "account_invites"),
-        **{"created_by": person.id, "hash": uuid4().bytes, "expires_at": until},
+        tables, "account_invites", created_by=person.id, hash=uuid4().bytes, expires_at=until
     )
 
 
