@@ -59,6 +59,7 @@ class ServerProcess:
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _reader: threading.Thread | None = None
     _stopping: bool = False
+    _said_all: bool = False
 
     @classmethod
     def start(
@@ -147,9 +148,7 @@ class ServerProcess:
             return next((e for e in self.events if e.get("event") == name and where(e)), None)
 
         with self._changed:
-            self._changed.wait_for(
-                lambda: found() is not None or self.process.poll() is not None, timeout
-            )
+            self._changed.wait_for(lambda: found() is not None or self._said_all, timeout)
             event = found()
         if event is None:
             raise AssertionError(f"no log line {name!r}; the server said:\n{self.output()}")
@@ -202,6 +201,7 @@ class ServerProcess:
                     self.other_output.append(line.rstrip("\n"))
                 self._changed.notify_all()
         with self._changed:
+            self._said_all = True
             self._changed.notify_all()
 
     def __enter__(self) -> Self:
