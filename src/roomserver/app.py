@@ -193,7 +193,7 @@ class Server:
             stack.push_async_callback(media.stop, relay_share)
             await rooms.restore()
             if isinstance(stores.rooms, DurableRoomStore):
-                stores.rooms.on_claimed(rooms.take_up)
+                stores.rooms.serve(rooms)
             stack.callback(rooms.stop)
             watching = asyncio.create_task(owners.watch())
             stack.callback(watching.cancel)

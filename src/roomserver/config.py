@@ -138,6 +138,13 @@ class Settings(BaseSettings):
     purge_interval_s: float = _field(
         86_400.0, "Between two purges of what was kept so long.", STATE, ge=0.1, le=604_800
     )
+    lease_s: float = _field(
+        60.0,
+        "Without a sign of life for so long, another server on the database takes the rooms.",
+        STATE,
+        ge=1,
+        le=3600,
+    )
     secret: SecretStr | None = _field(
         None, "Key that signs tokens, 32 characters or more; made once if absent.", STATE
     )

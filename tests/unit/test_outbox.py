@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -19,6 +20,7 @@ from roomserver.store.events import (
     Joined,
     Left,
     RoomChanged,
+    Unreadable,
     Weight,
     decode_events,
     encode_event,
@@ -71,7 +73,7 @@ async def outbox(tmp_path: Path) -> AsyncIterator[Outbox]:
     await outbox.close()
 
 
-async def everything(outbox: Outbox) -> list[Event]:
+async def everything(outbox: Outbox) -> list[Event | Unreadable]:
     return [entry.event for entry in await outbox.read(0, 10**6)]
 
 
@@ -198,8 +200,87 @@ async def test_a_disk_that_takes_nothing_is_told_and_tried_again(outbox: Outbox)
     assert outbox.waiting == 2
     outbox._db.execute("PRAGMA max_page_count = 1000000")
     await outbox.append(RoomChanged(big))
-    assert [event.weight for event in await everything(outbox)] == [
-        Weight.ROOM,
-        Weight.AUDIT,
-        Weight.ROOM,
+    assert [type(event) for event in await everything(outbox)] == [
+        RoomChanged,
+        Audited,
+        RoomChanged,
     ]
+
+
+async def test_what_waits_on_a_full_disk_is_kept_and_said_once(
+    outbox: Outbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    outbox._db.execute("PRAGMA max_page_count = 1")
+    big = Audited("b", replace(AUDIT.record, details={"text": "x" * 100_000}))
+    for _ in range(5):
+        assert outbox.append_soon(big)
+        with pytest.raises(OutboxError):
+            await outbox.flush()
+    assert outbox.trouble is not None
+    with pytest.raises(sqlite3.Error):
+        await outbox.replace_rooms([replace(ROOM, metadata=big.record.details)])
+    outbox._db.execute("PRAGMA max_page_count = 1000000")
+    assert await outbox.flush() == outbox.last_seq == 5
+    assert outbox.trouble is None
+    assert await everything(outbox) == [big] * 5
+
+
+async def test_what_no_json_can_hold_stops_nothing(outbox: Outbox) -> None:
+    half = replace(AUDIT.record, details={"agent": "\udcff"})
+    assert not outbox.append_soon(Audited("a", half))
+    with pytest.raises(OutboxError, match="surrogates"):
+        await outbox.append(Audited("a", half))
+    await outbox.append(AUDIT)
+    assert await everything(outbox) == [AUDIT]
+    assert outbox.waiting == 1
+    assert outbox.dropped == {Weight.AUDIT: 1}
+
+
+async def test_flushing_while_others_write_is_no_failure(outbox: Outbox) -> None:
+    async def write() -> None:
+        for _ in range(50):
+            outbox.append_soon(AUDIT)
+            await outbox.flush()
+            await outbox.acknowledge(outbox.last_seq)
+
+    await asyncio.gather(*(write() for _ in range(4)))
+
+
+async def test_what_is_no_event_is_told_as_such(outbox: Outbox) -> None:
+    await outbox.append(AUDIT)
+    for damaged in (b"{}", b"\xff\xfe", b'{"type":"of a later release"}'):
+        outbox._db.execute("INSERT INTO events (event) VALUES (?)", (damaged,))
+    await outbox.append(AUDIT)
+    first, *damaged_ones, last = await everything(outbox)
+    assert (first, last) == (AUDIT, AUDIT)
+    assert all(isinstance(event, Unreadable) for event in damaged_ones)
+    assert len(damaged_ones) == 3
+
+
+async def test_a_file_is_for_one_server(outbox: Outbox, tmp_path: Path) -> None:
+    with pytest.raises(OutboxError, match=r"in use by another server.*--data-dir of its own"):
+        Outbox(tmp_path, capacity=100)
+
+
+@pytest.mark.parametrize("where", ["head", "middle"])
+async def test_a_damaged_file_is_not_passed_over(tmp_path: Path, where: str) -> None:
+    outbox = Outbox(tmp_path, capacity=10_000)
+    for _ in range(2000):
+        outbox.append_soon(AUDIT)
+    await outbox.close()
+    path = tmp_path / "outbox.db"
+    with path.open("r+b") as file:
+        file.seek(0 if where == "head" else 40_960)
+        file.write(b"\xff" * 8192)
+    before = path.read_bytes()
+    with pytest.raises(OutboxError, match=r"outbox.db is damaged .*keep a copy.* start again"):
+        Outbox(tmp_path, capacity=10_000)
+    assert path.read_bytes() == before
+
+
+async def test_after_the_end_nothing_is_taken(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path, capacity=100)
+    await outbox.close()
+    assert not outbox.append_soon(AUDIT)
+    with pytest.raises(OutboxError, match="closed"):
+        await outbox.append(AUDIT)

@@ -28,6 +28,7 @@ from aiohttp import web
 
 from roomserver.auth.passwords import PoolFullError
 from roomserver.edge.addresses import limit_key, user_agent_of
+from roomserver.edge.elsewhere import look_for_room
 from roomserver.edge.limits import Attempt, Limiter, LimitReachedError, Usage
 from roomserver.edge.problems import ON_ANSWER, Problem, ProblemCode
 from roomserver.edge.requests import authenticate, read_body, read_query
@@ -149,7 +150,15 @@ class Endpoint:
         if self.body is not None:
             arguments["body"] = await read_body(request, self.body)
         try:
-            return await self.handler(call, **arguments)
+            try:
+                return await self.handler(call, **arguments)
+            except Problem as problem:
+                room = request.match_info.get("room")
+                if room is None or problem.code is not ProblemCode.ROOM_NOT_FOUND:
+                    raise
+                if not await look_for_room(call.services, room, call.account):
+                    raise
+                return await self.handler(call, **arguments)
         except PoolFullError:
             raise Problem.later(
                 ProblemCode.BUSY, "too many passwords are being checked", after_s=BUSY_RETRY_S
@@ -166,6 +175,13 @@ class Endpoint:
             content_type="application/json",
             headers=headers,
         )
+
+
+def _of_the_path(path: str) -> frozenset[ProblemCode]:
+    """What may go wrong with the room that a path names, besides what its handler says."""
+    if "{room}" not in path:
+        return frozenset()
+    return frozenset({ProblemCode.WRONG_SERVER, ProblemCode.BUSY})
 
 
 class Options(TypedDict, total=False):
@@ -222,7 +238,7 @@ class Api:
                 path=path,
                 handler=handler,
                 status=204 if answer is type(None) else options.get("status", 200),
-                problems=frozenset(options.get("problems", ())),
+                problems=frozenset(options.get("problems", ())) | _of_the_path(path),
                 admin=options.get("admin", False),
                 wants_account="account" in types,
                 body=types.get("body"),

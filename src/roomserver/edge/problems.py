@@ -12,6 +12,7 @@ from typing import Any, Self
 import msgspec
 import structlog
 from aiohttp import web
+from msgspec import UNSET, UnsetType
 
 from relaycore.errors import RelayClosedError
 from roomserver.edge.addresses import limit_key, user_agent_of
@@ -60,6 +61,7 @@ class ProblemCode(StrEnum):
     UNAUTHORIZED = "unauthorized"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     UPGRADE_REFUSED = "upgrade_refused"
+    WRONG_SERVER = "wrong_server"
     WRONG_STATE = "wrong_state"
 
 
@@ -94,6 +96,7 @@ STATUS: Mapping[ProblemCode, int] = {
     ProblemCode.UNAUTHORIZED: 401,
     ProblemCode.UNSUPPORTED_MEDIA_TYPE: 415,
     ProblemCode.UPGRADE_REFUSED: 400,  # or what the handshake says
+    ProblemCode.WRONG_SERVER: 421,
     ProblemCode.WRONG_STATE: 409,
 }
 """The status of each problem; one code has one."""
@@ -107,6 +110,8 @@ class ProblemDocument(msgspec.Struct):
     code: str
     detail: str
     type: str = "about:blank"
+    url: str | UnsetType = UNSET
+    """With `wrong_server`: the right one, if it says where it is found."""
 
 
 # Refusals that the audit log holds, and as what unless the problem says otherwise.
@@ -129,14 +134,19 @@ class Problem(Exception):  # noqa: N818 - the name RFC 9457 gives it
         status: int | None = None,
         headers: Mapping[str, str] | None = None,
         close: bool = False,
+        url: str | None = None,
     ) -> None:
-        """With `close` the connection ends behind the answer; `status` is that of the code."""
+        """With `close` the connection ends behind the answer; `status` is that of the code.
+
+        url: of the right server, for `wrong_server`.
+        """
         super().__init__(detail)
         self.status = status or STATUS[code]
         self.code = code
         self.detail = detail
         self.headers = dict(headers or {})
         self.close = close
+        self.url = url
         self.event = _AUDITED.get(self.status)
         self.facts: dict[str, Any] = {}
 
@@ -177,8 +187,9 @@ class Problem(Exception):  # noqa: N818 - the name RFC 9457 gives it
 
     def _document(self) -> bytes:
         title = HTTPStatus(self.status).phrase
+        url = self.url if self.url is not None else UNSET
         return msgspec.json.encode(
-            ProblemDocument(title, self.status, self.code.value, self.detail)
+            ProblemDocument(title, self.status, self.code.value, self.detail, url=url)
         )
 
 

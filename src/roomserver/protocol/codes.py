@@ -48,6 +48,7 @@ class ErrorCode(StrEnum):
     DATABASE_AWAY = "database_away"
     SOURCE_EXISTS = "source_exists"
     SOURCE_TAKEN_OVER = "source_taken_over"
+    WRONG_SERVER = "wrong_server"  # the room is on another server, whose `url` comes with it
 
     @property
     def close_code(self) -> CloseCode:
@@ -77,6 +78,7 @@ _CLOSE_CODES = {
     ErrorCode.DATABASE_AWAY: CloseCode.LIMITED,
     ErrorCode.SOURCE_EXISTS: CloseCode.NOT_ALLOWED,
     ErrorCode.SOURCE_TAKEN_OVER: CloseCode.TAKEN_OVER,
+    ErrorCode.WRONG_SERVER: CloseCode.WRONG_SERVER,
 }
 
 

@@ -210,10 +210,11 @@ class PresetDeleted(Message, tag="presetDeleted"):
 
 
 class Error(Message, tag="error"):
-    """Something was refused."""
+    """Something was refused. With `wrong_server` comes the `url` of the right one, if known."""
 
     code: ErrorCode
     message: str
+    url: str | UnsetType = UNSET
 
 
 ServerMessage = (

@@ -6,6 +6,8 @@ the relay counts a text as processed when the next batch of events is taken.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import sys
 import uuid
 from collections import Counter
@@ -23,9 +25,9 @@ from roomserver.rooms.mixes import mix_changed, put_in_force
 from roomserver.rooms.ports import Closed, MediaVerbs, Timer, Timers
 from roomserver.rooms.presets import Presets
 from roomserver.rooms.registry import Rooms
-from roomserver.rooms.room import Room
+from roomserver.rooms.room import ELSEWHERE, Room
 from roomserver.rooms.subscriptions import DEFAULT, merge, merge_mix, round_interval
-from roomserver.store.interfaces import RoomStore
+from roomserver.store.interfaces import LookupsBusyError, RoomStore
 from roomserver.store.records import AuditEvent, LeaveReason
 
 MAX_RENEWAL_LEAD_S = 1800.0
@@ -78,6 +80,7 @@ class Connections:
         self._renewal_lead_s = min(MAX_RENEWAL_LEAD_S, tokens.room_s / 4)
         self._renewal: Timer | None = None
         self._stopping = False
+        self._lookups: set[asyncio.Task[None]] = set()  # of rooms that are not here
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -89,6 +92,8 @@ class Connections:
     def stop(self) -> None:
         """The relay is about to close: from now on only how connections ended is written down."""
         self._stopping = True
+        for lookup in self._lookups:
+            lookup.cancel()
         if self._renewal is not None:
             self._renewal.cancel()
             self._renewal = None
@@ -129,7 +134,7 @@ class Connections:
         sender = self._by_id.get(connection)
         if sender is None or sender.leaving is not None or self._stopping:
             return
-        if sender.room is not None and sender.room.state is RoomState.CLOSED:
+        if sender.room is not None and (sender.room.gone or sender.room.state is RoomState.CLOSED):
             return
         try:
             message = decode(text)
@@ -247,12 +252,49 @@ class Connections:
                         raise Refusal(code, "too many requests of yours are under way")
         except Refusal as refusal:
             registration = client.RegisterSource | client.RegisterListener
-            if isinstance(message, registration) and sender.room is None:
-                self._refuse(sender, refusal.code, str(refusal), room=message.room_id)
-            else:
+            if not isinstance(message, registration) or sender.room is not None:
                 if refusal.code is ErrorCode.NOT_ALLOWED:
                     self._audit_refusal(sender, refusal.code, sender.room)
                 self._answer_error(sender, refusal.code, str(refusal))
+            elif refusal.code is ErrorCode.ROOM_NOT_FOUND and self._rooms.shared:
+                self._look_elsewhere(sender, message, received_us)
+            else:
+                self._refuse(sender, refusal.code, str(refusal), room=message.room_id)
+
+    def _look_elsewhere(
+        self,
+        sender: Connection,
+        message: client.RegisterSource | client.RegisterListener,
+        received_us: int,
+    ) -> None:
+        """Asks, for a bearer of a token, which server has the room; the answer is the end, or not.
+
+        What the client says until then is ignored: it has to wait for the answer anyway.
+        """
+        sender.leaving = LeaveReason.REFUSED
+        task = asyncio.ensure_future(self._send_elsewhere(sender, message, received_us))
+        self._lookups.add(task)
+        task.add_done_callback(self._lookups.discard)
+
+    async def _send_elsewhere(
+        self,
+        sender: Connection,
+        message: client.RegisterSource | client.RegisterListener,
+        received_us: int,
+    ) -> None:
+        room = self._tokens.read_room(message.room_token).room
+        elsewhere = None
+        with contextlib.suppress(LookupsBusyError):
+            elsewhere = await self._rooms.locate(room, guess=False)
+        if sender.id not in self._by_id or self._stopping:
+            return
+        if elsewhere is not None:
+            self._refuse(sender, ErrorCode.WRONG_SERVER, ELSEWHERE, url=elsewhere.url)
+        elif self._rooms.find(room) is not None:  # nobody had it, so it is ours now
+            sender.leaving = None
+            self._handle(sender, message, received_us)
+        else:
+            self._refuse(sender, ErrorCode.ROOM_NOT_FOUND, "there is no such room")
 
     def _need(self, sender: Connection, role: Role) -> None:
         if sender.room is None:
@@ -444,11 +486,17 @@ class Connections:
         self._media.send(sender.id, encode(server.Error(code, message)))
 
     def _refuse(
-        self, sender: Connection, code: ErrorCode, message: str, *, room: str | None = None
+        self,
+        sender: Connection,
+        code: ErrorCode,
+        message: str,
+        *,
+        room: str | None = None,
+        url: str | None = None,
     ) -> None:
         """Closes a connection for what it said; `room` is the one it named."""
         self._audit_refusal(sender, code, self._rooms.find(room) if room else sender.room)
-        dismiss(self._media, sender, LeaveReason.REFUSED, code, message)
+        dismiss(self._media, sender, LeaveReason.REFUSED, code, message, url=url)
 
     def _audit_refusal(self, sender: Connection, code: ErrorCode, room: Room | None) -> None:
         token_refused = code.close_code is CloseCode.TOKEN_INVALID

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec import UNSET
+
 from roomserver.protocol import server
 from roomserver.protocol.codec import encode
 from roomserver.protocol.codes import ErrorCode
@@ -11,9 +13,18 @@ from roomserver.store.records import LeaveReason
 
 
 def dismiss(
-    media: MediaVerbs, connection: Connection, reason: LeaveReason, code: ErrorCode, message: str
+    media: MediaVerbs,
+    connection: Connection,
+    reason: LeaveReason,
+    code: ErrorCode,
+    message: str,
+    *,
+    url: str | None = None,
 ) -> None:
-    """Closes a connection behind an `error` that says why; what it says from now on is ignored."""
+    """Closes a connection behind an `error` that says why; what it says from now on is ignored.
+
+    url: of the right server, for `wrong_server`.
+    """
     connection.leaving = reason
-    text = encode(server.Error(code, message))
+    text = encode(server.Error(code, message, url if url is not None else UNSET))
     media.close_connection(connection.id, code.close_code, code.value, text=text)

@@ -15,7 +15,7 @@ from roomserver.rooms.ports import MediaVerbs, Timers
 from roomserver.rooms.refusals import REFUSALS, RefusalLimit
 from roomserver.rooms.room import Room
 from roomserver.store.interfaces import CodeTakenError, RoomStore
-from roomserver.store.records import AuditEvent, AuditRecord, Place, RoomRecord
+from roomserver.store.records import AuditEvent, AuditRecord, Elsewhere, Place, RoomRecord
 
 REMEMBERED_CLOSED = 10_000
 
@@ -68,6 +68,38 @@ class Rooms:
         for record in records:
             if record.id not in self._by_id:
                 self._open(record)
+
+    # What other servers that share the store do (`store.interfaces.OpenRooms`)
+
+    def is_running(self, room: str) -> bool:
+        """Whether a source is registered in it."""
+        found = self._by_id.get(room)
+        return found is not None and found.has_broadcaster
+
+    def renew(self, record: RoomRecord) -> None:
+        """Another server changed the room, or closed it."""
+        if room := self._by_id.get(record.id):
+            room.renew(record)
+
+    def keep(self, room: str, version: int) -> None:
+        """The room is ours still, where another server had this version of it."""
+        if found := self._by_id.get(room):
+            found.keep(version)
+
+    def let_go(self, room: str, url: str | None) -> None:
+        """The room is at another server now, which is told to everyone in it."""
+        if found := self._by_id.get(room):
+            self._drop(found)
+            found.let_go(url)
+
+    async def locate(self, name: str, *, guess: bool) -> Elsewhere | None:
+        """The open room with this id or code that another server has; see `RoomStore.locate`."""
+        return await self._store.locate(name, guess=guess)
+
+    @property
+    def shared(self) -> bool:
+        """Whether rooms may be at another server."""
+        return self._store.shared
 
     async def written(self) -> None:
         """Returns when all that was changed so far will survive a crash. Raises OutboxError."""
@@ -212,10 +244,7 @@ class Rooms:
 
     def _forget(self, room: Room) -> None:
         assert room.state is RoomState.CLOSED
-        del self._by_id[room.id]
-        del self._by_code[room.record.code]
-        del self._by_media[room.media_id]
-        self._passwords.forget(room.id)
+        self._drop(room)
         for name in (room.id, room.record.code):
             self._closed[name] = room.record
         while len(self._closed) > REMEMBERED_CLOSED:
@@ -230,3 +259,9 @@ class Rooms:
                 room=room.id,
                 reason=room.record.close_reason,
             )
+
+    def _drop(self, room: Room) -> None:
+        del self._by_id[room.id]
+        del self._by_code[room.record.code]
+        del self._by_media[room.media_id]
+        self._passwords.forget(room.id)

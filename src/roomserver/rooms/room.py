@@ -25,6 +25,7 @@ from roomserver.store.interfaces import RoomStore
 from roomserver.store.records import LeaveReason, RoomRecord
 
 STATUS_INTERVAL_S = 1.0
+ELSEWHERE = "the room is on another server"
 MAX_STREAM = 0xFFFF  # a u16 on the wire
 
 log = structlog.stdlib.get_logger("roomserver.rooms")
@@ -54,6 +55,7 @@ class Room:
         self.draining = False  # the source said unregisterSource, the rest is played out
         self.report: messages.SourceStatus | None = None  # the latest of the present stream
         self.listeners: set[Connection] = set()
+        self.gone = False  # to another server
         self._bans = Bans(record.bans)
         self._media = media
         self._store = store
@@ -302,6 +304,38 @@ class Room:
             self._stop_grace()
             self._begin_suspension(self._forget_source())
 
+    def renew(self, record: RoomRecord) -> None:
+        """Another server changed it: what its owner wants is taken over, what goes on here is not.
+
+        A room that was closed there is closed here.
+        """
+        if record.state is not RoomState.CLOSED:
+            ours, told = self.record, record.state
+            record = replace(
+                record,
+                state=ours.state,
+                suspended_until=ours.suspended_until,
+                held=ours.held,
+            )
+            self.adopt(record)
+            if told is not self.state:
+                self._change()
+        else:
+            self.adopt(record)
+
+    def keep(self, version: int) -> None:
+        """Another server had it, and it goes on here: what it is is told again."""
+        self.record = replace(self.record, version=max(version, self.record.version))
+        self._change()
+
+    def let_go(self, url: str | None) -> None:
+        """It is at another server now; everyone is told where, and closed. Nothing is kept."""
+        self.gone = True
+        self.stop_timers()
+        error = messages.Error(ErrorCode.WRONG_SERVER, ELSEWHERE, url if url is not None else UNSET)
+        text = encode(error)
+        self._media.close_room(self.media_id, text=text, code=CloseCode.WRONG_SERVER)
+
     def close(self, reason: RoomCloseReason) -> None:
         """Closes the room for good: everyone is told and closed."""
         if self.state is RoomState.CLOSED:
@@ -317,7 +351,7 @@ class Room:
 
     def status_changed(self) -> None:
         """Tells everyone, at most once a second; the latest state wins."""
-        if self._status_timer is not None or self.state is RoomState.CLOSED:
+        if self._status_timer is not None or self.state is RoomState.CLOSED or self.gone:
             return
         due_in = self._status_sent_at + STATUS_INTERVAL_S - self._timers.time()
         if due_in <= 0:

@@ -9,17 +9,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 
 import asyncpg
 import structlog
 
 from roomserver.protocol.codes import RoomState
 from roomserver.store.database import Connection, Database, DatabaseAwayError
-from roomserver.store.events import Audited, Counted, Event, Joined, Left, RoomChanged, encode_event
+from roomserver.store.events import (
+    Audited,
+    Counted,
+    Event,
+    Joined,
+    Left,
+    RoomChanged,
+    Unreadable,
+    encode_event,
+)
+from roomserver.store.faultpoints import fault_point
 from roomserver.store.outbox import Entry, Outbox
 from roomserver.store.records import AuditRecord, ParticipantRecord, RoomRecord
 
@@ -28,6 +40,7 @@ BATCH = 500
 GATHER_S = 0.05
 RETRY_FROM_S = 0.1
 RETRY_TO_S = 5.0
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 PROGRESS = """
 INSERT INTO relay.outbox_progress AS p (stream_id) VALUES ($1)
@@ -49,11 +62,19 @@ ON CONFLICT (id) DO UPDATE SET
     name = excluded.name, password_hash = excluded.password_hash, active = excluded.active,
     public = excluded.public, permanent = excluded.permanent, state = excluded.state,
     suspended_until = excluded.suspended_until, metadata = excluded.metadata,
-    max_listeners = excluded.max_listeners, version = excluded.version,
+    max_listeners = excluded.max_listeners, version = greatest(r.version, excluded.version),
     closed_at = excluded.closed_at, close_reason = excluded.close_reason,
     channel_names = excluded.channel_names, grace_s = excluded.grace_s,
     token_version = excluded.token_version, held = excluded.held
-WHERE r.version < excluded.version
+WHERE r.active AND CASE
+    WHEN excluded.active THEN r.version < excluded.version
+    -- That nobody came back to it is said by the server that has the room, and by no other.
+    WHEN excluded.close_reason IN ('source_gone', 'expired') THEN
+        r.version < excluded.version
+        AND (r.server_id IS NULL OR r.server_id IS NOT DISTINCT FROM excluded.server_id)
+    -- What somebody closed stays closed, whatever another server made of the room meanwhile.
+    ELSE true
+END
 """
 # The bans of a room are those that its record has, if it is the one that the database has.
 BANS = """
@@ -90,10 +111,11 @@ SELECT * FROM unnest(
 )
 ON CONFLICT (id) DO UPDATE SET
     left_at = excluded.left_at, connection_duration = excluded.connection_duration,
-    leave_reason = excluded.leave_reason, frames_sent = excluded.frames_sent,
-    frames_dropped = excluded.frames_dropped, avg_latency_ms = excluded.avg_latency_ms
-WHERE (p.left_at IS NULL OR p.leave_reason = 'server_lost')
-    AND excluded.frames_sent >= p.frames_sent
+    leave_reason = excluded.leave_reason,
+    frames_sent = greatest(p.frames_sent, excluded.frames_sent),
+    frames_dropped = greatest(p.frames_dropped, excluded.frames_dropped),
+    avg_latency_ms = coalesce(excluded.avg_latency_ms, p.avg_latency_ms)
+WHERE p.left_at IS NULL OR p.leave_reason = 'server_lost'
 """
 AUDIT = """
 INSERT INTO relay.audit_log (
@@ -110,6 +132,18 @@ INSERT INTO relay.dead_letters (stream_id, seq, kind, payload, error)
 VALUES ($1, $2, $3, $4::text::jsonb, $5)
 ON CONFLICT (stream_id, seq) DO NOTHING
 """
+
+# This server, should the database have lost it; its next heartbeat says the rest.
+HERE = "INSERT INTO relay.servers (id, url) VALUES ($1, '') ON CONFLICT DO NOTHING"
+
+# What is wrong with an event itself. Everything else is the state of the database, and passes.
+REFUSED = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+    ValueError,  # of Python's own: a time that no calendar has, for instance
+    OverflowError,
+)
 
 log = structlog.stdlib.get_logger("roomserver.drain")
 
@@ -136,7 +170,7 @@ class Drain:
         self._taken_over = asyncio.Condition()
         self._hurry = asyncio.Event()  # set while `_waiters` wait
         self._waiters = 0
-        self._acknowledged = 0
+        self._reached = 0  # up to this number the database has everything
         self._counts_on = False
         self._task: asyncio.Task[None] | None = None
         self.away: str | None = None  # why nothing is taken over at the moment
@@ -159,13 +193,13 @@ class Drain:
                 await self._task
             self._task = None
 
-    async def empty(self) -> None:
-        """Returns when nothing waits."""
+    async def reached(self, seq: int) -> None:
+        """Returns when the database has all events up to this number."""
         self._waiters += 1
         self._hurry.set()
         try:
             async with self._taken_over:
-                await self._taken_over.wait_for(lambda: self._outbox.waiting == 0)
+                await self._taken_over.wait_for(lambda: self._reached >= seq)
         finally:
             self._waiters -= 1
             if not self._waiters:
@@ -179,22 +213,10 @@ class Drain:
             try:
                 if not self._counts_on:
                     await self._count_on()
-                while entries := await self._outbox.read(self._acknowledged, BATCH):
-                    await self.take_over(entries)
-                    self._acknowledged = entries[-1].seq
-                    await self._outbox.acknowledge(self._acknowledged)
-                    async with self._taken_over:
-                        self._taken_over.notify_all()
-                    if self.away is not None:
-                        log.info("database_back", waiting=self._outbox.waiting)
-                    self.away, delay = None, RETRY_FROM_S
-                    if len(entries) < BATCH:
-                        with contextlib.suppress(TimeoutError):
-                            await asyncio.wait_for(self._hurry.wait(), GATHER_S)
-            except DatabaseAwayError as error:
-                if self.away is None:
-                    log.warning("database_away", reason=str(error))
-                self.away = str(error)
+                await self._take_all()
+                delay = RETRY_FROM_S
+            except Exception as error:  # nothing may end this: the outbox would only grow
+                self._keep_away(error)
                 await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 - no secret
                 delay = min(2 * delay, RETRY_TO_S)
                 self._more.set()
@@ -211,19 +233,55 @@ class Drain:
             )
         self._counts_on = True
 
+    async def _take_all(self) -> None:
+        """Takes over what is there, batch by batch."""
+        while True:
+            last = self._outbox.last_seq  # before it is read: nothing up to here comes later
+            entries = await self._outbox.read(self._reached, BATCH)
+            fault_point("drain:read")
+            if entries:
+                last = entries[-1].seq
+                await self.take_over(entries)
+                fault_point("drain:committed")
+            if self.away is not None:
+                log.info("database_back", waiting=self._outbox.waiting)
+                self.away = None
+            async with self._taken_over:
+                self._reached = max(self._reached, last)
+                self._taken_over.notify_all()
+            if not entries:
+                return
+            await self._outbox.acknowledge(last)
+            if len(entries) < BATCH:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._hurry.wait(), GATHER_S)
+
+    def _keep_away(self, error: Exception) -> None:
+        """Nothing can be taken over for now."""
+        reason = str(error) if isinstance(error, DatabaseAwayError) else _name(error)
+        if self.away is None and isinstance(error, DatabaseAwayError):
+            log.warning("database_away", reason=reason)
+        elif self.away is None:
+            log.error("drain_failed", reason=reason, exc_info=error)
+        self.away = reason
+
     async def take_over(self, entries: Sequence[Entry]) -> None:
         """One transaction for all of them, or, if something in it is refused, with each on its own.
 
-        Raises DatabaseAwayError; then none or all have been taken over.
+        Raises DatabaseAwayError, asyncpg.PostgresError; then none or all have been taken over.
         """
         try:
             async with self._database.transaction() as connection:
                 new = await self._new(connection, entries)
                 await self._apply(connection, [entry.event for entry in new])
+                fault_point("drain:applied")
                 await self._advance(connection, entries)
-        except asyncpg.PostgresError as error:
-            log.warning("batch_refused", reason=str(error), events=len(entries))
+                fault_point("drain:advanced")
+        except REFUSED as error:
+            log.warning("batch_refused", reason=_name(error), events=len(entries))
             async with self._database.transaction() as connection:
+                if self._server_id is not None:
+                    await connection.execute(HERE, self._server_id)
                 for entry in await self._new(connection, entries):
                     await self._one(connection, entry)
                 await self._advance(connection, entries)
@@ -231,6 +289,7 @@ class Drain:
     async def _new(self, connection: Connection, entries: Sequence[Entry]) -> list[Entry]:
         """Those that the database does not have; the row is ours until the transaction ends."""
         last = await connection.fetchval(PROGRESS, self._outbox.stream_id)
+        fault_point("drain:begun")
         return [entry for entry in entries if entry.seq > last]
 
     async def _advance(self, connection: Connection, entries: Sequence[Entry]) -> None:
@@ -238,16 +297,18 @@ class Drain:
 
     async def _one(self, connection: Connection, entry: Entry) -> None:
         """An event by itself: without what the database does not know, else as a dead letter."""
+        event = entry.event
         try:
+            if isinstance(event, Unreadable):
+                raise ValueError(event.error)
             async with connection.transaction():
-                await self._apply(connection, [await self._mended(connection, entry.event)])
-        except asyncpg.PostgresError as error:
-            kind = type(entry.event).__name__
-            log.error("event_refused", kind=kind, reason=str(error))
+                await self._apply(connection, [await self._mended(connection, event)])
+        except REFUSED as error:
+            kind = type(event).__name__
+            log.error("event_refused", kind=kind, reason=_name(error))
             self.dead_letters += 1
-            payload = encode_event(entry.event).decode().replace("\\u0000", "\\ufffd")
             await connection.execute(
-                DEAD, self._outbox.stream_id, entry.seq, kind, payload, str(error)
+                DEAD, self._outbox.stream_id, entry.seq, kind, _payload(event), _message(error)
             )
 
     async def _mended(self, connection: Connection, event: Event) -> Event:
@@ -265,13 +326,15 @@ class Drain:
                 user = await _known_user(connection, stay.user)
                 return type(event)(replace(stay, user=user))
 
-    async def _apply(self, connection: Connection, events: Iterable[Event]) -> None:
+    async def _apply(self, connection: Connection, events: Iterable[Event | Unreadable]) -> None:
         """What happened, in groups: rooms first, for the rest stands in them."""
         rooms: dict[str, RoomRecord] = {}  # as each of them is at the end
         audits = []
         stays: dict[str, ParticipantRecord] = {}  # as each of them is at the end
         for event in events:
             match event:
+                case Unreadable(error=error):
+                    raise ValueError(error)
                 case RoomChanged(room):
                     before = rooms.get(room.id)
                     if before is None or before.version < room.version:
@@ -308,6 +371,24 @@ class Drain:
         row = _room_row(replace(ours, created_by=owner))
         await connection.execute(ROOM, *row, self._server_id)
         return room
+
+
+def _name(error: Exception) -> str:
+    """For the log: details of the database's errors hold what no log may hold."""
+    constraint = getattr(error, "constraint_name", None)
+    return f"{type(error).__name__} {constraint}" if constraint else type(error).__name__
+
+
+def _message(error: Exception) -> str:
+    """For those who look at dead letters: without the row, which stands beside it."""
+    return str(error.args[0]) if error.args else type(error).__name__
+
+
+def _payload(event: Event | Unreadable) -> str:
+    """The event as JSON that PostgreSQL takes."""
+    if isinstance(event, Unreadable):
+        return json.dumps({"data": event.data.decode(errors="replace").replace("\0", "\ufffd")})
+    return encode_event(event).decode().replace("\\u0000", "\\ufffd")
 
 
 async def _known_user(connection: Connection, user: str | None) -> str | None:
@@ -373,7 +454,7 @@ def _stay_row(stay: ParticipantRecord) -> tuple[object, ...]:
         _time(stay.left_at),
         stay.duration_s,
         stay.reason,
-        stay.address,
+        _address(stay.address),
         stay.user_agent,
         stay.frames_sent,
         stay.frames_dropped,
@@ -387,12 +468,20 @@ def _audit_row(id: str, record: AuditRecord) -> tuple[object, ...]:  # noqa: A00
         record.event.value,
         record.user,
         record.room,
-        record.address,
+        _address(record.address),
         record.user_agent,
         record.details,
         _time(record.at),
     )
 
 
+def _address(text: str | None) -> str | None:
+    """What is no address, as behind a Unix socket whose proxy says none, is not kept."""
+    try:
+        return None if text is None else str(ip_address(text))
+    except ValueError:
+        return None
+
+
 def _time(unix_s: float | None) -> datetime | None:
-    return None if unix_s is None else datetime.fromtimestamp(unix_s, UTC)
+    return None if unix_s is None else EPOCH + timedelta(seconds=unix_s)

@@ -9,21 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import structlog
 
-from roomserver.protocol.codes import RoomState
+from roomserver.protocol.codes import RoomCloseReason, RoomState
 from roomserver.store.database import Database, DatabaseAwayError
 from roomserver.store.drain import Drain
-from roomserver.store.events import Audited, Joined, Left, RoomChanged
+from roomserver.store.events import Audited, Counted, Joined, Left, RoomChanged
+from roomserver.store.faultpoints import fault_point
 from roomserver.store.figures import DatabaseState, StoreFigures
-from roomserver.store.interfaces import CodeTakenError
-from roomserver.store.membership import HEARTBEAT_S, Membership
+from roomserver.store.interfaces import CodeTakenError, LookupsBusyError, OpenRooms
+from roomserver.store.membership import LEASE_S, Membership, Stray
 from roomserver.store.memory import CODE_REST_S, log_audit
-from roomserver.store.migrations import MigrationError
-from roomserver.store.outbox import SHARES, Outbox
-from roomserver.store.records import AuditRecord, ParticipantRecord, RoomRecord
+from roomserver.store.outbox import SHARES, Outbox, OutboxError
+from roomserver.store.records import AuditRecord, Elsewhere, ParticipantRecord, RoomRecord
 
 # How long a caller waits to hear that the database has it too.
 PERSISTED_WITHIN_S = 1.0
@@ -32,6 +32,13 @@ REPLAY_WITHIN_S = 30.0
 RELEASE_WITHIN_S = 2.0
 REACHED_WITHIN_S = 1.0
 REJOIN_S = 1.0
+# Looking up a room that is not here: so many at once, so many that may wait, and of those who have
+# shown nothing but a guess so many in a second.
+LOOKUPS_AT_ONCE = 4
+LOOKUPS_WAITING = 64
+GUESSES_PER_S = 50
+# Closings that come by themselves; all others somebody wanted.
+LAPSED = frozenset({RoomCloseReason.SOURCE_GONE, RoomCloseReason.EXPIRED})
 
 CODE_TAKEN = """
 SELECT EXISTS (
@@ -52,34 +59,49 @@ class DurableRoomStore:
         database: Database,
         *,
         url: str,
+        lease_s: float = LEASE_S,
     ) -> None:
-        """url: where clients find this server."""
-        self._claimed: Callable[[Sequence[RoomRecord]], None] = lambda _: None
+        """url: where clients find this server.
+        lease_s: how long it keeps its rooms without a sign of life in the database.
+        """
+        self._here: OpenRooms | None = None
         self._outbox = outbox
         self._database = database
         self._rooms: dict[str, RoomRecord] = {}  # open here
         self._drain = Drain(
             outbox, database, server_id=outbox.stream_id, room=lambda room: self._rooms.get(room)
         )
-        self._membership = Membership(database, outbox.stream_id, url)
+        self._membership = Membership(database, outbox.stream_id, url, lease_s)
+        self._replay_to = outbox.last_seq
         self._joined = False
+        self._cut_off: str | None = None  # why the last heartbeat failed
+        self._snapshot_due = False
+        self._stays: set[str] = set()  # that began here before the server had joined
+        self._claiming = asyncio.Lock()
+        self._lookups = asyncio.Semaphore(LOOKUPS_AT_ONCE)
+        self._looking = 0
+        self._guesses = (0.0, 0)  # since when, how many
         self._task: asyncio.Task[None] | None = None
 
     @property
     def ready(self) -> bool:
         """Whether the database is there and has not fallen behind."""
-        return self._joined and self._drain.away is None
+        return self._joined and self._drain.away is None and self._cut_off is None
 
-    def on_claimed(self, claimed: Callable[[Sequence[RoomRecord]], None]) -> None:
-        """Tells of rooms that this server takes up while it runs."""
-        self._claimed = claimed
+    def serve(self, rooms: OpenRooms) -> None:
+        """Tells these rooms of what other servers do; `open_rooms` comes first."""
+        self._here = rooms
 
     async def open(self) -> None:
         """Begins, with the database if it is there. Raises MigrationError."""
-        with contextlib.suppress(DatabaseAwayError):
+        try:
             await self._join()
-        if not self._joined:
-            log.warning("database_away_at_start", hint="rooms are those this server last knew")
+        except DatabaseAwayError as error:
+            log.warning(
+                "database_away_at_start",
+                reason=str(error),
+                hint="rooms are those this server last knew",
+            )
         self._task = asyncio.create_task(self._live())
 
     async def create_room(self, room: RoomRecord) -> bool:
@@ -90,9 +112,10 @@ class DurableRoomStore:
                     taken = await connection.fetchval(CODE_TAKEN, room.code, CODE_REST_S)
         if taken:
             raise CodeTakenError(room.code)
-        await self._outbox.append(RoomChanged(room))
+        seq = await self._outbox.append(RoomChanged(room))
+        fault_point("create:kept")
         self._rooms[room.id] = room
-        return await self._taken_over(PERSISTED_WITHIN_S)
+        return await self._taken_over(seq, PERSISTED_WITHIN_S)
 
     def room_changed(self, room: RoomRecord) -> None:
         self._remember(room)
@@ -103,25 +126,19 @@ class DurableRoomStore:
         self._remember(room)
 
     async def open_rooms(self) -> Sequence[RoomRecord]:
-        snapshot = await self._outbox.rooms()
-        self._rooms = {room.id: room for room in snapshot}
+        self._rooms = {room.id: room for room in await self._outbox.rooms()}
         with contextlib.suppress(DatabaseAwayError):
             if self._joined:
-                claimed = {room.id: room for room in await self._membership.claim(own=True)}
-                if self._outbox.waiting == 0:
-                    self._rooms = claimed
-                else:  # what the database has not been told yet is newer here
-                    newer = {
-                        room.id: room
-                        for room in snapshot
-                        if room.id not in claimed or claimed[room.id].version < room.version
-                    }
-                    self._rooms = claimed | newer
-                await self._outbox.replace_rooms(list(self._rooms.values()))
+                await self._take_own()
         return list(self._rooms.values())
 
     def participant_joined(self, participant: ParticipantRecord) -> None:
+        if not self._joined:
+            self._stays.add(participant.connection)
         self._outbox.append_soon(Joined(participant))
+
+    def participant_counted(self, participant: ParticipantRecord) -> None:
+        self._outbox.append_soon(Counted(participant))
 
     def participant_left(self, participant: ParticipantRecord) -> None:
         self._outbox.append_soon(Left(participant))
@@ -154,13 +171,46 @@ class DurableRoomStore:
     async def written(self) -> None:
         await self._outbox.flush()
 
+    @property
+    def shared(self) -> bool:
+        return True
+
+    async def locate(self, name: str, *, guess: bool) -> Elsewhere | None:
+        if not self.ready:
+            return None  # nobody waits for a database that is known to be away
+        if self._looking >= LOOKUPS_WAITING or (guess and not self._may_guess()):
+            raise LookupsBusyError
+        self._looking += 1
+        try:
+            async with self._lookups:
+                found = await self._membership.locate(name)
+                if found is None:
+                    return None
+                room, abandoned = found
+                if not abandoned:
+                    return room if room.id not in self._rooms else None
+                await self._claim()
+        except DatabaseAwayError as error:
+            log.debug("room_not_located", reason=str(error))
+        finally:
+            self._looking -= 1
+        return None
+
+    def _may_guess(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        since, count = self._guesses
+        if now - since >= 1:
+            since, count = now, 0
+        self._guesses = (since, count + 1)
+        return count < GUESSES_PER_S
+
     async def close(self) -> None:
         """Hands over what waits, if that is quickly done, and leaves the rooms to others."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        if self._joined and await self._taken_over(RELEASE_WITHIN_S):
+        if self._joined and await self._everything_taken_over(RELEASE_WITHIN_S):
             with contextlib.suppress(DatabaseAwayError, TimeoutError):
                 await asyncio.wait_for(self._membership.release(), RELEASE_WITHIN_S)
         await self._drain.stop()
@@ -172,39 +222,126 @@ class DurableRoomStore:
         else:
             self._rooms[room.id] = room
 
+    # ---- the database, and the other servers on it ----
+
     async def _join(self) -> None:
+        """What an earlier run left is taken over, then its stays are ended.
+
+        Raises DatabaseAwayError and MigrationError.
+        """
         await self._membership.register()
         self._drain.start()
-        if not await self._taken_over(REPLAY_WITHIN_S):
-            log.warning("outbox_waits", events=self._outbox.waiting)
-        await self._membership.end_stays()
+        if not await self._taken_over(self._replay_to, REPLAY_WITHIN_S):
+            raise DatabaseAwayError(f"{self._outbox.waiting} events wait in the outbox")
+        await self._membership.end_stays(self._stays)
+        self._stays.clear()
         self._joined = True
 
-    async def _taken_over(self, within_s: float) -> bool:
-        """Whether the database has everything, waiting for it that long."""
-        if self._drain.away is not None:
-            return False
+    async def _taken_over(self, seq: int, within_s: float) -> bool:
+        """Whether the database has everything up to this number, waiting for it that long."""
         try:
             async with asyncio.timeout(within_s):
-                await self._drain.empty()
+                if self._drain.away is None:
+                    await self._drain.reached(seq)
+                    return True
         except TimeoutError:
+            pass
+        return False
+
+    async def _everything_taken_over(self, within_s: float) -> bool:
+        try:
+            return await self._taken_over(await self._outbox.flush(), within_s)
+        except OutboxError:
             return False
-        return True
 
     async def _live(self) -> None:
         """Heartbeats, and rooms that others left; joins when a database that was away is there."""
         while True:
-            await asyncio.sleep(HEARTBEAT_S if self._joined else REJOIN_S)
+            await asyncio.sleep(self._membership.heartbeat_s if self._joined else REJOIN_S)
             try:
-                if not self._joined:
-                    await self._join()
-                    log.info("database_joined")
-                await self._membership.beat()
-                if claimed := await self._membership.claim(own=False):
-                    self._rooms |= {room.id: room for room in claimed}
-                    await self._outbox.replace_rooms(list(self._rooms.values()))
-                    self._claimed(claimed)
+                await self._beat()
+                self._cut_off = None
             except DatabaseAwayError as error:
                 log.debug("heartbeat_missed", reason=str(error))
-            except MigrationError as error:
-                log.error("database_unusable", reason=str(error))
+                self._cut_off = str(error)
+            except Exception as error:  # without heartbeats others would take the rooms
+                if self._cut_off is None:
+                    log.exception("heartbeat_failed", kind=type(error).__name__)
+                self._cut_off = type(error).__name__
+
+    async def _beat(self) -> None:
+        if not self._joined:
+            await self._join()
+            log.info("database_joined")
+            if self._here is not None:
+                await self._take_own()
+                self._here.take_up(list(self._rooms.values()))
+        await self._membership.beat()
+        await self._claim()
+        await self._settle()
+        if self._snapshot_due:
+            await self._outbox.replace_rooms(list(self._rooms.values()))
+            self._snapshot_due = False
+
+    async def _claim(self) -> None:
+        """Takes up rooms that nobody has."""
+        async with self._claiming:  # of two at once, one would not find what the other took
+            claimed = await self._membership.claim()
+            new = [room for room in claimed if room.id not in self._rooms]
+            if new and self._here is not None:
+                self._rooms |= {room.id: room for room in new}
+                self._snapshot_due = True
+                log.info("rooms_claimed", rooms=len(new))
+                self._here.take_up(new)
+
+    async def _take_own(self) -> None:
+        """What the database says of this server's rooms, save where this server knows better."""
+        known_here = self._rooms
+        own = {room.id: room for room in await self._membership.claim(own=True)}
+        missing = known_here.keys() - own.keys()
+        # Closed or another server's by now, or of a database that was put back to an earlier day.
+        missing -= await self._membership.known(missing)
+        newer = {
+            room.id: room
+            for room in known_here.values()
+            if room.id in missing or (room.id in own and own[room.id].version < room.version)
+        }
+        for room in newer.values():
+            self._outbox.append_soon(RoomChanged(room))
+        if self._here is None:
+            self._rooms = own | newer
+        else:  # they are open already; what became of them meanwhile is settled one by one
+            self._rooms = own | known_here
+        self._snapshot_due = True
+
+    async def _settle(self) -> None:
+        """Rooms that are open here and that another server took, changed or closed meanwhile."""
+        if self._here is None:
+            return
+        for stray in await self._membership.strays(dict(self._rooms)):
+            ours = self._rooms.get(stray.room.id)
+            if ours is not None and ours.state is not RoomState.CLOSED:
+                await self._settle_one(self._here, stray, ours)
+
+    async def _settle_one(self, here: OpenRooms, stray: Stray, ours: RoomRecord) -> None:
+        room = stray.room
+        closed = room.state is RoomState.CLOSED
+        if closed and (room.close_reason not in LAPSED or not here.is_running(room.id)):
+            self._rooms.pop(room.id, None)
+            here.renew(room)
+        elif not closed and stray.server in (None, self._outbox.stream_id):
+            if room.version > ours.version:
+                here.renew(room)
+            return
+        elif here.is_running(room.id):
+            version = await self._membership.reclaim(room.id)
+            if version is None:
+                log.warning("room_plays_twice", room=room.id, elsewhere=stray.url)
+                return
+            log.info("room_taken_back", room=room.id)
+            here.keep(room.id, version)
+        else:
+            log.info("room_let_go", room=room.id, to=stray.url)
+            self._rooms.pop(room.id, None)
+            here.let_go(room.id, stray.url or None)
+        self._snapshot_due = True

@@ -56,6 +56,13 @@ class Audited(msgspec.Struct, frozen=True, tag="audited"):
     record: AuditRecord
 
 
+class Unreadable(msgspec.Struct, frozen=True):
+    """What stands in the outbox and is no event: of another release, or damaged. Never written."""
+
+    data: bytes
+    error: str
+
+
 Event = RoomChanged | Joined | Left | Counted | Audited
 
 encode_event = msgspec.json.Encoder().encode

@@ -7,7 +7,7 @@ audio never wait for a store.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Literal, Protocol
 
 from roomserver.store.figures import StoreFigures
@@ -15,6 +15,7 @@ from roomserver.store.records import (
     Account,
     AccountInvite,
     AuditRecord,
+    Elsewhere,
     ParticipantRecord,
     Place,
     RefreshToken,
@@ -122,6 +123,29 @@ class AccountStore(Protocol):
         """Finishes what is under way."""
 
 
+class LookupsBusyError(Exception):
+    """Too many ask where rooms are."""
+
+
+class OpenRooms(Protocol):
+    """What a store that is shared with other servers asks of the rooms that are open here."""
+
+    def take_up(self, records: Iterable[RoomRecord]) -> None:
+        """These are ours from now on; those that are open already stay as they are."""
+
+    def is_running(self, room: str) -> bool:
+        """Whether a source is registered in it."""
+
+    def renew(self, record: RoomRecord) -> None:
+        """Another server changed it, or closed it."""
+
+    def keep(self, room: str, version: int) -> None:
+        """It is ours still, where another had version `version`: what it is is told again."""
+
+    def let_go(self, room: str, url: str | None) -> None:
+        """It is at another server now, which is told to everyone in it."""
+
+
 class RoomStore(Protocol):
     """Rooms, who was in them, and the audit log."""
 
@@ -138,11 +162,28 @@ class RoomStore(Protocol):
     async def keep_room(self, room: RoomRecord) -> None:
         """Keeps what a room shall be before it is so. Raises OutboxError; nothing is kept then."""
 
+    @property
+    def shared(self) -> bool:
+        """Whether rooms may be at another server."""
+
+    async def locate(self, name: str, *, guess: bool) -> Elsewhere | None:
+        """The open room with this id or code that another server has.
+
+        Of a room that nobody has, this server takes care itself: `Rooms.find` knows it then.
+
+        guess: whoever asks has shown nothing yet; only so many are answered in a second.
+
+        Raises LookupsBusyError. While the database is away nothing is known of other servers.
+        """
+
     async def open_rooms(self) -> Sequence[RoomRecord]:
         """All rooms that are not closed."""
 
     def participant_joined(self, participant: ParticipantRecord) -> None:
         """A stay began."""
+
+    def participant_counted(self, participant: ParticipantRecord) -> None:
+        """How far a stay has come; told from time to time, for a server that does not end well."""
 
     def participant_left(self, participant: ParticipantRecord) -> None:
         """A stay ended; holds all of it, so that a lost join costs nothing."""

@@ -12,7 +12,13 @@ import structlog
 from roomserver.protocol.codes import RoomState
 from roomserver.store.figures import StoreFigures
 from roomserver.store.interfaces import CodeTakenError
-from roomserver.store.records import AuditEvent, AuditRecord, ParticipantRecord, RoomRecord
+from roomserver.store.records import (
+    AuditEvent,
+    AuditRecord,
+    Elsewhere,
+    ParticipantRecord,
+    RoomRecord,
+)
 
 CODE_REST_S = 30 * 86_400.0
 HISTORY = 10_000
@@ -70,11 +76,21 @@ class MemoryRoomStore:
     async def keep_room(self, room: RoomRecord) -> None:
         self.room_changed(room)
 
+    @property
+    def shared(self) -> bool:
+        return False
+
+    async def locate(self, name: str, *, guess: bool) -> Elsewhere | None:
+        return None
+
     async def open_rooms(self) -> Sequence[RoomRecord]:
         return list(self._rooms.values())
 
     def participant_joined(self, participant: ParticipantRecord) -> None:
         self.present[participant.id] = participant
+
+    def participant_counted(self, participant: ParticipantRecord) -> None:
+        """Nothing to keep either."""
 
     def participant_left(self, participant: ParticipantRecord) -> None:
         self.present.pop(participant.id, None)

@@ -156,6 +156,16 @@ class RoomRecord:
         return Place(round(self.created_at * 1_000_000), UUID(self.id))
 
 
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """An open room that another server has."""
+
+    id: str
+    url: str | None  # where clients find that server, if it says so
+    password_hash: bytes | None = field(repr=False)
+    created_by: str | None
+
+
 class LeaveReason(StrEnum):
     """Why a participant's connection ended: a closed list."""
 

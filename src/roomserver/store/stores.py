@@ -21,7 +21,7 @@ from roomserver.store.interfaces import AccountStore, RoomStore
 from roomserver.store.invites import InviteStore, MemoryInviteStore, PostgresInviteStore
 from roomserver.store.memory import MemoryRoomStore
 from roomserver.store.migrations import MigrationError, bring_up_to_date
-from roomserver.store.outbox import Outbox
+from roomserver.store.outbox import Outbox, OutboxError
 from roomserver.store.postgres import PostgresAccountStore
 from roomserver.store.presets import MemoryPresetStore, PostgresPresetStore, PresetStore
 from roomserver.store.reports import MemoryReports, PostgresReports, Reports
@@ -61,7 +61,7 @@ async def open_stores(settings: Settings, *, url: str) -> AsyncIterator[Stores]:
         database = await stack.enter_async_context(open_database(settings))
         try:
             outbox = Outbox(settings.data_dir, capacity=settings.outbox_events)
-            rooms = DurableRoomStore(outbox, database, url=url)
+            rooms = DurableRoomStore(outbox, database, url=url, lease_s=settings.lease_s)
             stack.push_async_callback(rooms.close)
             await rooms.open()
             analytics = Analytics(
@@ -78,7 +78,9 @@ async def open_stores(settings: Settings, *, url: str) -> AsyncIterator[Stores]:
             stack.push_async_callback(janitor.stop)
         except MigrationError as error:
             raise ConfigError(f"database: {error}") from None
-        except (OSError, sqlite3.Error) as error:
+        except OutboxError as error:
+            raise ConfigError(f"outbox: {error}") from None
+        except OSError as error:
             raise ConfigError(f"outbox in {settings.data_dir}: {error}") from None
         yield Stores(
             PostgresAccountStore(database),

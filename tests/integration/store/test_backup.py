@@ -147,7 +147,7 @@ async def fill(server: EmbeddedPostgres, data_dir: Path) -> None:
         outbox.append_soon(event)
     drain.start()
     async with asyncio.timeout(60):
-        await drain.empty()
+        await drain.reached(await outbox.flush())
     await drain.stop()
     waiting: list[Event] = [
         RoomChanged(closed),
@@ -215,7 +215,7 @@ async def replay(data_dir: Path, server: EmbeddedPostgres) -> None:
         drain = Drain(outbox, database, server_id=outbox.stream_id, room=lambda _: None)
         drain.start()
         async with asyncio.timeout(60):
-            await drain.empty()
+            await drain.reached(await outbox.flush())
         await drain.stop()
         await database.close()
         await outbox.close()

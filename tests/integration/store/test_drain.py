@@ -50,7 +50,7 @@ async def drained(drain: Drain, outbox: Outbox, *events: Event) -> None:
     if drain._task is None:
         drain.start()
     async with asyncio.timeout(TIMEOUT_S):
-        await drain.empty()
+        await drain.reached(await outbox.flush())
 
 
 async def test_what_happened_is_there_as_it_was(

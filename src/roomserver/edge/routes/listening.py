@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 from roomserver.auth.passwords import attempt_id
+from roomserver.edge.elsewhere import locate, wrong_server
 from roomserver.edge.endpoints import Api, Call
 from roomserver.edge.paging import PageQuery, cut_page
 from roomserver.edge.problems import Problem, ProblemCode
@@ -15,7 +16,7 @@ from roomserver.edge.services import Services
 from roomserver.protocol.client import Name, RoomName, TokenText
 from roomserver.protocol.codes import Role, RoomState
 from roomserver.rooms.room import Room
-from roomserver.store.records import AuditEvent
+from roomserver.store.records import AuditEvent, Elsewhere
 
 
 class JoinRequest(Struct, rename="camel"):
@@ -73,6 +74,7 @@ FULL_RETRY_S = 30.0
         ProblemCode.ROOM_FULL,
         ProblemCode.RATE_LIMITED,
         ProblemCode.BUSY,
+        ProblemCode.WRONG_SERVER,
     ],
 )
 async def join_room(call: Call, body: JoinRequest) -> JoinAnswer:
@@ -88,15 +90,21 @@ async def join_room(call: Call, body: JoinRequest) -> JoinAnswer:
         call.limited(limits.join_failures, *key, same=same) as failure,
         call.limited(limits.joins, *key) as join,
     ):
+        elsewhere = None
+        if room is None:
+            elsewhere = await locate(services, body.room_code)
+            room = services.rooms.find(body.room_code)  # it may be ours since
         if room is not None and body.invite is not None:
             may_enter = await _is_invited(services, room, body.invite, call.limit_key)
         else:
-            may_enter = await _may_enter(services, room, subject, password)
+            may_enter = await _may_enter(services, room or elsewhere, subject, password)
         if not may_enter:
             failure.count()
             raise Problem(
                 ProblemCode.INVALID_CREDENTIALS, "no such room, or the password is wrong"
             ).audited(AuditEvent.ROOM_ACCESS_DENIED, room=room.id if room is not None else None)
+        if elsewhere is not None:
+            raise wrong_server(elsewhere)
         join.count()
     assert room is not None
     if room.state is RoomState.CLOSED:  # while the password was checked
@@ -130,17 +138,23 @@ def _check_entrance(room: Room, limit_key: str) -> None:
 
 
 async def _may_enter(
-    services: Services, room: Room | None, subject: str, password: bytes | None
+    services: Services, room: Room | Elsewhere | None, subject: str, password: bytes | None
 ) -> bool:
     """Whether the password is the room's, or it needs none. Raises PoolFullError."""
-    hashed = room.record.password_hash if room is not None else None
+    hashed = _password_hash(room)
     if room is not None and hashed is None:
         return True
     if password is None:
         return False
     right = await services.room_passwords.check(subject, password, hashed)
     # Meanwhile the room may have got another password.
-    return right and room is not None and room.record.password_hash == hashed
+    return right and room is not None and _password_hash(room) == hashed
+
+
+def _password_hash(room: Room | Elsewhere | None) -> bytes | None:
+    if room is None:
+        return None
+    return room.record.password_hash if isinstance(room, Room) else room.password_hash
 
 
 @api.get("/api/rooms/public")

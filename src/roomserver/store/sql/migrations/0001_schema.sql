@@ -55,7 +55,9 @@ CREATE TABLE relay.servers (
     id uuid PRIMARY KEY,
     url text NOT NULL,
     started_at timestamptz NOT NULL DEFAULT now(),
-    heartbeat timestamptz NOT NULL DEFAULT now()  -- by this database's clock, never a server's
+    heartbeat timestamptz NOT NULL DEFAULT now(),  -- by this database's clock, never a server's
+    -- Whose heartbeat is older has left its rooms to whoever takes them.
+    lease_s double precision NOT NULL DEFAULT 60 CHECK (lease_s > 0)
 );
 CREATE INDEX servers_heartbeat ON relay.servers (heartbeat);
 
