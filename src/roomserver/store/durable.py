@@ -76,7 +76,7 @@ class DurableRoomStore:
         self._joined = False
         self._cut_off: str | None = None  # why the last heartbeat failed
         self._snapshot_due = False
-        self._stays: set[str] = set()  # that began here before the server had joined
+        self._stays: set[str] = set()  # ids of those that began here before the server had joined
         self._claiming = asyncio.Lock()
         self._lookups = asyncio.Semaphore(LOOKUPS_AT_ONCE)
         self._looking = 0
@@ -134,7 +134,7 @@ class DurableRoomStore:
 
     def participant_joined(self, participant: ParticipantRecord) -> None:
         if not self._joined:
-            self._stays.add(participant.connection)
+            self._stays.add(participant.id)
         self._outbox.append_soon(Joined(participant))
 
     def participant_counted(self, participant: ParticipantRecord) -> None:
