@@ -100,6 +100,7 @@ async def people(tables: Connection) -> tuple[Person, Person]:
 
 async def fill(tables: Connection, person: Person, other: Person, server: UUID) -> None:
     secret = f"{SECRET}{person.name}"
+    until = await tables.fetchval("SELECT now() + interval '1 hour'")
     for number, (public, closed) in enumerate(((False, False), (True, False), (True, True))):
         room = await insert(
             tables,
@@ -140,7 +141,12 @@ async def fill(tables: Connection, person: Person, other: Person, server: UUID) 
         )
         person.owns("room_bans", ban)
         await insert(
-            tables, "invites", room_id=room, created_by=person.id, secret_hash=uuid4().bytes
+            tables,
+            "invites",
+            room_id=room,
+            created_by=person.id,
+            secret_hash=uuid4().bytes,
+            expires_at=until,
         )
         line = await insert(
             tables, "audit_log", event_type="room_created", user_id=person.id, room_id=room
@@ -151,7 +157,6 @@ async def fill(tables: Connection, person: Person, other: Person, server: UUID) 
     preset = await insert(tables, "mix_presets", user_id=person.id, name="mine")
     person.owns("mix_presets", preset)
     await insert(tables, "mix_presets", participant_id=uuid4(), name="a guest's")
-    until = await tables.fetchval("SELECT now() + interval '1 hour'")
     await insert(
         tables,
         "refresh_tokens",
