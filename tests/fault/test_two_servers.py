@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import numpy as np
 import pytest
 
 from roomserver.store.database import Connection
-from support.api_client import Api, RoomKeys
+from support.api_client import Api
 from support.peer import Frame
 from support.postgres import Cluster, url
-from support.server import ServerProcess
 from support.severing import severable
+from support.shared_database import LEASE_S, TIMEOUT_S, kill, play, server, until
 
-LEASE_S = 3
 A, B = "http://a.example", "http://b.example"
-SECRET = "one key for all that share a database"
-TIMEOUT_S = 60.0
 
 
 @pytest.fixture
@@ -32,51 +27,8 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-@asynccontextmanager
-async def server(
-    directory: Path, cluster: Cluster, public_url: str, *options: str, database_url: str = ""
-) -> AsyncIterator[ServerProcess]:
-    """A server; if it is alive at the end, it has to stop well."""
-    variables = cluster.variables() | {"ROOMSERVER_SECRET": SECRET}
-    if database_url:
-        variables["ROOMSERVER_DATABASE_URL"] = database_url
-    process = await asyncio.to_thread(
-        ServerProcess.start,
-        directory,
-        "--lease-s",
-        str(LEASE_S),
-        "--public-url",
-        public_url,
-        "--max-lag-ms",
-        "5000",
-        *options,
-        env=variables,
-    )
-    try:
-        yield process
-    except BaseException:
-        process.process.kill()
-        await asyncio.to_thread(process.stop)
-        raise
-    killed = process.process.poll() is not None
-    code = await asyncio.to_thread(process.stop)
-    assert killed or code == 0, process.output()
-
-
-async def until(tables: Connection, condition: str, *arguments: Any) -> None:
-    """Until a query gives something other than nothing."""
-    async with asyncio.timeout(TIMEOUT_S):
-        while not await tables.fetchval(condition, *arguments):  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
-
-
 OWNER = "SELECT s.url FROM relay.audio_rooms r LEFT JOIN relay.servers s ON s.id = server_id"
 IS_AT = f"{OWNER} WHERE r.id = $1 AND s.url = $2"
-
-
-async def kill(process: ServerProcess) -> None:
-    process.signal(signal.SIGKILL)
-    await asyncio.to_thread(process.stop)
 
 
 async def test_rooms_of_a_killed_server_come_to_the_other_after_the_lease_and_not_before(
@@ -200,19 +152,6 @@ async def test_a_client_at_the_wrong_server_is_told_the_right_one(
         async with second.socket() as socket:  # a token that is none tells nothing
             await socket.say("registerListener", roomId=room.id, roomToken="x")
             assert (await socket.until("error"))["code"] == "token_invalid"
-
-
-async def play(api: Api, room: RoomKeys, playing: asyncio.Event, done: asyncio.Event) -> None:
-    """A source that plays until told otherwise."""
-    samples = np.zeros((2, 48_000), np.int16)
-    async with api.source(room) as source:
-        playing.set()
-        timestamp = sequence = 0
-        while not done.is_set():
-            timestamp = await source.play(
-                samples[:, :9600], rate=48_000, timestamp=timestamp, sequence=sequence
-            )
-            sequence += 10
 
 
 async def test_a_room_that_plays_is_kept_by_a_server_that_lost_its_lease(

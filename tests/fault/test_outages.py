@@ -1,0 +1,245 @@
+"""Servers, databases and disks that fail under a broadcast: it goes on, and nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import asyncpg
+import pytest
+
+from roomserver.store.database import Connection
+from support.api_client import Api, RoomKeys, Socket
+from support.peer import Frame
+from support.postgres import Cluster
+from support.shared_database import TIMEOUT_S, kill, play, server, until
+
+A = "http://a.example"
+VISITORS = 200
+JOINS = 2000
+AT_ONCE = 40
+STAYS = "SELECT count(*) FROM relay.room_participants"
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        yield session
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MB."""
+    sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mode = f"size=8m,mode=755,uid={os.geteuid()}"
+    subprocess.run([*sudo, "mount", "-t", "tmpfs", "-o", mode, "tmpfs", disk], check=True)
+    yield disk
+    subprocess.run([*sudo, "umount", "--lazy", disk], check=True)
+
+
+@asynccontextmanager
+async def broadcast(api: Api, room: RoomKeys) -> AsyncIterator[Socket]:
+    """A source that plays, and a listener; at the end that must have heard it without a gap."""
+    playing, over, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(play(api, room, playing, done))
+        await playing.wait()
+        async with api.listener(room) as listener:
+
+            async def listen() -> None:
+                heard = 0
+                while heard <= 50 or not over.is_set():
+                    heard += len(await listener.frames(1))
+
+            hearing = group.create_task(listen())
+            try:
+                yield listener
+            finally:
+                over.set()
+                await hearing
+                done.set()
+    sequences = [m.sequence for m in listener.seen if isinstance(m, Frame) and m.kind == 2]
+    assert sequences == list(range(sequences[0], sequences[0] + len(sequences)))
+
+
+async def visit(api: Api, room: RoomKeys, visits: int, seen: list[str]) -> None:
+    """Comes and goes; `seen` gets the ids by which it was registered."""
+    for _ in range(visits):
+        async with api.listener(room) as listener:
+            seen.append(listener.texts("listenerRegistered")[0]["clientId"])
+
+
+def all_processes(cluster: Cluster, number: signal.Signals) -> None:
+    """A signal to every process of the database: they work in its directory."""
+    directory = Path(cluster.connection["host"]).parent / "data"
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "cwd").readlink() == directory:
+                os.kill(int(process.name), number)
+
+
+async def assert_once(tables: Connection, clients: list[str]) -> None:
+    """Each of them has one stay, and one line for its coming."""
+    rows = await tables.fetch("SELECT client_id FROM relay.room_participants")
+    stays = [row["client_id"] for row in rows]
+    assert len(stays) == len(set(stays))
+    assert set(clients) <= set(stays)
+    lines = await tables.fetch(
+        "SELECT details ->> 'client' FROM relay.audit_log WHERE event_type = 'room_joined'"
+    )
+    joined = [row[0] for row in lines]
+    assert len(joined) == len(set(joined))
+    assert set(clients) <= set(joined)
+    assert await tables.fetchval("SELECT count(*) FROM relay.dead_letters") == 0
+
+
+@pytest.mark.timeout(180)
+async def test_a_server_killed_in_a_broadcast_with_listeners_coming_and_going(
+    cluster: Cluster, tables: Connection, session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    seen: list[str] = []
+    async with server(tmp_path, cluster, A) as a:
+        await asyncio.to_thread(a.add_user)
+        api = Api(a.url, session)
+        token = (await api.login())["accessToken"]
+        room = await api.create_room(token)
+        playing = asyncio.Event()
+        tasks = [asyncio.create_task(play(api, room, playing, asyncio.Event()))]
+        await playing.wait()
+        tasks += [asyncio.create_task(visit(api, room, 1000, seen)) for _ in range(VISITORS)]
+        async with asyncio.timeout(TIMEOUT_S):
+            while len(seen) < 3 * VISITORS:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        before = list(seen)
+        kept = await api.create_room(token)  # what was told before that is on disk with it
+        await kill(a)
+        await asyncio.gather(*tasks, return_exceptions=True)
+    async with server(tmp_path, cluster, A) as a:
+        await until(tables, f"{STAYS} WHERE leave_reason = 'server_lost'")
+        assert await Api(a.url, session).join(kept.code)
+        assert await Api(a.url, session).join(room.code)
+        assert await tables.fetchval(f"{STAYS} WHERE left_at IS NULL") == 0
+        await assert_once(tables, before)
+
+
+@pytest.mark.timeout(240)
+async def test_a_database_that_is_away_and_then_killed_during_thousands_of_joins(
+    cluster: Cluster, tables: Connection, session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    seen: list[str] = []
+    async with server(tmp_path, cluster, A) as a:
+        await asyncio.to_thread(a.add_user)
+        api = Api(a.url, session)
+        token = (await api.login())["accessToken"]
+        room, closed = [await api.create_room(token) for _ in range(2)]
+        async with broadcast(api, room) as listener:
+            await until(tables, f"{STAYS} HAVING count(*) = 2")
+            all_processes(cluster, signal.SIGSTOP)  # it takes connections and answers nothing
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(AT_ONCE):
+                        group.create_task(visit(api, room, JOINS // AT_ONCE, seen))
+                    for name in ("first", "second"):
+                        answer = await api.call(
+                            "POST", "/auth/room/create", token=token, json={"name": name}
+                        )
+                        assert (answer.status, answer.body["persisted"]) == (201, False)
+                    path = f"/api/broadcaster/rooms/{closed.id}"
+                    assert (await api.call("DELETE", path, token=token)).status == 204
+            finally:
+                # Dies in the middle of what it has to do now, and is started again.
+                assert cluster.pid is not None
+                os.kill(cluster.pid, signal.SIGKILL)
+                all_processes(cluster, signal.SIGCONT)
+            seen.append(listener.texts("listenerRegistered")[0]["clientId"])
+            again = await connect(cluster)
+            await until(again, f"{STAYS} HAVING count(*) = $1", JOINS + 2)
+            left = f"{STAYS} WHERE left_at IS NOT NULL HAVING count(*) = $1"
+            await until(again, left, JOINS)
+        assert len(seen) == JOINS + 1
+        names = "SELECT count(*) FROM relay.audio_rooms WHERE active AND name = ANY ($1)"
+        assert await again.fetchval(names, ["first", "second"]) == 2
+        state = "SELECT state FROM relay.audio_rooms WHERE id = $1"
+        assert await again.fetchval(state, closed.id) == "closed"
+        await until(again, "SELECT count(*) FROM relay.audit_log WHERE event_type = 'room_closed'")
+        await assert_once(again, seen)
+        await again.close()
+    async with server(tmp_path, cluster, A) as a:
+        body = {"roomCode": closed.code, "password": "let me in"}
+        answer = await Api(a.url, session).call("POST", "/auth/room/join", json=body)
+        assert answer.status == 401
+
+
+async def connect(cluster: Cluster) -> Connection:
+    """A connection to a database that is being started."""
+    async with asyncio.timeout(TIMEOUT_S):
+        while True:
+            try:
+                return await asyncpg.connect(**cluster.connection, timeout=5)
+            except (OSError, TimeoutError, asyncpg.PostgresError):
+                await asyncio.sleep(0.1)
+
+
+@pytest.mark.timeout(180)
+async def test_a_full_disk_under_the_outbox(
+    cluster: Cluster, tables: Connection, session: aiohttp.ClientSession, small_disk: Path
+) -> None:
+    data_dir = small_disk / "data"
+    seen: list[str] = []
+    kept: list[str] = []
+    async with server(data_dir, cluster, A) as a:
+        await asyncio.to_thread(a.add_user)
+        api = Api(a.url, session)
+        token = (await api.login())["accessToken"]
+        room = await api.create_room(token)
+        path = f"/api/broadcaster/rooms/{(await api.create_room(token)).id}"
+
+        async def create() -> str | None:
+            """Its code, if it is kept."""
+            wish = {"password": "let me in", "metadata": {"text": "x" * 10_000}}
+            answer = await api.call("POST", "/auth/room/create", token=token, json=wish)
+            if answer.status == 201:
+                kept.append(answer.body["roomId"])
+                return str(answer.body["roomCode"])
+            assert (answer.status, answer.body["code"]) == (503, "not_kept")
+            return None
+
+        async with broadcast(api, room):
+            filler = small_disk / "filler"
+            with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+                while file.write(bytes(4096)):
+                    pass
+            for _ in range(500):  # what the files have room for still goes in
+                if await create() is None:
+                    break
+            else:
+                raise AssertionError("the disk is not full")
+            answer = await api.call("DELETE", path, token=token)
+            assert (answer.status, answer.body["code"]) == (503, "not_kept")
+            await visit(api, room, 20, seen)
+            filler.unlink()
+            async with asyncio.timeout(TIMEOUT_S):
+                while (code := await create()) is None:  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+            assert (await api.call("DELETE", path, token=token)).status == 204
+            await visit(api, room, 20, seen)
+            assert await api.join(code)
+        await until(tables, f"{STAYS} WHERE left_at IS NOT NULL HAVING count(*) >= 40")
+        await until(
+            tables,
+            "SELECT count(*) FROM relay.audit_log WHERE event_type = 'room_left'"
+            " HAVING count(*) >= 42",
+        )
+        await assert_once(tables, seen)
+        rooms = await tables.fetch("SELECT id::text FROM relay.audio_rooms WHERE active")
+        assert {row["id"] for row in rooms} == {room.id, *kept}
