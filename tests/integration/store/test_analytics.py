@@ -108,7 +108,11 @@ def check(found: Mapping[Any, Day], wanted: Mapping[Any, Day], histories: Histor
         assert found[key] == nearly(wanted[key]), f"{len(wrong)} differ; {key[1]} of\n{stays}"
 
 
-@pytest.mark.parametrize("seed", range(10))
+# What SQL makes of them differs little between versions: most are for the newest.
+BATCHES = [*(("newest", seed) for seed in range(8)), *(("oldest", seed) for seed in range(8, 10))]
+
+
+@pytest.mark.parametrize(("cluster", "seed"), BATCHES, indirect=["cluster"])
 async def test_days_equal_the_oracle(tables: Connection, seed: int) -> None:
     now_us = midnight(FIRST) + random.Random(seed).choice(
         (DAY_US // 3, DAY_US, 3 * DAY_US // 2, 2 * DAY_US + 1, 3 * DAY_US - 1)
@@ -133,7 +137,9 @@ async def test_days_equal_the_oracle(tables: Connection, seed: int) -> None:
     assert await computed(tables) == once, "and of a room alone"
 
 
-@pytest.mark.parametrize("seed", range(100, 105))
+@pytest.mark.parametrize(
+    ("cluster", "seed"), [("newest", 100), ("newest", 101), ("oldest", 102)], indirect=["cluster"]
+)
 async def test_the_statistics_view_equals_the_oracle(tables: Connection, seed: int) -> None:
     batch = histories(seed, microseconds(datetime.now(UTC).timestamp()))
     await write(tables, batch)
