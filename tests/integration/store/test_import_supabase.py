@@ -113,6 +113,7 @@ def told(said: list[str], reason: str) -> list[str]:
     return said[at + 1 : at + 1 + count]
 
 
+@pytest.mark.parametrize("cluster", ["newest"], indirect=True)
 async def test_imported_users_log_in_and_imported_rooms_are_joined(
     cluster: Cluster, node: Connection, tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ from support.server import ServerProcess
 STAYS = "SELECT count(*) FROM relay.room_participants WHERE left_at IS NOT NULL"
 
 
-@pytest.mark.parametrize("cluster", ["pooled", "oldest"], indirect=True)
+@pytest.mark.parametrize("cluster", ["pooled"], indirect=True)
 async def test_everything_works_behind_a_pooler(
     cluster: Cluster, tables: Connection, tmp_path: Path
 ) -> None:

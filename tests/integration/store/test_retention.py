@@ -185,6 +185,7 @@ async def test_the_command_says_what_it_would_do_and_does_it(
     assert "0 audit lines were deleted" in await purge()
 
 
+@pytest.mark.parametrize("cluster", ["newest"], indirect=True)
 async def test_a_running_server_does_it_by_itself(
     cluster: Cluster, tables: Connection, room: UUID, tmp_path: Path
 ) -> None:
