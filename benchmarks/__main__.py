@@ -47,7 +47,7 @@ SCRAPES = 20
 app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 console = Console()
 if not console.is_terminal:
-    console = Console(width=120)  # in a file or a pipe, wide enough for every column
+    console = Console(width=160)  # in a file or a pipe, wide enough for every column
 
 Listeners = Annotated[int, typer.Option(min=1, max=18_000, help="Connections.")]
 Channels = Annotated[int, typer.Option(min=1, max=64, help="Channels of the stream.")]

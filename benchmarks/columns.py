@@ -10,8 +10,8 @@ Row = Mapping[str, Any]
 Columns = Mapping[str, Callable[[Row], str]]
 
 SUBJECTS: Final = {
-    "handshake": "a WebSocket handshake of bare aiohttp",
-    "join": "a full join, the WebSocket on a connection of its own",
+    "handshake": "a handshake of bare aiohttp",
+    "join": "a full join over two connections",
     "join-same": "a full join over one connection",
 }
 CONDITIONS: Final = {
