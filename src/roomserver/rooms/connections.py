@@ -31,6 +31,7 @@ from roomserver.store.interfaces import LookupsBusyError, RoomStore
 from roomserver.store.records import AuditEvent, LeaveReason
 
 MAX_RENEWAL_LEAD_S = 1800.0
+COUNT_SOURCES_S = 30.0
 RENEWALS_AT_ONCE = 100  # a signature takes time, and the loop has other things to do
 
 # Why the relay by itself closes connections that did not register.
@@ -79,6 +80,7 @@ class Connections:
         # Renew with a quarter of the life left, half an hour at most, and look often enough.
         self._renewal_lead_s = min(MAX_RENEWAL_LEAD_S, tokens.room_s / 4)
         self._renewal: Timer | None = None
+        self._counting: Timer | None = None
         self._stopping = False
         self._lookups: set[asyncio.Task[None]] = set()  # of rooms that are not here
 
@@ -86,7 +88,8 @@ class Connections:
         return len(self._by_id)
 
     def start(self) -> None:
-        """Begins to renew tokens."""
+        """Begins to renew tokens, and to tell the store how far sources have come."""
+        self._counting = self._timers.call_later(COUNT_SOURCES_S, self._count_sources)
         self._renewal = self._timers.call_later(self._renewal_lead_s / 4, self._renew_tokens)
 
     def stop(self) -> None:
@@ -94,9 +97,10 @@ class Connections:
         self._stopping = True
         for lookup in self._lookups:
             lookup.cancel()
-        if self._renewal is not None:
-            self._renewal.cancel()
-            self._renewal = None
+        for timer in (self._renewal, self._counting):
+            if timer is not None:
+                timer.cancel()
+        self._renewal = self._counting = None
 
     def may_connect(self, limit_key: str) -> bool:
         """Whether the address has not too many connections that did not register yet."""
@@ -476,6 +480,13 @@ class Connections:
             reason=reason,
             code=closed.code if closed is not None else None,
         )
+
+    def _count_sources(self) -> None:
+        for room in self._rooms:
+            if room.source is not None and room.source.room is room:
+                stay = room.source.stay()
+                self._store.participant_counted(replace(stay, frames_sent=room.source_packets))
+        self._counting = self._timers.call_later(COUNT_SOURCES_S, self._count_sources)
 
     def _count_registered(self, connection: Connection) -> None:
         self._unregistered[connection.limit_key] -= 1

@@ -90,7 +90,8 @@ class MemoryRoomStore:
         self.present[participant.id] = participant
 
     def participant_counted(self, participant: ParticipantRecord) -> None:
-        """Nothing to keep either."""
+        if participant.id in self.present:
+            self.present[participant.id] = participant
 
     def participant_left(self, participant: ParticipantRecord) -> None:
         self.present.pop(participant.id, None)

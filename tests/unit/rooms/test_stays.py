@@ -34,3 +34,15 @@ async def test_the_latency_of_a_stay_is_the_mean_of_what_its_player_measured(
     plane.hang_up(listener)
     (stay,) = plane.store.stays
     assert stay.latency_ms == 40.166666666666664
+
+
+async def test_the_store_is_told_how_far_a_source_has_come(plane: ControlPlane) -> None:
+    room = await plane.room()
+    source = plane.add_source(room)
+    plane.connections.start()
+    plane.media.packets[room.media_id] = 1500
+    plane.timers.advance(31)
+    (there,) = plane.store.present.values()
+    assert (there.frames_sent, there.left_at) == (1500, None)
+    plane.hang_up(source)
+    assert not plane.store.present
