@@ -117,7 +117,7 @@ async def test_who_is_banned_is_out_at_once_and_stays_out(owner: Owner) -> None:
 async def test_a_ban_by_address_tells_how_many_it_hits_and_closes_the_door(owner: Owner) -> None:
     api, room = owner.api, owner.room
     async with api.listener(room) as one, api.listener(room) as other, api.source(room) as source:
-        answer = await owner.call("POST", "ban", json={"address": "127.0.0.1"})
+        answer = await owner.call("POST", "ban", json={"address": "::ffff:127.0.0.1"})
         assert answer["hits"] == 2
         for listener in (one, other):
             assert (await listener.closed()).code == 4403
@@ -126,6 +126,26 @@ async def test_a_ban_by_address_tells_how_many_it_hits_and_closes_the_door(owner
     join = {"roomCode": room.code, "password": "let me in"}
     refused = await api.call("POST", "/auth/room/join", json=join)
     assert (refused.status, refused.body["code"]) == (403, "banned")
+
+
+async def test_who_joins_with_an_account_is_banned_with_it(
+    server: ServerProcess, owner: Owner
+) -> None:
+    api, room = owner.api, owner.room
+    await asyncio.to_thread(server.add_user, "guest@example.org")
+    guest = (await api.login("guest@example.org"))["accessToken"]
+    join = {"roomCode": room.code, "password": "let me in"}
+    joined = await api.call("POST", "/auth/room/join", token=guest, json=join)
+    async with api.socket() as listener:
+        await register(listener, room, joined.body["roomToken"])
+        user = (await owner.participant(role="listener"))["userId"]
+        assert user is not None
+        assert (await owner.call("POST", "ban", json={"userId": user}))["hits"] == 1
+        assert (await listener.closed()).code == 4403
+    refused = await api.call("POST", "/auth/room/join", token=guest, json=join)
+    assert (refused.status, refused.body["code"]) == (403, "banned")
+    assert (await api.call("POST", "/auth/room/join", json=join)).status == 200
+    assert (await api.call("POST", "/auth/room/join", token="x", json=join)).status == 401
 
 
 async def test_who_is_kicked_may_come_again(owner: Owner) -> None:

@@ -66,6 +66,12 @@ class ClientAddresses:
         return address is not None and any(address in network for network in self._trusted)
 
 
+def client_address(text: str) -> str | None:
+    """An address as those of clients are kept: an IPv4 one that came as IPv6 is one; None: none."""
+    parsed = _parse(text)
+    return None if parsed is None else str(parsed)
+
+
 def limit_key(address: str) -> str:
     """What limits count by: the address, or its /64 for IPv6, where one host has them all."""
     parsed = _parse(address)

@@ -10,8 +10,9 @@
 
 The names of the parameters are what counts: `body` is the JSON body and `query` the query string,
 each decoded and validated as its type says; a handler that asks for an `account` is for those who
-bring an access token, with `admin=True` for administrators alone. It returns what its type says, as
-JSON; None is 204. `openapi` makes its description of the same types.
+bring an access token, with `admin=True` for administrators alone; where it may be None, a token is
+welcome and not needed. It returns what its type says, as JSON; None is 204. `openapi` makes its
+description of the same types.
 """
 
 from __future__ import annotations
@@ -115,6 +116,7 @@ class Endpoint:
     problems: frozenset[ProblemCode]
     admin: bool
     wants_account: bool
+    account_optional: bool
     body: type[msgspec.Struct] | None
     query: type[msgspec.Struct] | None
     answer: type[msgspec.Struct] | None  # None: no JSON
@@ -129,7 +131,7 @@ class Endpoint:
         services = request.app[SERVICES]
         call = Call(request, services, services.addresses.of(request))
         arguments: dict[str, object] = {}
-        if self.wants_account:
+        if self.wants_account and (not self.account_optional or "Authorization" in request.headers):
             arguments["account"] = call.account = await authenticate(
                 request, in_doubt=not self.admin
             )
@@ -241,6 +243,7 @@ class Api:
                 problems=frozenset(options.get("problems", ())) | _of_the_path(path),
                 admin=options.get("admin", False),
                 wants_account="account" in types,
+                account_optional=types.get("account") == (Account | None),
                 body=types.get("body"),
                 query=types.get("query"),
                 answer=answer if is_json else None,

@@ -114,7 +114,8 @@ def _operation(
             "content": {JSON: {"schema": schema_of[endpoint.body]}},
         }
     if endpoint.wants_account:
-        operation["security"] = [{BEARER: []}]
+        nobody: list[dict[str, list[str]]] = [{}] if endpoint.account_optional else []
+        operation["security"] = [*nobody, {BEARER: []}]
     return operation
 
 

@@ -46,6 +46,7 @@ class ErrorCode(StrEnum):
     PRESET_NOT_FOUND = "preset_not_found"
     TOO_MANY_PRESETS = "too_many_presets"
     DATABASE_AWAY = "database_away"
+    INTERNAL = "internal"  # our fault
     SOURCE_EXISTS = "source_exists"
     SOURCE_TAKEN_OVER = "source_taken_over"
     WRONG_SERVER = "wrong_server"  # the room is on another server, whose `url` comes with it
@@ -76,6 +77,7 @@ _CLOSE_CODES = {
     ErrorCode.PRESET_NOT_FOUND: CloseCode.MALFORMED,
     ErrorCode.TOO_MANY_PRESETS: CloseCode.LIMITED,
     ErrorCode.DATABASE_AWAY: CloseCode.LIMITED,
+    ErrorCode.INTERNAL: CloseCode.GOING_AWAY,
     ErrorCode.SOURCE_EXISTS: CloseCode.NOT_ALLOWED,
     ErrorCode.SOURCE_TAKEN_OVER: CloseCode.TAKEN_OVER,
     ErrorCode.WRONG_SERVER: CloseCode.WRONG_SERVER,

@@ -24,13 +24,15 @@ class Bans:
         address: as limits count it, of IPv6 the /64.
         owner: The room's; the stage sits in the hall, so that a ban by address is none for them.
         """
-        is_owner = token.user is not None and token.user == owner
-        return (
-            token.participant in self._participants
-            or (token.user is not None and token.user in self._users)
-            or (not is_owner and address in self._addresses)
+        return token.participant in self._participants or self.refuse_newcomer(
+            token.user, address, owner=owner
         )
 
-    def refuse_address(self, address: str) -> bool:
-        """Whether nobody may come in from there."""
+    def refuse_newcomer(self, user: str | None, address: str, *, owner: str | None) -> bool:
+        """The same of somebody who has no token yet; `user` is None without an account."""
+        if user is not None:
+            if user in self._users:
+                return True
+            if user == owner:
+                return False
         return address in self._addresses

@@ -40,13 +40,13 @@ class Invites:
         await self._store.add(invite)
         return invite, self._tokens.sign_invite(InviteToken(invite.id, room.id, secret, expires))
 
-    def read(self, room: Room, text: str) -> InviteToken | None:
+    def read(self, room_id: str, text: str) -> InviteToken | None:
         """What the text says, if we wrote it for this room and it has not expired."""
         try:
             token = self._tokens.read_invite(text)
         except TokenError:
             return None
-        return token if token.room == room.id else None
+        return token if token.room == room_id else None
 
     async def redeem(self, token: InviteToken) -> bool:
         """Uses the invite once; whether it still holds."""

@@ -21,6 +21,9 @@ from roomserver.store.records import BanRecord, LeaveReason, RoomRecord
 MAX_BANS = 200  # of a room, in force at a time: each change of the room carries them
 KICKED = "you were removed from the room"
 BANNED = "you were banned from the room"
+# A fader that is dragged is told once: so long after that its mix was set is no news.
+MIX_TOLD_S = 60.0
+MOST_TOLD = 1000
 
 
 class TooManyBansError(Exception):
@@ -42,6 +45,7 @@ class Moderation:
     def __init__(self, *, media: MediaVerbs, control: RoomControl) -> None:
         self._media = media
         self._control = control
+        self._told: dict[str, float] = {}  # participant -> when their mix was set, last told
 
     def present(self, room: Room, whom: Whom) -> list[Connection]:
         """The connections in the room that are meant, the one that came last at the end."""
@@ -116,6 +120,15 @@ class Moderation:
             mix = merge_mix(connection.subscription.mix, change)
             put_in_force(self._media, connection, mix, reply=mix_changed(mix))
         return self.mix_of(room, participant)
+
+    def is_news(self, room: Room, participant: str) -> bool:
+        """Whether it is to be told that the participant's mix was set."""
+        if self._told.get(participant, -MIX_TOLD_S) + MIX_TOLD_S > room.now:
+            return False
+        if len(self._told) >= MOST_TOLD:
+            self._told.clear()
+        self._told[participant] = room.now
+        return True
 
     def _listening(self, room: Room, participant: str) -> list[Connection]:
         there = self.present(room, Whom(participant=participant))

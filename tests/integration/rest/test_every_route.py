@@ -44,7 +44,7 @@ def refused(answer: Answer, code: ProblemCode) -> None:
     assert answer.headers["Content-Type"].startswith("application/problem+json")
 
 
-@those(lambda e: e.wants_account)
+@those(lambda e: e.wants_account and not e.account_optional)
 async def test_it_is_for_those_with_an_access_token(api: Api, endpoint: Endpoint) -> None:
     path = path_of(endpoint)
     without = await api.call(endpoint.method, path)

@@ -11,7 +11,7 @@ from roomserver.protocol.client import MixFields
 from roomserver.protocol.codes import Role
 from roomserver.rooms.moderation import MAX_BANS, TooManyBansError, Whom
 from roomserver.rooms.room import Room
-from roomserver.store.presets import MOST
+from roomserver.store.presets import MOST, MemoryPresetStore
 from roomserver.store.records import BanRecord, LeaveReason
 from support.control_plane import ControlPlane
 
@@ -182,6 +182,28 @@ async def test_presets_are_bounded_in_number_and_requests_in_haste(plane: Contro
     for _ in range(20):
         plane.say(listener.connection, {"type": "listPresets"})
     assert plane.media.last(listener.connection)["code"] == "rate_limited"
+
+
+async def test_a_preset_is_the_mix_that_was_in_force_when_it_was_saved(plane: ControlPlane) -> None:
+    listener = Presets(plane, await plane.room())
+    plane.say(listener.connection, {"type": "setMix", "master": 0.5})
+    plane.say(listener.connection, {"type": "savePreset", "name": "mine"})
+    plane.say(listener.connection, {"type": "setMix", "master": 2.0})
+    await listener.ask("listPresets")
+    assert (await listener.ask("loadPreset", name="mine"))["mix"]["master"] == 0.5
+
+
+async def test_a_store_that_fails_costs_one_request(
+    plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise ValueError
+
+    listener = Presets(plane, await plane.room())
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryPresetStore, "names", fail)
+        assert (await listener.ask("listPresets"))["code"] == "internal"
+    assert (await listener.ask("listPresets"))["names"] == []
 
 
 async def test_a_broadcaster_has_no_presets(plane: ControlPlane) -> None:

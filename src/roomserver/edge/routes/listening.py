@@ -16,7 +16,7 @@ from roomserver.edge.services import Services
 from roomserver.protocol.client import Name, RoomName, TokenText
 from roomserver.protocol.codes import Role, RoomState
 from roomserver.rooms.room import Room
-from roomserver.store.records import AuditEvent, Elsewhere
+from roomserver.store.records import Account, AuditEvent, Elsewhere
 
 
 class JoinRequest(Struct, rename="camel"):
@@ -77,7 +77,7 @@ FULL_RETRY_S = 30.0
         ProblemCode.WRONG_SERVER,
     ],
 )
-async def join_room(call: Call, body: JoinRequest) -> JoinAnswer:
+async def join_room(call: Call, body: JoinRequest, account: Account | None = None) -> JoinAnswer:
     """Lets a listener into a room. An unknown room and a wrong password look alike."""
     services = call.services
     password = None if body.password is None else read_password(body.password)
@@ -94,8 +94,11 @@ async def join_room(call: Call, body: JoinRequest) -> JoinAnswer:
         if room is None:
             elsewhere = await locate(services, body.room_code)
             room = services.rooms.find(body.room_code)  # it may be ours since
-        if room is not None and body.invite is not None:
-            may_enter = await _is_invited(services, room, body.invite, call.limit_key)
+        user = account.id if account is not None else None
+        if body.invite is not None and room is not None:
+            may_enter = await _is_invited(call, room, body.invite, user)
+        elif body.invite is not None and elsewhere is not None:
+            may_enter = services.invites.read(elsewhere.id, body.invite) is not None
         else:
             may_enter = await _may_enter(services, room or elsewhere, subject, password)
         if not may_enter:
@@ -109,25 +112,30 @@ async def join_room(call: Call, body: JoinRequest) -> JoinAnswer:
     assert room is not None
     if room.state is RoomState.CLOSED:  # while the password was checked
         raise Problem(ProblemCode.ROOM_CLOSED, "the room was closed")
-    _check_entrance(room, call.limit_key)
+    _check_entrance(call, room, user)
     token, _ = services.tokens.issue_room(
-        room.id, Role.LISTENER, version=room.record.token_version, nickname=body.nickname
+        room.id,
+        Role.LISTENER,
+        version=room.record.token_version,
+        user=user,
+        nickname=body.nickname,
     )
     return JoinAnswer(room.id, token, room.record.name, len(room.listeners), room.state)
 
 
-async def _is_invited(services: Services, room: Room, invite: str, limit_key: str) -> bool:
+async def _is_invited(call: Call, room: Room, invite: str, user: str | None) -> bool:
     """Whether the invite lets one in, which uses it. Raises Problem, DatabaseAwayError."""
-    token = services.invites.read(room, invite)
+    invites = call.services.invites
+    token = invites.read(room.id, invite)
     if token is None:
         return False
-    _check_entrance(room, limit_key)  # nobody loses an invite at a closed door
-    return await services.invites.redeem(token)
+    _check_entrance(call, room, user)  # nobody loses an invite at a closed door
+    return await invites.redeem(token)
 
 
-def _check_entrance(room: Room, limit_key: str) -> None:
-    """Raises Problem when nobody may come in now, or nobody from there."""
-    if room.bans.refuse_address(limit_key):
+def _check_entrance(call: Call, room: Room, user: str | None) -> None:
+    """Raises Problem when nobody may come in now, nobody from there, or not this user."""
+    if room.bans.refuse_newcomer(user, call.limit_key, owner=room.record.created_by):
         raise Problem(ProblemCode.BANNED, "you are banned from the room").audited(
             AuditEvent.ROOM_ACCESS_DENIED, room=room.id
         )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import uuid
 from dataclasses import replace
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from roomserver.edge.addresses import limit_key
+from roomserver.edge.addresses import client_address, limit_key
 from roomserver.edge.endpoints import Api, Call
 from roomserver.edge.paging import PageQuery, cut_page
 from roomserver.edge.problems import Problem, ProblemCode
@@ -207,7 +206,8 @@ async def set_mix(call: Call, account: Account, body: MixFields) -> MixAnswer:
     room = own_room(call, account)
     participant = call.path("participant").lower()
     answer = _mix_answer(participant, call.services.moderation.set_mix(room, participant, body))
-    call.audit(AuditEvent.MIX_SET, room=room.id, participant=participant)
+    if call.services.moderation.is_news(room, participant):
+        call.audit(AuditEvent.MIX_SET, room=room.id, participant=participant)
     return answer
 
 
@@ -236,7 +236,7 @@ def _read_address(text: str | None) -> str | None:
     """As limits count it. Raises Problem (400)."""
     if text is None:
         return None
-    try:
-        return limit_key(str(ipaddress.ip_address(text)))
-    except ValueError:
-        raise Problem(ProblemCode.INVALID_REQUEST, "that is no IP address") from None
+    address = client_address(text)
+    if address is None:
+        raise Problem(ProblemCode.INVALID_REQUEST, "that is no IP address")
+    return limit_key(address)
