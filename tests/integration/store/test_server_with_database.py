@@ -18,7 +18,7 @@ import pytest
 from roomserver.clients.errors import ClientError
 from roomserver.store.database import Connection
 from roomserver.store.embedded import EmbeddedPostgres
-from support.api_client import Api
+from support.api_client import Api, source_wish
 from support.live import EMAIL, live_room
 from support.postgres import open_directory
 from support.server import PASSWORD, ServerProcess, command, environment
@@ -209,3 +209,86 @@ async def test_rooms_tell_of_themselves_after_a_restart_but_not_while_the_databa
             assert (answer.status, answer.body["code"]) == (503, "database_away")
         finally:
             send_all(data_dir, signal.SIGCONT)
+
+
+async def test_rooms_come_back_as_their_owners_left_them(
+    data_dir: Path, session: aiohttp.ClientSession
+) -> None:
+    rooms_path = "/api/broadcaster/rooms"
+    server = ServerProcess.start(data_dir, *OPTIONS)
+    await add_user(data_dir)
+    await add_user(data_dir, "other@example.org")
+    api = Api(server.url, session)
+    token = (await api.login(EMAIL, PASSWORD))["accessToken"]
+    named, paused, closed = [
+        await api.create_room(token, **ROOM, maxListeners=7, graceS=600) for _ in range(3)
+    ]
+    changes = {"name": "Yard", "channelNames": ["kick", "snare"], "permanent": True}
+    path = f"{rooms_path}/{named.id}"
+    assert (await api.call("PATCH", path, token=token, json=changes)).status == 200
+    old = await api.join(named.code, ROOM["password"])
+    body = {"password": "another", "dropListeners": True}
+    assert (await api.call("POST", path + "/password", token=token, json=body)).status == 200
+    async with api.source(paused):
+        body = {"forS": 3000}
+        path = f"{rooms_path}/{paused.id}/suspend"
+        assert (await api.call("POST", path, token=token, json=body)).status == 200
+    answer = await api.call("DELETE", f"{rooms_path}/{closed.id}", token=token)
+    assert answer.status == 204
+    before = (await api.call("GET", rooms_path, token=token)).body
+    kill(server)
+
+    with ServerProcess.start(data_dir, *OPTIONS) as server:
+        api = Api(server.url, session)
+        answer = await api.call("GET", rooms_path, token=token)
+        assert answer.body == before
+        assert [room["state"] for room in answer.body["rooms"]] == [
+            "closed",
+            "suspended",
+            "waiting",
+        ]
+        for room in (named, paused, closed):  # by id and by code, the closed one from the database
+            for name in (room.id, room.code.lower()):
+                answer = await api.call("GET", f"{rooms_path}/{name}", token=token)
+                assert answer.body in before["rooms"]
+                assert answer.body["roomId"] == room.id
+        pages = await api.call("GET", f"{rooms_path}?limit=1&active=false", token=token)
+        assert [room["roomId"] for room in pages.body["rooms"]] == [closed.id]
+        assert pages.body["next"] is None
+
+        assert await join(server, session, named.code) == 401
+        await api.join(named.code, "another")
+        async with api.socket() as socket:  # the versions of tokens are kept as well
+            await socket.say("registerListener", roomId=named.id, roomToken=old)
+            assert (await socket.closed()).code == 4401
+        async with api.socket() as socket:
+            await socket.say("registerSource", **source_wish(paused))
+            assert (await socket.closed()).code == 4403
+
+        other = (await api.login("other@example.org", PASSWORD))["accessToken"]
+        assert (await api.call("GET", rooms_path, token=other)).body == {"rooms": [], "next": None}
+        answer = await api.call("GET", f"{rooms_path}/{closed.id}", token=other)
+        assert answer.status == 404
+        database = await connect(data_dir)
+        await database.execute("UPDATE relay.users SET role = 'admin' WHERE email <> $1", EMAIL)
+        answer = await api.call("GET", "/api/admin/rooms?limit=2", token=other)
+        assert answer.body["rooms"] == before["rooms"][:2]
+        cursor = answer.body["next"]
+        answer = await api.call("GET", f"/api/admin/rooms?cursor={cursor}", token=other)
+        assert answer.body == {"rooms": before["rooms"][2:], "next": None}
+        answer = await api.call("DELETE", f"/api/admin/rooms/{named.code}", token=other)
+        assert answer.status == 204
+        answer = await api.call("GET", f"{rooms_path}/{named.id}", token=token)
+        assert answer.body["closeReason"] == "closed_by_admin"
+        count = "SELECT count(*) FROM relay.audit_log WHERE event_type = 'room_closed'"
+        await wait_until(database, f"SELECT ({count}) - 1")
+        events = await database.fetch(
+            "SELECT event_type FROM relay.audit_log WHERE event_type LIKE 'room_%'"
+            " AND event_type IN ('room_updated', 'room_password_changed', 'room_suspended')"
+        )
+        await database.close()
+    assert sorted(row["event_type"] for row in events) == [
+        "room_password_changed",
+        "room_suspended",
+        "room_updated",
+    ]
