@@ -30,11 +30,18 @@ class AccountEntry:
         self._session: Session | None = None
 
     async def create_room(
-        self, password: str, *, name: str | None = None, public: bool = False
+        self,
+        password: str | None,
+        *,
+        name: str | None = None,
+        public: bool = False,
+        permanent: bool = False,
     ) -> RoomAccess:
-        """Create a room; the answer's token is a broadcaster's."""
+        """Create a room, without a password an open one; the answer's token is a broadcaster's."""
         return await self._ask(
-            lambda token: self._api.create_room(token, password, name=name, public=public)
+            lambda token: self._api.create_room(
+                token, password, name=name, public=public, permanent=permanent
+            )
         )
 
     async def broadcaster_token(self, room: str) -> RoomAccess:

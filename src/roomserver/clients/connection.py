@@ -109,10 +109,16 @@ class RoomApi:
         return _session(await self._call("POST", "auth/refresh", {"refreshToken": refresh_token}))
 
     async def create_room(
-        self, access_token: str, password: str, *, name: str | None = None, public: bool = False
+        self,
+        access_token: str,
+        password: str | None,
+        *,
+        name: str | None = None,
+        public: bool = False,
+        permanent: bool = False,
     ) -> RoomAccess:
-        """Create a room; the answer's token is a broadcaster's."""
-        request: Message = {"password": password, "public": public}
+        """Create a room, without a password an open one; the answer's token is a broadcaster's."""
+        request: Message = {"password": password, "public": public, "permanent": permanent}
         if name is not None:
             request["name"] = name
         answer = await self._call("POST", "auth/room/create", request, token=access_token)
@@ -123,7 +129,9 @@ class RoomApi:
             room_code=answer["roomCode"],
         )
 
-    async def join(self, room: str, password: str, *, nickname: str | None = None) -> RoomAccess:
+    async def join(
+        self, room: str, password: str | None, *, nickname: str | None = None
+    ) -> RoomAccess:
         """Join a room by code or id; the answer's token is a listener's."""
         request: Message = {"roomCode": room, "password": password}
         if nickname is not None:

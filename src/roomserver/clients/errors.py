@@ -85,10 +85,10 @@ class RefusedError(ClientError):
 
     @property
     def temporary(self) -> bool:
-        """Whether trying again later can help (going away, busy, rate limited)."""
+        """Whether trying again later can help (going away, busy, rate limited, a break)."""
         if self.status is not None:
             return self.status == 429 or self.status >= 500
-        return self.close_code in TEMPORARY_CLOSE_CODES
+        return self.close_code in TEMPORARY_CLOSE_CODES or self.code == "room_suspended"
 
     @property
     def needs_new_token(self) -> bool:

@@ -59,6 +59,12 @@ def broadcast(
     public: Annotated[
         bool, typer.Option("--public", help="List the created room publicly.")
     ] = False,
+    is_open: Annotated[
+        bool, typer.Option("--open", help="The created room has no password.")
+    ] = False,
+    permanent: Annotated[
+        bool, typer.Option("--permanent", help="The created room outlives its broadcasts.")
+    ] = False,
     ca_file: CaFile = None,
     loop: Annotated[
         bool, typer.Option("--loop", help="Begin again at the end.", rich_help_panel=_SOURCE)
@@ -137,8 +143,8 @@ def broadcast(
     if file == "-" and password_stdin:
         fail("--password-stdin: standard input is the audio; use the environment variables")
     account = password_or_ask(account_password, "Account password", from_stdin=password_stdin)
-    room_password = ""
-    if create:
+    room_password = None
+    if create and not is_open:
         room_password = password_or_ask(password, "Room password", from_stdin=password_stdin)
     try:
         source = open_source(
@@ -168,7 +174,9 @@ def broadcast(
                 return await entry.broadcaster_token(access.room_id)
 
             if create:
-                access = await entry.create_room(room_password, name=name, public=public)
+                access = await entry.create_room(
+                    room_password, name=name, public=public, permanent=permanent
+                )
                 stderr.print(f"room {access.room_code} ({access.name})", markup=False)
             else:
                 access = RoomAccess(room_id=room or "", room_token="")

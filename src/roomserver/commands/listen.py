@@ -36,6 +36,9 @@ def listen(
     room: Room = None,
     password: RoomPassword = None,
     password_stdin: PasswordStdin = False,
+    is_open: Annotated[
+        bool, typer.Option("--open", help="The room is open: it has no password.")
+    ] = False,
     name: Annotated[str | None, typer.Option("--name", help="How the room shows us.")] = None,
     ca_file: CaFile = None,
     output: Annotated[
@@ -113,7 +116,9 @@ def listen(
     )
     if output == "-" and sys.stdout.isatty():
         fail("-o -: a terminal is no place for audio; pipe it into a player")
-    secret = password_or_ask(password, "Room password", from_stdin=password_stdin)
+    secret = None
+    if not is_open:
+        secret = password_or_ask(password, "Room password", from_stdin=password_stdin)
 
     async def main() -> None:
         async with RoomApi(url, ca_file=ca_file) as api:

@@ -226,7 +226,7 @@ async def test_rooms_come_back_as_their_owners_left_them(
     changes = {"name": "Yard", "channelNames": ["kick", "snare"], "permanent": True}
     path = f"{rooms_path}/{named.id}"
     assert (await api.call("PATCH", path, token=token, json=changes)).status == 200
-    old = await api.join(named.code, ROOM["password"])
+    old = await api.join(named.code, str(ROOM["password"]))
     body = {"password": "another", "dropListeners": True}
     assert (await api.call("POST", path + "/password", token=token, json=body)).status == 200
     async with api.source(paused):
