@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pty
 import re
@@ -10,12 +11,14 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import aiohttp
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from roomserver.clients.wav import WavReader, WavWriter
 from roomserver.clients.wire import Encoding
+from support.api_client import Api
 from support.certificates import write_certificate
 from support.command import SECRETS, Command
 from support.live import EMAIL
@@ -101,6 +104,32 @@ def test_an_own_room_and_exact_seconds_of_it(run: Run, tmp_path: Path) -> None:
     heard = read(out)
     assert heard.shape == (RATE // 2, 1)
     assert contains(heard, sent[:, 1:])
+
+
+async def test_an_open_room_and_a_break_in_it(
+    run: Run, tmp_path: Path, studio: ServerProcess
+) -> None:
+    source = str(write(tmp_path / "in.wav", tone(RATE)))
+    broadcast = run(
+        "broadcast", source, "--loop", "--email", EMAIL, "--create", "--open", "--permanent"
+    )
+    code = broadcast.wait_for(r"room (\w{6})")[1]
+    broadcast.wait_for("on air")
+    listen = run("listen", "--room", code, "--open")
+    listen.wait_for("source:")
+    async with aiohttp.ClientSession() as session:
+        api = Api(studio.url, session)
+        token = (await api.login(EMAIL))["accessToken"]
+        path = f"/api/broadcaster/rooms/{code}"
+        answer = await api.call("POST", path + "/suspend", token=token, json={})
+        assert (answer.status, answer.body["permanent"]) == (200, True)
+        await asyncio.to_thread(listen.wait_for, "the source is gone")
+        await asyncio.to_thread(broadcast.wait_for, "the room was suspended; connecting again")
+        assert (await api.call("POST", path + "/resume", token=token)).status == 200
+        await asyncio.to_thread(broadcast.wait_for, "connected again")
+        await asyncio.to_thread(listen.wait_for, "the source is back")
+    assert await asyncio.to_thread(broadcast.interrupt) == 0
+    assert await asyncio.to_thread(listen.interrupt) == 0
 
 
 def test_raw_pcm_from_a_pipe_to_a_pipe(run: Run) -> None:
