@@ -10,6 +10,7 @@ import signal
 import socket
 import ssl
 import stat
+import struct
 import subprocess
 import threading
 import time
@@ -384,6 +385,28 @@ async def test_a_body_that_does_not_come_is_not_waited_for(
     assert b'"code":"request_timeout"' in answer
     writer.close()
     await server.stop()
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_error(
+    tmp_path: Path, reset: bool
+) -> None:
+    with ServerProcess.start(tmp_path) as server:  # whose end fails if it logged one
+        address = urlsplit(server.url)
+        assert address.port is not None
+        for _ in range(20):
+            with socket.create_connection((address.hostname, address.port)) as client:
+                if reset:
+                    linger = struct.pack("ii", 1, 0)
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                client.sendall(
+                    b"POST /auth/room/join HTTP/1.1\r\nHost: x\r\nContent-Type: application/json"
+                    b"\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n{"
+                )
+                assert client.recv(100).startswith(b"HTTP/1.1 100 ")  # its handler reads the body
+        with socket.create_connection((address.hostname, address.port)) as client:
+            client.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+            assert client.recv(100).startswith(b"HTTP/1.0 200 ")
 
 
 async def test_a_start_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:

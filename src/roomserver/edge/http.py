@@ -86,8 +86,11 @@ class HttpConnection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """The answer to what could not be parsed; nobody's words are repeated in it or logged."""
-        if not isinstance(exc, HttpProcessingError):
+        """The answer to what could not be parsed; nobody's words are repeated in it or logged.
+
+        A client that went away in the middle of its request hears nothing and is no error of ours.
+        """
+        if not isinstance(exc, HttpProcessingError | ConnectionError):
             return super().handle_error(request, status, exc, message)
         problem = Problem(
             ProblemCode.INVALID_REQUEST, "this is not well-formed HTTP/1.1", close=True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 import zipfile
@@ -49,8 +50,9 @@ INSERT INTO relay.room_analytics (room_id, date, avg_latency_ms, total_listen_mi
 INSERT INTO relay.room_bans (room_id, address, reason)
     SELECT id, '2001:db8::/64', E'tab\t, line\n, \\N and \\. and "quotes"'
     FROM relay.audio_rooms LIMIT 1;
-INSERT INTO relay.invites (room_id, created_by, secret_hash)
-    SELECT id, '00000000-0000-0000-0000-00000000000a', '\x5c2e' FROM relay.audio_rooms LIMIT 1;
+INSERT INTO relay.invites (room_id, created_by, secret_hash, expires_at)
+    SELECT id, '00000000-0000-0000-0000-00000000000a', '\x5c2e', now()
+    FROM relay.audio_rooms LIMIT 1;
 INSERT INTO relay.mix_presets (user_id, name, faders, mutes)
     VALUES ('00000000-0000-0000-0000-00000000000b', 'Grüße, {"x"}', '{0.1, NULL, 4}', '{}');
 INSERT INTO relay.dead_letters (stream_id, seq, kind, payload, error)
@@ -242,7 +244,8 @@ async def test_a_running_server_is_backed_up_and_its_rooms_are_found_elsewhere(
                 creating = asyncio.create_task(go_on())
                 await asyncio.to_thread(run, "backup", file, "--data-dir", first)
                 creating.cancel()
-                await asyncio.wait({creating})
+                with contextlib.suppress(asyncio.CancelledError):
+                    await creating
                 assert len(made) > len(known)  # rooms were made all the time
 
             await asyncio.to_thread(run, "restore", file, "--data-dir", second)
