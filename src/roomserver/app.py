@@ -139,6 +139,7 @@ class Server:
                 timers=loop,
                 max_lag_ms=settings.max_lag_ms,
                 max_unregistered=settings.max_unregistered_per_address,
+                counters_interval_s=settings.counters_interval_s,
             )
             owners = DisabledOwners(rooms, room_control, stores.accounts.disabled_among)
 

@@ -138,6 +138,9 @@ class Settings(BaseSettings):
     purge_interval_s: float = _field(
         86_400.0, "Between two purges of what was kept so long.", STATE, ge=0.1, le=604_800
     )
+    counters_interval_s: float = _field(
+        30.0, "How often it is kept how much listeners got so far.", STATE, ge=0.1, le=3600
+    )
     lease_s: float = _field(
         60.0,
         "Without a sign of life for so long, another server on the database takes the rooms.",

@@ -132,6 +132,32 @@ async def test_a_server_killed_in_a_broadcast_with_listeners_coming_and_going(
         await assert_once(tables, before)
 
 
+async def test_what_a_killed_server_had_counted_is_kept(
+    cluster: Cluster, tables: Connection, session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    counted = f"{STAYS} WHERE role = ANY ($1) AND frames_sent > 0"
+    roles = ["broadcaster", "listener"]
+    async with server(tmp_path, cluster, A, "--counters-interval-s", "0.2") as a:
+        await asyncio.to_thread(a.add_user)
+        api = Api(a.url, session)
+        room = await api.create_room((await api.login())["accessToken"])
+        async with broadcast(api, room) as listener:
+            await listener.say("stats", latencyMs=80, bufferMs=60)
+            await until(tables, f"{counted} AND left_at IS NULL HAVING count(*) = 2", roles)
+            await until(tables, f"{STAYS} WHERE avg_latency_ms = 80")
+        # The end says more than what was counted before it.
+        await until(tables, f"{STAYS} WHERE left_at IS NOT NULL HAVING count(*) = 2")
+        playing, done = asyncio.Event(), asyncio.Event()
+        source = asyncio.create_task(play(api, room, playing, done))
+        await playing.wait()
+        await until(tables, f"{counted} AND left_at IS NULL", ["broadcaster"])
+        await kill(a)
+        await asyncio.gather(source, return_exceptions=True)
+    async with server(tmp_path, cluster, A):
+        await until(tables, f"{counted} AND leave_reason = 'server_lost'", ["broadcaster"])
+        await assert_once(tables, [])
+
+
 @pytest.mark.timeout(240)
 async def test_a_database_that_is_away_and_then_killed_during_thousands_of_joins(
     cluster: Cluster, tables: Connection, session: aiohttp.ClientSession, tmp_path: Path

@@ -75,6 +75,7 @@ class FakeMedia:
     joins: dict[int, dict[str, Any]] = field(default_factory=dict)
     drained: list[int] = field(default_factory=list)
     packets: dict[int, int] = field(default_factory=dict)  # by room
+    inspected: list[int] = field(default_factory=list)  # rooms
     lags: list[tuple[int, float]] = field(default_factory=list)  # connection, ms
     _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -148,6 +149,9 @@ class FakeMedia:
 
     def room_packets(self, room: int) -> int:
         return self.packets.get(room, 0)
+
+    def inspect(self, room: int) -> None:
+        self.inspected.append(room)
 
     def clock_us(self) -> int:
         return round((START_S + self.timers.now) * 1e6)

@@ -11,6 +11,7 @@ import contextlib
 import sys
 import uuid
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import structlog
@@ -20,9 +21,10 @@ from roomserver.protocol import client, server
 from roomserver.protocol.codec import MessageError, decode, encode, encode_cut
 from roomserver.protocol.codes import CloseCode, ErrorCode, Role, RoomState
 from roomserver.rooms.connection import Connection
+from roomserver.rooms.counting import StayCounts
 from roomserver.rooms.dismissal import dismiss
 from roomserver.rooms.mixes import mix_changed, put_in_force
-from roomserver.rooms.ports import Closed, MediaVerbs, Timer, Timers
+from roomserver.rooms.ports import Closed, ListenerCount, MediaVerbs, Timer, Timers
 from roomserver.rooms.presets import Presets
 from roomserver.rooms.registry import Rooms
 from roomserver.rooms.room import ELSEWHERE, Room
@@ -31,7 +33,6 @@ from roomserver.store.interfaces import LookupsBusyError, RoomStore
 from roomserver.store.records import AuditEvent, LeaveReason
 
 MAX_RENEWAL_LEAD_S = 1800.0
-COUNT_SOURCES_S = 30.0
 RENEWALS_AT_ONCE = 100  # a signature takes time, and the loop has other things to do
 
 # Why the relay by itself closes connections that did not register.
@@ -64,6 +65,7 @@ class Connections:
         timers: Timers,
         max_lag_ms: int,
         max_unregistered: int,
+        counters_interval_s: float = 30.0,
     ) -> None:
         self._media = media
         self._rooms = rooms
@@ -74,13 +76,20 @@ class Connections:
         self._max_lag_ms = max_lag_ms
         self._max_unregistered = max_unregistered
         self._by_id: dict[int, Connection] = {}
+        self._counts = StayCounts(
+            media=media,
+            rooms=rooms,
+            find=self._by_id.get,
+            store=store,
+            timers=timers,
+            interval_s=counters_interval_s,
+        )
         self.ended: Counter[LeaveReason] = Counter()
         """How many connections have ended, and why."""
         self._unregistered: Counter[str] = Counter()  # by limit key
         # Renew with a quarter of the life left, half an hour at most, and look often enough.
         self._renewal_lead_s = min(MAX_RENEWAL_LEAD_S, tokens.room_s / 4)
         self._renewal: Timer | None = None
-        self._counting: Timer | None = None
         self._stopping = False
         self._lookups: set[asyncio.Task[None]] = set()  # of rooms that are not here
 
@@ -88,19 +97,19 @@ class Connections:
         return len(self._by_id)
 
     def start(self) -> None:
-        """Begins to renew tokens, and to tell the store how far sources have come."""
-        self._counting = self._timers.call_later(COUNT_SOURCES_S, self._count_sources)
+        """Begins to renew tokens, and to tell how far stays have come."""
+        self._counts.start()
         self._renewal = self._timers.call_later(self._renewal_lead_s / 4, self._renew_tokens)
 
     def stop(self) -> None:
         """The relay is about to close: from now on only how connections ended is written down."""
         self._stopping = True
+        self._counts.stop()
         for lookup in self._lookups:
             lookup.cancel()
-        for timer in (self._renewal, self._counting):
-            if timer is not None:
-                timer.cancel()
-        self._renewal = self._counting = None
+        if self._renewal is not None:
+            self._renewal.cancel()
+            self._renewal = None
 
     def may_connect(self, limit_key: str) -> bool:
         """Whether the address has not too many connections that did not register yet."""
@@ -214,6 +223,10 @@ class Connections:
         if drained and source is not None and source.id in self._by_id:
             self._end_stay(source, LeaveReason.LEFT, None)
             self._free(source)
+
+    def listeners_counted(self, counts: Sequence[ListenerCount]) -> None:
+        """Totals of listeners."""
+        self._counts.counted(counts)
 
     def source_report(self, room: int, stream: int, status: server.SourceStatus) -> None:
         """Figures of a source."""
@@ -480,13 +493,6 @@ class Connections:
             reason=reason,
             code=closed.code if closed is not None else None,
         )
-
-    def _count_sources(self) -> None:
-        for room in self._rooms:
-            if room.source is not None and room.source.room is room:
-                stay = room.source.stay()
-                self._store.participant_counted(replace(stay, frames_sent=room.source_packets))
-        self._counting = self._timers.call_later(COUNT_SOURCES_S, self._count_sources)
 
     def _count_registered(self, connection: Connection) -> None:
         self._unregistered[connection.limit_key] -= 1

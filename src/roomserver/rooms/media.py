@@ -17,6 +17,7 @@ from relaycore.events import (
     CloseReason,
     ConnectionClosed,
     Event,
+    RoomReport,
     SourceReport,
     StreamBuffering,
     StreamEnded,
@@ -26,7 +27,7 @@ from relaycore.events import (
 )
 from roomserver.config import Settings
 from roomserver.protocol.server import SourceStatus, SubscriptionState
-from roomserver.rooms.ports import Closed, MediaEvents, SourceFormat
+from roomserver.rooms.ports import Closed, ListenerCount, MediaEvents, SourceFormat
 from roomserver.store.records import LeaveReason
 
 BATCH = 256
@@ -189,6 +190,9 @@ class Media:
     ) -> None:
         self._relay.close_connection(connection, code, detail, text=text)
 
+    def inspect(self, room: int) -> None:
+        self._relay.inspect(room)
+
     def room_packets(self, room: int) -> int:
         if time.monotonic() > self._count_again_at:
             self._count_packets()
@@ -251,6 +255,13 @@ class Media:
                 events.stream_ended(event.room, event.stream, drained=event.drained)
             case SourceReport():
                 events.source_report(event.room, event.stream, _source_status(event))
+            case RoomReport():
+                events.listeners_counted(
+                    [
+                        ListenerCount(one.connection, one.frames_sent, one.frames_dropped)
+                        for one in event.listeners
+                    ]
+                )
             case ThreadStalled(over=False):
                 self._stalled.add(event.thread)
                 log.warning("relay_thread_stalled", thread=event.thread, late_ms=event.late_ms)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -39,6 +39,15 @@ class Closed:
     bytes_sent: int
     bytes_received: int
     lag_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerCount:
+    """Totals of one listener so far."""
+
+    connection: int
+    frames_sent: int
+    frames_dropped: int
 
 
 class MediaVerbs(Protocol):
@@ -97,6 +106,9 @@ class MediaVerbs(Protocol):
     def room_packets(self, room: int) -> int:
         """Packets that ever came from sources of a room, also of one just closed."""
 
+    def inspect(self, room: int) -> None:
+        """Asks for the totals of the room's listeners: `listeners_counted`."""
+
     def clock_us(self) -> int:
         """The server's clock in Unix microseconds, never stepped."""
 
@@ -115,6 +127,8 @@ class MediaEvents(Protocol):
     def stream_ended(self, room: int, stream: int, *, drained: bool) -> None: ...
 
     def source_report(self, room: int, stream: int, status: SourceStatus) -> None: ...
+
+    def listeners_counted(self, counts: Sequence[ListenerCount]) -> None: ...
 
 
 class Timer(Protocol):

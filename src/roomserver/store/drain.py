@@ -337,7 +337,9 @@ class Drain:
                     raise ValueError(error)
                 case RoomChanged(room):
                     before = rooms.get(room.id)
-                    if before is None or before.version < room.version:
+                    if before is None or (
+                        before.state is not RoomState.CLOSED and before.version < room.version
+                    ):
                         rooms[room.id] = room
                 case Audited(id, record):
                     audits.append(_audit_row(id, record))

@@ -14,12 +14,12 @@ from uuid import uuid4
 
 import pytest
 
-from roomserver.protocol.codes import RoomState
+from roomserver.protocol.codes import RoomCloseReason, RoomState
 from roomserver.store.database import Connection, Database
 from roomserver.store.drain import Drain
 from roomserver.store.events import Counted, Event, Joined, Left, RoomChanged
 from roomserver.store.outbox import Outbox
-from roomserver.store.records import BanRecord, LeaveReason
+from roomserver.store.records import BanRecord, LeaveReason, RoomRecord
 from support.events import new_audit, new_room, new_stay
 from support.postgres import Cluster
 
@@ -308,3 +308,50 @@ async def test_the_bans_of_a_room_are_those_that_its_newest_record_has(
         (second.id, "2001:db8::/64", None, True),
         (stranger.id, None, None, True),
     }
+
+
+async def test_what_somebody_closed_stays_closed_whatever_another_server_made_of_it(
+    drain: Drain, outbox: Outbox, tables: Connection
+) -> None:
+    closed_at = 1_700_000_100.0
+    by_owner, lapsed, reopened = new_room(), new_room(), new_room()
+    other = "INSERT INTO relay.servers (id, url) VALUES ($1, '') RETURNING id"
+    server = await tables.fetchval(other, str(uuid4()))
+    await drained(drain, outbox, *(RoomChanged(room) for room in (by_owner, lapsed, reopened)))
+    await tables.execute("UPDATE relay.audio_rooms SET server_id = $1, version = 9", server)
+
+    def closed(room: RoomRecord, version: int, reason: RoomCloseReason) -> RoomChanged:
+        return RoomChanged(
+            replace(
+                room,
+                version=version,
+                state=RoomState.CLOSED,
+                closed_at=closed_at,
+                close_reason=reason,
+            )
+        )
+
+    await drained(
+        drain,
+        outbox,
+        closed(by_owner, 2, RoomCloseReason.CLOSED_BY_OWNER),
+        closed(lapsed, 20, RoomCloseReason.SOURCE_GONE),  # it may play where it is now
+        closed(reopened, 2, RoomCloseReason.CLOSED_BY_ADMIN),
+        RoomChanged(replace(reopened, version=30, state=RoomState.ACTIVE)),
+    )
+    rows = await tables.fetch("SELECT id::text, active FROM relay.audio_rooms")
+    assert {row["id"]: row["active"] for row in rows} == {
+        by_owner.id: False,
+        lapsed.id: True,
+        reopened.id: False,
+    }
+
+
+async def test_what_is_damaged_or_without_an_address_stops_nothing(
+    drain: Drain, outbox: Outbox, tables: Connection
+) -> None:
+    outbox._db.execute("INSERT INTO events (event) VALUES (?)", (b"\xffno event",))
+    await drained(drain, outbox, new_audit(address="unknown"), new_audit(at=1e30), new_audit())
+    assert await tables.fetchval("SELECT count(*) FROM relay.audit_log") == 2
+    rows = await tables.fetch("SELECT kind FROM relay.dead_letters ORDER BY seq")
+    assert [row["kind"] for row in rows] == ["Unreadable", "Audited"]
