@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import os
 import struct
 import time
@@ -276,6 +277,36 @@ async def strict(strict_server: ServerProcess) -> AsyncIterator[Api]:
 @pytest.fixture
 async def strict_room(strict: Api) -> RoomKeys:
     return await strict.create_room((await strict.login())["accessToken"])
+
+
+async def test_tokens_renewed_after_another_password_go_on_to_work_until_one_that_drops(
+    strict: Api, strict_room: RoomKeys
+) -> None:
+    access_token = (await strict.login())["accessToken"]
+    path = f"/api/broadcaster/rooms/{strict_room.id}"
+
+    async def change_password(password: str, *, drop: bool) -> None:
+        body = {"password": password, "dropListeners": drop}
+        answer = await strict.call("POST", path + "/password", token=access_token, json=body)
+        assert answer.status == 200, answer
+
+    async with strict.listener(strict_room) as listener:
+        await change_password("another", drop=False)
+        for _ in range(2):
+            token = (await listener.until("roomToken"))["roomToken"]
+    async with asyncio.timeout(10):  # until the one that left makes room
+        described = functools.partial(strict.call, "GET", path, token=access_token)
+        while (await described()).body["listenerCount"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    async with strict.socket() as back:
+        await back.say("registerListener", roomId=strict_room.id, roomToken=token)
+        await back.until("listenerRegistered")
+        token = (await back.until("roomToken"))["roomToken"]
+        await change_password("a third", drop=True)
+        await refused(back, 4401, "token_invalid")
+    async with strict.socket() as again:
+        await again.say("registerListener", roomId=strict_room.id, roomToken=token)
+        await refused(again, 4401, "token_invalid")
 
 
 async def test_too_many_packets_a_second_are_4429(strict: Api, strict_room: RoomKeys) -> None:
