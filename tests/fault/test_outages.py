@@ -79,15 +79,6 @@ async def visit(api: Api, room: RoomKeys, visits: int, seen: list[str]) -> None:
             seen.append(listener.texts("listenerRegistered")[0]["clientId"])
 
 
-def all_processes(cluster: Cluster, number: signal.Signals) -> None:
-    """A signal to every process of the database: they work in its directory."""
-    directory = Path(cluster.connection["host"]).parent / "data"
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if (process / "cwd").readlink() == directory:
-                os.kill(int(process.name), number)
-
-
 async def assert_once(tables: Connection, clients: list[str]) -> None:
     """Each of them has one stay, and one line for its coming."""
     rows = await tables.fetch("SELECT client_id FROM relay.room_participants")
@@ -170,7 +161,7 @@ async def test_a_database_that_is_away_and_then_killed_during_thousands_of_joins
         room, closed = [await api.create_room(token) for _ in range(2)]
         async with broadcast(api, room) as listener:
             await until(tables, f"{STAYS} HAVING count(*) = 2")
-            all_processes(cluster, signal.SIGSTOP)  # it takes connections and answers nothing
+            cluster.signal_all(signal.SIGSTOP)  # it takes connections and answers nothing
             try:
                 async with asyncio.TaskGroup() as group:
                     for _ in range(AT_ONCE):
@@ -186,7 +177,7 @@ async def test_a_database_that_is_away_and_then_killed_during_thousands_of_joins
                 # Dies in the middle of what it has to do now, and is started again.
                 assert cluster.pid is not None
                 os.kill(cluster.pid, signal.SIGKILL)
-                all_processes(cluster, signal.SIGCONT)
+                cluster.signal_all(signal.SIGCONT)
             seen.append(listener.texts("listenerRegistered")[0]["clientId"])
             again = await connect(cluster)
             await until(again, f"{STAYS} HAVING count(*) = $1", JOINS + 2)

@@ -5,6 +5,7 @@ Data directories are such that the account PostgreSQL runs as can work in them, 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -67,6 +68,10 @@ class Cluster:
         """PostgreSQL's process."""
         return self.server.pid
 
+    def signal_all(self, number: signal.Signals) -> None:
+        """A signal to every process of it."""
+        signal_all(Path(self.connection["host"]).parent / "data", number)
+
     def database(self) -> Database:
         """As a server would use it."""
         if self.pooler is None:
@@ -81,6 +86,14 @@ class Cluster:
             return {"ROOMSERVER_DATABASE_URL": url(self.connection)}
         address = url(self.connection | {"host": str(self.pooler), "port": POOLER_PORT})
         return {"ROOMSERVER_DATABASE_URL": address, "ROOMSERVER_DATABASE_POOLER": "transaction"}
+
+
+def signal_all(directory: Path, number: signal.Signals) -> None:
+    """A signal to every process of the database whose data are there: they work in it."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "cwd").readlink() == directory:
+                os.kill(int(process.name), number)
 
 
 def url(connection: dict[str, Any]) -> str:

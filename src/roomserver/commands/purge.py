@@ -11,7 +11,13 @@ from roomserver.commands.console import fail
 from roomserver.commands.server_options import Config, DatabaseUrl, DataDir, server_settings
 from roomserver.config import ConfigError, Settings
 from roomserver.store.database import DatabaseAwayError
-from roomserver.store.migrations import MigrationError, bring_up_to_date
+from roomserver.store.migrations import (
+    MigrationError,
+    bring_up_to_date,
+    describe,
+    load_migrations,
+    pending,
+)
 from roomserver.store.retention import AnotherPurgesError, Purged, Retention
 from roomserver.store.stores import open_database
 
@@ -40,13 +46,19 @@ def purge(
         ("stays", purged.participants, "deleted"),
         ("addresses", purged.addresses, "cleared"),
         ("dead letters", purged.dead_letters, "deleted"),
+        ("presets of guests", purged.presets, "deleted"),
     ):
         typer.echo(f"{rows} {what} {verb} {done}")
 
 
 async def _run(settings: Settings, *, dry_run: bool) -> Purged:
-    async with open_database(settings, share=True) as database:
-        await bring_up_to_date(database)
+    async with open_database(settings, share=True, make=not dry_run) as database:
+        if dry_run:
+            async with database.transaction() as connection:
+                if missing := await pending(connection, load_migrations()):
+                    raise MigrationError(f"{describe(missing)} missing: run `roomserver migrate`")
+        else:
+            await bring_up_to_date(database)
         retention = Retention.of(settings, database)
         return await (retention.look() if dry_run else retention.purge())
 

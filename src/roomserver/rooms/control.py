@@ -125,14 +125,21 @@ class RoomControl:
 
     async def change(self, room: Room, change: Callable[[RoomRecord], RoomRecord]) -> None:
         """Keeps the record with a change, and then it is so; `change` may be called again."""
-        while room.state is not RoomState.CLOSED:
-            before = room.record
-            after = replace(change(before), version=before.version + 1)
-            await self._store.keep_room(after)
-            if room.record is before:
-                room.adopt(after)
-                return
-        raise RoomClosedError
+        kept = 0
+        try:
+            while room.state is not RoomState.CLOSED:
+                before = room.record
+                after = replace(change(before), version=max(before.version, kept) + 1)
+                await self._store.keep_room(after)
+                kept = after.version
+                if room.record is before:
+                    room.adopt(after)
+                    return
+            raise RoomClosedError
+        except BaseException:
+            if kept and not room.gone:  # and is not so: what the room is has the last word
+                room.keep(kept)
+            raise
 
     def _renew_source(self, room: Room) -> None:
         source = room.source

@@ -318,13 +318,33 @@ class Room:
                 held=ours.held,
             )
             self.adopt(record)
+            if record.token_version != ours.token_version:
+                self.drop_listeners()
+            self._dismiss_banned()
             if told is not self.state:
                 self._change()
         else:
             self.adopt(record)
 
+    def _dismiss_banned(self) -> None:
+        owner = self.record.created_by
+        for connection in list(self.listeners):
+            token = connection.token
+            if (
+                token is not None
+                and connection.leaving is None
+                and self.bans.refuse(token, connection.limit_key, owner=owner)
+            ):
+                dismiss(
+                    self._media,
+                    connection,
+                    LeaveReason.BANNED,
+                    ErrorCode.BANNED,
+                    "you were banned from the room",
+                )
+
     def keep(self, version: int) -> None:
-        """Another server had it, and it goes on here: what it is is told again."""
+        """What it is is told again, over this version: something else was told that is not so."""
         self.record = replace(self.record, version=max(version, self.record.version))
         self._change()
 

@@ -121,8 +121,9 @@ class AccountFile:
         """See `AccountStore`."""
         with _Transaction(self._db):
             row = self._one(
-                "SELECT email, role FROM account_invites WHERE hash = ?"
-                " AND used_at IS NULL AND revoked_at IS NULL AND expires_at > ?",
+                "SELECT i.email, i.role FROM account_invites i JOIN users u ON u.id = i.created_by"
+                " WHERE i.hash = ? AND i.used_at IS NULL AND i.revoked_at IS NULL"
+                " AND i.expires_at > ? AND u.disabled_at IS NULL AND u.role = 'admin'",
                 *(invite, now),
             )
             if row is None or (row[0] is not None and email_key(row[0]) != email_key(email)):

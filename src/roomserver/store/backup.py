@@ -37,7 +37,7 @@ from roomserver.store.database import (
     DatabaseAwayError,
 )
 from roomserver.store.drain import BATCH, Drain
-from roomserver.store.membership import HEARTBEAT_S
+from roomserver.store.membership import BEATS_PER_LEASE
 from roomserver.store.migrations import (
     Migration,
     load_migrations,
@@ -53,7 +53,7 @@ MANIFEST = "manifest.json"
 LONGEST_MANIFEST = 1 << 20
 READ_BYTES = 1 << 18
 # Whoever said so lately that it lives, does.
-ALIVE_S = 2.5 * HEARTBEAT_S
+ALIVE_LEASES = 2.5 / BEATS_PER_LEASE
 # Rows look the same whatever a database or role is set to; a policy that hides some is an error.
 PLAIN = """
 SET LOCAL row_security = off;
@@ -85,8 +85,9 @@ GROUP BY tables.oid, relname
 ORDER BY max(depth), relname
 """
 ALIVE = """
-SELECT extract(epoch FROM now() - max(heartbeat))::float8 FROM relay.servers
-WHERE heartbeat > now() - make_interval(secs => $1)
+SELECT extract(epoch FROM now() - heartbeat)::float8 AS ago, lease_s * $1::float8 AS alive_s
+FROM relay.servers WHERE heartbeat > now() - make_interval(secs => lease_s * $1::float8)
+ORDER BY heartbeat + make_interval(secs => lease_s * $1::float8) DESC LIMIT 1
 """
 
 
@@ -254,10 +255,10 @@ async def _clear(connection: Connection, *, overwrite: bool) -> None:
     if not await _has_schema(connection):
         return
     used = await connection.fetchval("SELECT to_regclass('relay.servers') IS NOT NULL")
-    if used and (ago := await connection.fetchval(ALIVE, ALIVE_S)) is not None:
+    if used and (alive := await connection.fetchrow(ALIVE, ALIVE_LEASES)) is not None:
         raise BackupError(
-            f"a server used this database {ago:.0f} s ago: stop it, and try again "
-            f"{ALIVE_S:.0f} s later"
+            f"a server used this database {alive['ago']:.0f} s ago: stop it, and try again "
+            f"{alive['alive_s']:.0f} s later"
         )
     for table in await connection.fetch(TABLES):
         query = f'SELECT EXISTS (SELECT FROM relay."{table["name"]}")'  # noqa: S608 - as above

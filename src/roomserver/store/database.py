@@ -12,6 +12,7 @@ import asyncpg
 
 CONNECT_TIMEOUT_S = 5.0
 COMMAND_TIMEOUT_S = 30.0
+CLOSE_S = 2.0
 POOL_SIZE = 10
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -58,7 +59,7 @@ class Database:
         """Closes every connection; those in use are waited for, but not for long."""
         if self._pool is not None:
             try:
-                await asyncio.wait_for(self._pool.close(), COMMAND_TIMEOUT_S)
+                await asyncio.wait_for(self._pool.close(), CLOSE_S)
             except TimeoutError:
                 self._pool.terminate()
             self._pool = None
@@ -79,14 +80,14 @@ class Database:
                 pool = await self._open()
                 async with (
                     pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection,
-                    connection.transaction(),
+                    _transaction(connection),  # type: ignore[arg-type]  # a proxy of one
                 ):
                     if claims is not None:
                         await connection.execute("SET LOCAL ROLE authenticated")
                         await connection.execute(
                             "SELECT set_config('request.jwt.claims', $1, true)", json.dumps(claims)
                         )
-                    yield connection  # type: ignore[misc]  # a proxy of one
+                    yield connection  # type: ignore[misc]
         except AWAY as error:
             raise DatabaseAwayError(str(error) or type(error).__name__) from error
 
@@ -117,6 +118,29 @@ class Database:
                     init=_prepare,
                 )
             return self._pool
+
+
+@asynccontextmanager
+async def _transaction(connection: Connection) -> AsyncIterator[None]:
+    """A transaction that nobody waits for who does not wait any more.
+
+    asyncpg would ask a database that does not answer to cancel what it does, and to roll back.
+    """
+    transaction = connection.transaction()
+    started = False
+    try:
+        try:
+            await transaction.start()
+            started = True
+            yield
+        except Exception:
+            if started and not connection.is_closed():
+                await transaction.rollback()
+            raise
+        await transaction.commit()
+    except asyncio.CancelledError:
+        connection.terminate()
+        raise
 
 
 async def _prepare(connection: Connection) -> None:

@@ -89,7 +89,7 @@ JOIN relay.audio_rooms r ON r.id = $1 AND r.version = $2
 LEFT JOIN relay.users u ON u.id = b.user_id
 LEFT JOIN relay.users c ON c.id = b.created_by
 WHERE num_nonnulls(b.participant_id, u.id, b.address) >= 1
-ON CONFLICT (id) DO NOTHING
+ON CONFLICT (id) DO UPDATE SET lifted_at = NULL
 """
 LIFTED = """
 UPDATE relay.room_bans b SET lifted_at = now()

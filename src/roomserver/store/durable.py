@@ -76,6 +76,9 @@ class DurableRoomStore:
         self._joined = False
         self._cut_off: str | None = None  # why the last heartbeat failed
         self._snapshot_due = False
+        self._own_due = False  # rooms may be ours that the answer did not come of
+        self._pending: dict[str, RoomRecord] = {}  # on the way to the disk
+        self._closed: set[str] = set()  # ids of rooms closed here since the own ones were asked for
         self._stays: set[str] = set()  # ids of those that began here before the server had joined
         self._claiming = asyncio.Lock()
         self._lookups = asyncio.Semaphore(LOOKUPS_AT_ONCE)
@@ -112,7 +115,11 @@ class DurableRoomStore:
                     taken = await connection.fetchval(CODE_TAKEN, room.code, CODE_REST_S)
         if taken:
             raise CodeTakenError(room.code)
-        seq = await self._outbox.append(RoomChanged(room))
+        self._pending[room.id] = room
+        try:
+            seq = await self._outbox.append(RoomChanged(room))
+        finally:
+            del self._pending[room.id]
         fault_point("create:kept")
         self._rooms[room.id] = room
         return await self._taken_over(seq, PERSISTED_WITHIN_S)
@@ -122,8 +129,15 @@ class DurableRoomStore:
         self._outbox.append_soon(RoomChanged(room))
 
     async def keep_room(self, room: RoomRecord) -> None:
-        await self._outbox.append(RoomChanged(room))
-        self._remember(room)
+        self._pending[room.id] = room
+        try:
+            await self._outbox.append(RoomChanged(room))
+        finally:
+            if self._pending.get(room.id) is room:
+                del self._pending[room.id]
+        ours = self._rooms.get(room.id)
+        if ours is not None and ours.version < room.version:
+            self._remember(room)
 
     async def open_rooms(self) -> Sequence[RoomRecord]:
         self._rooms = {room.id: room for room in await self._outbox.rooms()}
@@ -219,6 +233,7 @@ class DurableRoomStore:
     def _remember(self, room: RoomRecord) -> None:
         if room.state is RoomState.CLOSED:
             self._rooms.pop(room.id, None)
+            self._closed.add(room.id)
         else:
             self._rooms[room.id] = room
 
@@ -258,9 +273,12 @@ class DurableRoomStore:
         """Heartbeats, and rooms that others left; joins when a database that was away is there."""
         while True:
             await asyncio.sleep(self._membership.heartbeat_s if self._joined else REJOIN_S)
+            known = self._joined
             try:
                 await self._beat()
                 self._cut_off = None
+                if not known:
+                    log.info("database_joined")
             except DatabaseAwayError as error:
                 log.debug("heartbeat_missed", reason=str(error))
                 self._cut_off = str(error)
@@ -272,21 +290,33 @@ class DurableRoomStore:
     async def _beat(self) -> None:
         if not self._joined:
             await self._join()
-            log.info("database_joined")
-            if self._here is not None:
-                await self._take_own()
-                self._here.take_up(list(self._rooms.values()))
+            self._own_due = self._here is not None
+        if self._own_due and self._here is not None:
+            # What was closed here meanwhile is open there until all is told.
+            if not await self._everything_taken_over(REPLAY_WITHIN_S):
+                raise DatabaseAwayError(f"{self._outbox.waiting} events wait in the outbox")
+            await self._take_own()
+            self._here.take_up(list(self._rooms.values()))
         await self._membership.beat()
         await self._claim()
         await self._settle()
         if self._snapshot_due:
-            await self._outbox.replace_rooms(list(self._rooms.values()))
+            await self._replace_snapshot()
             self._snapshot_due = False
+
+    async def _replace_snapshot(self) -> None:
+        """What is on its way to the disk comes before this, and may not be undone by it."""
+        rooms = self._rooms | self._pending
+        await self._outbox.replace_rooms(
+            [room for room in rooms.values() if room.state is not RoomState.CLOSED]
+        )
 
     async def _claim(self) -> None:
         """Takes up rooms that nobody has."""
         async with self._claiming:  # of two at once, one would not find what the other took
+            due, self._own_due = self._own_due, True  # it may be so though no answer comes
             claimed = await self._membership.claim()
+            self._own_due = due
             new = [room for room in claimed if room.id not in self._rooms]
             if new and self._here is not None:
                 self._rooms |= {room.id: room for room in new}
@@ -296,6 +326,8 @@ class DurableRoomStore:
 
     async def _take_own(self) -> None:
         """What the database says of this server's rooms, save where this server knows better."""
+        self._own_due = True
+        self._closed.clear()
         known_here = self._rooms
         own = {room.id: room for room in await self._membership.claim(own=True)}
         missing = known_here.keys() - own.keys()
@@ -311,7 +343,9 @@ class DurableRoomStore:
         if self._here is None:
             self._rooms = own | newer
         else:  # they are open already; what became of them meanwhile is settled one by one
-            self._rooms = own | known_here
+            open_there = {r.id: r for r in own.values() if r.id not in self._closed}
+            self._rooms = open_there | self._rooms
+        self._own_due = False
         self._snapshot_due = True
 
     async def _settle(self) -> None:

@@ -24,7 +24,6 @@ from roomserver.store.records import BanRecord, Elsewhere, RoomRecord
 
 LEASE_S = 60.0
 BEATS_PER_LEASE = 6
-HEARTBEAT_S = LEASE_S / BEATS_PER_LEASE  # unless the lease is set otherwise
 # How long somebody waits to hear where a room is.
 ANSWER_S = 1.0
 

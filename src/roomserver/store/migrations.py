@@ -17,7 +17,7 @@ from importlib.resources.abc import Traversable
 
 import asyncpg
 
-from roomserver.store.database import Connection, Database
+from roomserver.store.database import AWAY, Connection, Database, DatabaseAwayError
 
 # Any number will do, so long as nothing else in the database locks the same.
 LOCK_KEY = 0x72656C6179  # "relay"
@@ -161,6 +161,8 @@ async def bring_up_to_date(database: Database) -> tuple[Migration, ...]:
             missing = await pending(transaction, load_migrations())
     except asyncpg.InsufficientPrivilegeError as error:
         raise _without_right(error) from error
+    except AWAY as error:
+        raise DatabaseAwayError(str(error) or type(error).__name__) from error
     if missing:
         raise MigrationError(
             f"{describe(missing)} missing, and nothing can be applied through a pooler: run "

@@ -79,9 +79,11 @@ class PostgresAccountStore:
         async with self._database.transaction(within_s=ANSWER_S) as connection:
             # FOR UPDATE: of two that come at once, the second finds it used.
             row = await connection.fetchrow(
-                "SELECT id, role FROM relay.account_invites WHERE hash = $1 AND used_at IS NULL"
-                " AND revoked_at IS NULL AND expires_at > $2"
-                " AND (email IS NULL OR lower(email) = lower($3)) FOR UPDATE",
+                "SELECT i.id, i.role FROM relay.account_invites i"
+                " JOIN relay.users u ON u.id = i.created_by"
+                " WHERE i.hash = $1 AND i.used_at IS NULL AND i.revoked_at IS NULL"
+                " AND i.expires_at > $2 AND (i.email IS NULL OR lower(i.email) = lower($3))"
+                " AND u.disabled_at IS NULL AND u.role = 'admin' FOR UPDATE OF i",
                 invite,
                 _time(now),
                 email.strip(),

@@ -73,9 +73,13 @@ class Rule:
 AUDIT = "relay.audit_log"
 STAYS = "relay.room_participants"
 LETTERS = "relay.dead_letters"
+PRESETS = "relay.mix_presets"
+# Of listeners without an account, whom nobody knows again once their room token is over.
+KEEP_GUESTS_PRESETS_DAYS = 30
 NO_ADDRESS = "SET ip_address = NULL, user_agent = NULL"
 OLD_AUDIT = Rule(AUDIT, "created_at", "true", f"DELETE FROM {AUDIT}")  # noqa: S608
 OLD_LETTERS = Rule(LETTERS, "created_at", "true", f"DELETE FROM {LETTERS}")  # noqa: S608
+OLD_PRESETS = Rule(PRESETS, "updated_at", "user_id IS NULL", f"DELETE FROM {PRESETS}")  # noqa: S608
 OLD_STAYS = Rule(STAYS, "left_at", "true", f"DELETE FROM {STAYS}")  # noqa: S608
 AUDIT_ADDRESSES = Rule(AUDIT, "created_at", ADDRESSED, f"UPDATE {AUDIT} {NO_ADDRESS}")
 STAY_ADDRESSES = Rule(STAYS, "left_at", ADDRESSED, f"UPDATE {STAYS} {NO_ADDRESS}")
@@ -95,6 +99,7 @@ class Purged:
     participants: int = 0
     addresses: int = 0
     dead_letters: int = 0
+    presets: int = 0
 
 
 class AnotherPurgesError(Exception):
@@ -161,6 +166,7 @@ class Retention:
         return Purged(
             audit=await each(OLD_AUDIT, EVER, audit),
             dead_letters=await each(OLD_LETTERS, EVER, audit),
+            presets=await each(OLD_PRESETS, EVER, before(KEEP_GUESTS_PRESETS_DAYS)),
             participants=await each(OLD_STAYS, EVER, stays),
             # Of what does not go altogether.
             addresses=await each(AUDIT_ADDRESSES, audit, addresses)

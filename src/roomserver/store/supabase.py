@@ -314,7 +314,14 @@ DAYS = Table(
         avg_latency_ms double precision, total_packets_sent bigint, total_packets_received bigint,
         final boolean
     )
-    ON CONFLICT (room_id, date) DO NOTHING
+    -- A day that this server has made of the stays meanwhile: the other knew more of it.
+    ON CONFLICT (room_id, date) DO UPDATE SET
+        peak_listeners = excluded.peak_listeners,
+        total_listen_minutes = excluded.total_listen_minutes,
+        total_listeners = excluded.total_listeners, avg_latency_ms = excluded.avg_latency_ms,
+        total_packets_sent = excluded.total_packets_sent,
+        total_packets_received = excluded.total_packets_received, final = excluded.final
+    WHERE NOT o.final AND excluded.final
     RETURNING id::text, true AS added
     """,
 )

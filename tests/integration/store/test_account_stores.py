@@ -232,8 +232,24 @@ async def test_whom_a_store_does_not_know_it_does_not_change(store: AccountStore
 async def invite(accounts: Accounts, store: AccountStore, email: str | None = None) -> str:
     admin = await store.account_by_email("ann@example.org")
     assert admin is not None
+    await store.set_role(admin.id, "admin")
     _, token = await accounts.invite(email=email, role="user", by=admin, life_s=3600)
     return token
+
+
+async def test_an_invite_does_not_outlive_its_administrator(
+    accounts: Accounts, store: AccountStore
+) -> None:
+    token = await invite(accounts, store)
+    admin = await store.account_by_email("ann@example.org")
+    assert admin is not None
+    await store.set_role(admin.id, "user")
+    with pytest.raises(InviteRefusedError):
+        await accounts.register("bob@example.org", b"secret", invite=token)
+    await store.set_role(admin.id, "admin")
+    await store.set_disabled(admin.id, True, now=1.0)
+    with pytest.raises(InviteRefusedError):
+        await accounts.register("bob@example.org", b"secret", invite=token)
 
 
 async def test_an_invite_makes_one_account(

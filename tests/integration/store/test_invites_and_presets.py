@@ -140,7 +140,7 @@ async def test_a_preset_is_loaded_as_it_was_saved(
 async def test_presets_of_one_owner_are_bounded_however_fast_they_come(
     preset_store: PresetStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(presets, "MOST", 5)
+    monkeypatch.setattr(presets, "MOST", 3)
     owner = Owner(None, str(uuid4()))
 
     async def save(name: str) -> bool:
@@ -150,5 +150,5 @@ async def test_presets_of_one_owner_are_bounded_however_fast_they_come(
             return False
         return True
 
-    assert sum(await asyncio.gather(*(save(str(number)) for number in range(20)))) == 5
+    assert sum(await asyncio.gather(*(save(str(number)) for number in range(6)))) == 3
     assert all([await save(name) for name in await preset_store.names(owner)])

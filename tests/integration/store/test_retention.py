@@ -83,6 +83,24 @@ async def ages(tables: Connection, table: str, column: str, where: str = "true")
     return {row[0] for row in rows}
 
 
+async def test_presets_of_guests_are_kept_for_a_month(
+    database: Database, tables: Connection
+) -> None:
+    user = await tables.fetchval(
+        "INSERT INTO relay.users (email, password_hash) VALUES ('o@x.example', '') RETURNING id"
+    )
+    await tables.execute(
+        "INSERT INTO relay.mix_presets (user_id, participant_id, name, updated_at) VALUES"
+        " ($1, NULL, 'old', now() - interval '400 days'),"
+        " (NULL, gen_random_uuid(), 'old', now() - interval '31 days'),"
+        " (NULL, gen_random_uuid(), 'new', now() - interval '29 days')",
+        user,
+    )
+    keeps = retention(database, 365, 30, 365)
+    assert await keeps.look() == await keeps.purge() == Purged(presets=1)
+    assert await tables.fetchval("SELECT count(*) FROM relay.mix_presets") == 2
+
+
 async def test_what_is_old_goes_and_the_rest_stays(
     database: Database, tables: Connection, room: UUID
 ) -> None:
@@ -178,6 +196,7 @@ async def test_the_command_says_what_it_would_do_and_does_it(
         "6 stays would be deleted",
         "9 addresses would be cleared",
         "6 dead letters would be deleted",
+        "0 presets of guests would be deleted",
     ]
     assert await ages(tables, "audit_log", "created_at") == set(AGES)
     assert "6 audit lines were deleted" in await purge()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -20,7 +19,7 @@ from roomserver.store.database import Connection
 from roomserver.store.embedded import EmbeddedPostgres
 from support.api_client import Api, source_wish
 from support.live import EMAIL, live_room
-from support.postgres import open_directory
+from support.postgres import open_directory, signal_all
 from support.server import PASSWORD, ServerProcess, command, environment
 
 OPTIONS = ("--database-url", "embedded")
@@ -62,14 +61,6 @@ async def wait_until(database: Connection, condition: str) -> None:
     async with asyncio.timeout(30):
         while not await database.fetchval(condition):  # noqa: ASYNC110 - the database sends no event
             await asyncio.sleep(0.02)
-
-
-def send_all(data_dir: Path, number: signal.Signals) -> None:
-    """A signal to every process of the database: they work in its directory."""
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if (process / "cwd").readlink() == data_dir / "postgres" / "data":
-                os.kill(int(process.name), number)
 
 
 def kill(server: ServerProcess) -> None:
@@ -150,7 +141,9 @@ async def test_without_the_database_rooms_go_on_and_logins_wait(
         await add_user(data_dir)
         api = Api(server.url, session)
         token = (await api.login(EMAIL, PASSWORD))["accessToken"]
-        send_all(data_dir, signal.SIGSTOP)  # it takes connections and answers nothing
+        signal_all(
+            data_dir / "postgres" / "data", signal.SIGSTOP
+        )  # it takes connections and answers nothing
         try:
             async with session.post(
                 server.url + "/auth/room/create",
@@ -166,7 +159,7 @@ async def test_without_the_database_rooms_go_on_and_logins_wait(
                 assert response.status == 503
                 assert (await response.json())["code"] == "database_away"
         finally:
-            send_all(data_dir, signal.SIGCONT)
+            signal_all(data_dir / "postgres" / "data", signal.SIGCONT)
         database = await connect(data_dir)
         await wait_until(database, "SELECT count(*) FROM relay.audio_rooms")
         await database.close()
@@ -203,12 +196,12 @@ async def test_rooms_tell_of_themselves_after_a_restart_but_not_while_the_databa
         )
         await wait_until(database, "SELECT count(*) FROM relay.room_analytics")
         await database.close()
-        send_all(data_dir, signal.SIGSTOP)
+        signal_all(data_dir / "postgres" / "data", signal.SIGSTOP)
         try:
             answer = await api.call("GET", "/api/audit", token=token)
             assert (answer.status, answer.body["code"]) == (503, "database_away")
         finally:
-            send_all(data_dir, signal.SIGCONT)
+            signal_all(data_dir / "postgres" / "data", signal.SIGCONT)
 
 
 async def test_rooms_come_back_as_their_owners_left_them(

@@ -76,6 +76,25 @@ async def test_a_room_that_was_closed_meanwhile_stays_closed(
     assert room.state == "closed"
 
 
+async def test_the_last_word_of_a_room_that_ends_while_it_is_changed_is_its_end(
+    plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = await plane.room()
+    told: list[RoomRecord] = []
+
+    async def keep(record: RoomRecord) -> None:
+        told.append(record)
+        room.close(RoomCloseReason.SOURCE_GONE)
+
+    monkeypatch.setattr(plane.store, "keep_room", keep)
+    monkeypatch.setattr(plane.store, "room_changed", told.append)
+    with pytest.raises(RoomClosedError):
+        await plane.control.update(room, {"name": "Yard"})
+    last = told[-1]
+    assert last.state == "closed"
+    assert last.version > max(record.version for record in told[:-1])
+
+
 async def test_a_break_of_a_permanent_room_ends_with_waiting(plane: ControlPlane) -> None:
     room = await plane.room(permanent=True)
     plane.add_source(room)

@@ -9,6 +9,8 @@ WITH stay AS (
             AT TIME ZONE 'UTC' AS over
     FROM relay.room_participants
     WHERE joined_at < $2::date::timestamp AT TIME ZONE 'UTC'
+        -- Nobody leaves before they joined, so that this is in the index of when they left.
+        AND (left_at >= $1::date::timestamp AT TIME ZONE 'UTC' OR left_at IS NULL)
         AND (
             joined_at >= $1::date::timestamp AT TIME ZONE 'UTC'
             OR left_at > $1::date::timestamp AT TIME ZONE 'UTC'

@@ -138,6 +138,7 @@ CREATE INDEX room_participants_user_id ON relay.room_participants (user_id);
 CREATE INDEX room_participants_participant_id ON relay.room_participants (participant_id);
 CREATE INDEX room_participants_server_id ON relay.room_participants (server_id);
 CREATE INDEX room_participants_left_at ON relay.room_participants (left_at);
+CREATE INDEX room_participants_joined_at ON relay.room_participants (joined_at);
 
 -- A clock that was set back must not make a stay end before it began, nor last longer than it did:
 -- how long it lasted is what counts, and the end follows from that.
@@ -183,7 +184,7 @@ CREATE TABLE relay.room_bans (
     lifted_at timestamptz,
     CHECK (num_nonnulls(participant_id, user_id, address) >= 1)
 );
-CREATE INDEX room_bans_room_id ON relay.room_bans (room_id) WHERE lifted_at IS NULL;
+CREATE INDEX room_bans_room_id ON relay.room_bans (room_id);
 CREATE INDEX room_bans_user_id ON relay.room_bans (user_id);
 CREATE INDEX room_bans_created_by ON relay.room_bans (created_by);
 
@@ -219,6 +220,7 @@ CREATE TABLE relay.mix_presets (
 CREATE UNIQUE INDEX mix_presets_owner
     ON relay.mix_presets ((coalesce(user_id, participant_id)), name);
 CREATE INDEX mix_presets_user_id ON relay.mix_presets (user_id);
+CREATE INDEX mix_presets_updated_at ON relay.mix_presets (updated_at);
 CREATE TRIGGER mix_presets_touch BEFORE UPDATE ON relay.mix_presets
     FOR EACH ROW EXECUTE FUNCTION relay.touch();
 
