@@ -109,11 +109,11 @@ class Venue:
 
     def call(self, path: str, body: Any = None, token: str = "") -> Any:
         """One REST call."""
-        request = urllib.request.Request(
-            self.server.url + path,
-            None if body is None else json.dumps(body).encode(),
-            {"Content-Type": "application/json", "Authorization": f"Bearer {token}"},
-        )
+        headers = {"Content-Type": "application/json"}
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.server.url + path, data, headers)
         with urllib.request.urlopen(request, timeout=TIMEOUT_S, context=self.context) as answer:
             return json.load(answer)
 

@@ -110,6 +110,18 @@ async def test_a_verifier_does_not_outlive_its_password(pool: CountingPool) -> N
     assert not await passwords.check("room", b"new", None)
 
 
+async def test_what_was_right_for_the_password_before_is_wrong_for_the_next(
+    pool: CountingPool,
+) -> None:
+    passwords = RoomPasswords(pool)
+    before, after = await pool.hash(b"old"), await pool.hash(b"new")
+    first = asyncio.ensure_future(passwords.check("room", b"old", before))
+    await asyncio.sleep(0)  # it is under way, and the password is changed
+    assert not await passwords.check("room", b"old", after)
+    assert await first
+    assert not await passwords.check("room", b"old", after)
+
+
 async def test_one_caller_that_goes_away_does_not_take_the_answer_from_others(
     pool: CountingPool,
 ) -> None:

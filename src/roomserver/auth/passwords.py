@@ -127,7 +127,7 @@ class RoomPasswords:
         self._pool = pool
         # With the hash each belongs to: one made for an earlier password fits no more.
         self._verifiers: dict[str, tuple[bytes, bytes]] = {}
-        self._running: dict[tuple[str, bytes], asyncio.Future[bool]] = {}
+        self._running: dict[tuple[str, bytes, bytes | None], asyncio.Future[bool]] = {}
 
     async def make(self, room: str, password: bytes) -> bytes:
         """Hashes the password of a new room and remembers its verifier. Raises PoolFullError."""
@@ -144,7 +144,7 @@ class RoomPasswords:
         known_hash, known_digest = self._verifiers.get(room, (b"", b""))
         if hmac.compare_digest(known_digest, digest) and known_hash == hashed:
             return True
-        attempt = (room, digest)
+        attempt = (room, digest, hashed)  # that which was right for another password is not
         running = self._running.get(attempt)
         if running is None:
             running = asyncio.ensure_future(self._pool.check(password, hashed))
@@ -160,7 +160,9 @@ class RoomPasswords:
         """The room is gone."""
         self._verifiers.pop(room, None)
 
-    def _finished(self, attempt: tuple[str, bytes], done: asyncio.Future[bool]) -> None:
+    def _finished(
+        self, attempt: tuple[str, bytes, bytes | None], done: asyncio.Future[bool]
+    ) -> None:
         self._running.pop(attempt, None)
         if not done.cancelled():
             done.exception()  # seen, also when every caller went away

@@ -62,6 +62,14 @@ class ClientAddresses:
             address = step
         return _text(address)
 
+    def is_secure(self, request: web.Request) -> bool:
+        """Whether the client came over TLS: ours, or that of a proxy which says so."""
+        if self._peer_of(request) is not None:
+            return True
+        name = request.transport.get_extra_info("peername") if request.transport else None
+        trusted = not isinstance(name, tuple) or self._is_proxy(_parse(name[0]))
+        return trusted and request.headers.get("X-Forwarded-Proto", "").lower() == "https"
+
     def _is_proxy(self, address: Address | None) -> bool:
         return address is not None and any(address in network for network in self._trusted)
 

@@ -6,6 +6,7 @@ then is the right server told; before, a room elsewhere looks like one that does
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from roomserver.edge.problems import Problem, ProblemCode
@@ -31,6 +32,18 @@ async def locate(services: Services, name: str) -> Elsewhere | None:
         raise Problem.later(
             ProblemCode.BUSY, "too many rooms are looked for", after_s=RETRY_S
         ) from None
+
+
+async def locate_guessed(services: Services, name: str) -> Elsewhere | None:
+    """The same for somebody who may just guess: when too many do, there is no such room.
+
+    Any other answer would tell rooms that are not here from those that are.
+    """
+    if not services.rooms.shared:
+        return None
+    with contextlib.suppress(LookupsBusyError):
+        return await services.rooms.locate(name, guess=True)
+    return None
 
 
 def wrong_server(room: Elsewhere) -> Problem:

@@ -130,6 +130,8 @@ class Endpoint:
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         services = request.app[SERVICES]
         call = Call(request, services, services.addresses.of(request))
+        if any("\0" in part for part in request.match_info.values()):
+            raise Problem(ProblemCode.NOT_FOUND, "nothing has a name with a NUL character")
         arguments: dict[str, object] = {}
         if self.wants_account and (not self.account_optional or "Authorization" in request.headers):
             arguments["account"] = call.account = await authenticate(

@@ -118,6 +118,9 @@ class ProblemDocument(msgspec.Struct):
 _AUDITED = {
     401: AuditEvent.INVALID_TOKEN,
     403: AuditEvent.REQUEST_REFUSED,
+    409: AuditEvent.REQUEST_REFUSED,
+    410: AuditEvent.REQUEST_REFUSED,
+    421: AuditEvent.REQUEST_REFUSED,
     429: AuditEvent.RATE_LIMIT_EXCEEDED,
     503: AuditEvent.REQUEST_REFUSED,
 }
@@ -223,8 +226,7 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except Problem as problem:
-        _audit(services, request, address, problem)
-        return problem.response()
+        return _refused(services, request, address, problem)
     except web.HTTPException as error:
         if error.status < 400:
             raise
@@ -238,11 +240,13 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
             ProblemCode.SHUTTING_DOWN, "the server is shutting down", after_s=5.0
         ).response()
     except DatabaseAwayError:
-        return Problem.later(
+        away = Problem.later(
             ProblemCode.DATABASE_AWAY, "the database is away; try again", after_s=5.0
-        ).response()
+        )
+        return _refused(services, request, address, away)
     except RoomClosedError:
-        return Problem(ProblemCode.ROOM_CLOSED, "the room was closed").response()
+        closed = Problem(ProblemCode.ROOM_CLOSED, "the room was closed")
+        return _refused(services, request, address, closed)
     except OutboxError as error:
         log.error("not_kept", method=request.method, path=request.path, reason=str(error))
         return Problem.later(
@@ -251,6 +255,13 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     except Exception:
         log.exception("request_failed", method=request.method, path=request.path)
         return Problem(ProblemCode.INTERNAL, "something went wrong here").response()
+
+
+def _refused(
+    services: Services, request: web.Request, address: str, problem: Problem
+) -> web.Response:
+    _audit(services, request, address, problem)
+    return problem.response()
 
 
 def _audit(services: Services, request: web.Request, address: str, problem: Problem) -> None:

@@ -99,6 +99,11 @@ async def own_record(call: Call, account: Account) -> RoomRecord:
 
 def own_room(call: Call, account: Account) -> Room:
     """The room that the path names. Raises Problem when it is not open here, or not theirs."""
+    name = call.path("room")
+    rooms = call.services.rooms
+    room, closed = rooms.find(name), rooms.closed(name)
+    if room is None and closed is not None and closed.created_by != account.id:
+        raise Problem(ProblemCode.ROOM_NOT_FOUND, "there is no such room")
     room = open_room(call)
     if room.record.created_by != account.id:
         raise _somebody_elses(account, room.record)

@@ -307,7 +307,7 @@ class Connections:
             return
         if elsewhere is not None:
             self._refuse(sender, ErrorCode.WRONG_SERVER, ELSEWHERE, url=elsewhere.url)
-        elif self._rooms.find(room) is not None:  # nobody had it, so it is ours now
+        elif self._rooms.find(message.room_id) is not None:  # nobody had it, so it is ours now
             sender.leaving = None
             self._handle(sender, message, received_us)
         else:

@@ -60,3 +60,5 @@ class DisabledOwners:
                 await self.look()
             except (DatabaseAwayError, OutboxError) as error:
                 log.debug("owners_not_checked", reason=str(error))
+            except Exception:  # who is disabled later has to be found all the same
+                log.exception("owners_not_checked")

@@ -75,6 +75,13 @@ async def test_it_is_for_a_rooms_owner(api: Api, keys: Keys, endpoint: Endpoint)
         refused(closed, ProblemCode.ROOM_CLOSED)
 
 
+@those(lambda e: "{" in e.path)
+async def test_a_name_with_a_nul_is_nobodys(api: Api, keys: Keys, endpoint: Endpoint) -> None:
+    path = re.sub(r"{\w+}", "%00", endpoint.path)
+    token = keys.admin if endpoint.admin else keys.owner
+    refused(await api.call(endpoint.method, path, token=token), ProblemCode.NOT_FOUND)
+
+
 @those(lambda e: e.body)
 async def test_a_body_has_to_be_json_of_its_kind(api: Api, keys: Keys, endpoint: Endpoint) -> None:
     token = keys.admin if endpoint.admin else keys.owner

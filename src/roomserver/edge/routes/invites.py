@@ -111,5 +111,7 @@ async def revoke_invite(call: Call, account: Account) -> None:
 
 def _link(call: Call, room: Room, text: str) -> str:
     """Its secret stands in the fragment, which no browser sends and no log sees."""
-    origin = call.services.public_url.rstrip("/") or str(call.request.url.origin())
+    services = call.services
+    scheme = "https" if services.addresses.is_secure(call.request) else "http"
+    origin = services.public_url.rstrip("/") or f"{scheme}://{call.request.host}"
     return f"{origin}/listen/{room.record.code}#invite={text}"

@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 from roomserver.auth.passwords import attempt_id
-from roomserver.edge.elsewhere import locate, wrong_server
+from roomserver.edge.elsewhere import locate_guessed, wrong_server
 from roomserver.edge.endpoints import Api, Call
 from roomserver.edge.paging import PageQuery, cut_page
 from roomserver.edge.problems import Problem, ProblemCode
@@ -86,13 +86,16 @@ async def join_room(call: Call, body: JoinRequest, account: Account | None = Non
     limits = services.limits
     key = (call.limit_key, subject)
     same = attempt_id(subject, password or (body.invite or "").encode())
+    if room is not None and body.invite and services.invites.read(room.id, body.invite):
+        # We wrote it, so that nobody guesses: a hall that comes with an invite each is one attempt.
+        same = attempt_id(subject, b"")
     async with (
         call.limited(limits.join_failures, *key, same=same) as failure,
         call.limited(limits.joins, *key) as join,
     ):
         elsewhere = None
         if room is None:
-            elsewhere = await locate(services, body.room_code)
+            elsewhere = await locate_guessed(services, body.room_code)
             room = services.rooms.find(body.room_code)  # it may be ours since
         user = account.id if account is not None else None
         if body.invite is not None and room is not None:

@@ -119,7 +119,7 @@ async def kick(call: Call, account: Account, body: KickRequest) -> KickAnswer:
 @api.post(
     "/api/broadcaster/rooms/{room}/ban",
     status=201,
-    problems=[*OWN_ROOM, ProblemCode.NOT_KEPT, ProblemCode.TOO_MANY],
+    problems=[*OWN_ROOM, ProblemCode.NOT_FOUND, ProblemCode.NOT_KEPT, ProblemCode.TOO_MANY],
 )
 async def ban(call: Call, account: Account, body: BanRequest) -> BanAnswer:
     """Keeps somebody out of the room from now on; open connections are closed."""
