@@ -19,25 +19,11 @@ if TYPE_CHECKING:
 RETRY_S = 2.0
 
 
-async def locate(services: Services, name: str) -> Elsewhere | None:
-    """The open room with this id or code that another server has. Raises Problem (503).
-
-    Of a room that nobody has, this server takes care: it is among `services.rooms` then.
-    """
-    if not services.rooms.shared:
-        return None
-    try:
-        return await services.rooms.locate(name, guess=True)
-    except LookupsBusyError:
-        raise Problem.later(
-            ProblemCode.BUSY, "too many rooms are looked for", after_s=RETRY_S
-        ) from None
-
-
 async def locate_guessed(services: Services, name: str) -> Elsewhere | None:
-    """The same for somebody who may just guess: when too many do, there is no such room.
+    """The open room with this id or code that another server has, for somebody who may just guess.
 
-    Any other answer would tell rooms that are not here from those that are.
+    Of a room that nobody has, this server takes care: it is among `services.rooms` then. When too
+    many guess there is no such room: any other answer would tell rooms that are here from others.
     """
     if not services.rooms.shared:
         return None
@@ -57,11 +43,15 @@ async def look_for_room(services: Services, name: str, account: Account | None) 
     Raises Problem: 421 when another server has it and it is the account's, or that is an
     administrator's; 503.
     """
-    found = await locate(services, name)
-    if (
-        found is not None
-        and account is not None
-        and (account.role == "admin" or account.id == found.created_by)
-    ):
-        raise wrong_server(found)
+    if account is None:
+        await locate_guessed(services, name)
+    elif services.rooms.shared:
+        try:
+            found = await services.rooms.locate(name, guess=False)
+        except LookupsBusyError:
+            raise Problem.later(
+                ProblemCode.BUSY, "too many rooms are looked for", after_s=RETRY_S
+            ) from None
+        if found is not None and (account.role == "admin" or account.id == found.created_by):
+            raise wrong_server(found)
     return services.rooms.find(name) is not None
