@@ -357,3 +357,43 @@ async def test_an_account_hears_who_it_is(api: Api, access_token: str) -> None:
     answer = await api.call("GET", "/api/broadcaster/me", token=access_token)
     assert answer.status == 200
     assert (answer.body["email"], answer.body["role"]) == ("engineer@example.org", "user")
+
+
+async def listeners(api: Api, token: str, room: RoomKeys, query: str = "") -> Any:
+    """The answer of `GET …/listeners`."""
+    path = f"/api/broadcaster/rooms/{room.id}/listeners{query}"
+    answer = await api.call("GET", path, token=token)
+    assert answer.status == 200, answer
+    return answer.body
+
+
+async def test_an_owner_sees_who_listens_and_what_their_players_say(
+    api: Api, access_token: str
+) -> None:
+    room = await api.create_room(access_token)
+    assert (await listeners(api, access_token, room))["listeners"] == []
+    async with (
+        api.listener(room, nickname="Drums", mode="mix") as first,
+        api.listener(room) as second,
+        api.source(room),
+    ):
+        await first.say("stats", bufferMs=60, jitterMs=2.5, latencyMs=81, lost=3)
+        await first.say("ping", t=1)
+        await first.until("pong")
+        now = await listeners(api, access_token, room)
+        assert (now["total"], now["next"]) == (2, None)
+        newer, older = now["listeners"]
+        assert (newer["nickname"], newer["mode"], newer["player"]) == (None, "multichannel", None)
+        assert newer["clientId"] == second.texts("config")[0]["clientId"]
+        assert (older["nickname"], older["mode"], older["address"]) == ("Drums", "mix", "127.0.0.1")
+        assert older["joinedAt"] <= older["player"].pop("at") <= now["at"]
+        assert older["player"] == {"bufferMs": 60, "jitterMs": 2.5, "latencyMs": 81, "lost": 3}
+        page = await listeners(api, access_token, room, "?limit=1")
+        assert page["listeners"] == [newer]
+        rest = await listeners(api, access_token, room, f"?limit=1&cursor={page['next']}")
+        assert [each["clientId"] for each in rest["listeners"]] == [older["clientId"]]
+        assert (rest["total"], rest["next"]) == (2, None)
+        whom = {"clientId": older["clientId"]}
+        await change(api, access_token, room, "kick", **whom)
+        left = await listeners(api, access_token, room)
+        assert [each["clientId"] for each in left["listeners"]] == [newer["clientId"]]

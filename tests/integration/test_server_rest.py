@@ -34,6 +34,14 @@ async def test_health(api: Api) -> None:
     assert answer.body["status"] == "ok"
 
 
+async def test_what_a_client_has_to_know_is_told_to_anybody(api: Api) -> None:
+    answer = await api.call("GET", "/api/server")
+    assert answer.status == 200
+    assert answer.body["registration"] == "closed"
+    assert answer.body["maxRoomListeners"] is None or answer.body["maxRoomListeners"] > 0
+    assert re.fullmatch(r"\d+\.\d+\.\d+.*", answer.body["version"])
+
+
 async def test_a_broadcaster_logs_in_in_any_case_of_the_address(api: Api) -> None:
     tokens = await api.login("Engineer@EXAMPLE.org")
     assert set(tokens) == {"accessToken", "refreshToken"}

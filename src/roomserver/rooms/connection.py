@@ -31,13 +31,16 @@ class Connection:
     subscription: SubscriptionState | None = None  # of a listener
     latency_sum_ms: float = 0.0
     latencies: int = 0  # how many are in that sum
+    stats: Stats | None = None  # what its player measured last
+    stats_us: int = 0  # when, on the server's clock
     joined_us: int = 0
     stays: int = 0  # how many have begun
     # Set when we close it: why. Texts that arrive after that are ignored.
     leaving: LeaveReason | None = None
 
-    def measured(self, stats: Stats) -> None:
-        """What the player measured."""
+    def measured(self, stats: Stats, at_us: int) -> None:
+        """What the player measured; `at_us` on the server's clock."""
+        self.stats, self.stats_us = stats, at_us
         if stats.latency_ms is not None:
             self.latency_sum_ms += stats.latency_ms
             self.latencies += 1

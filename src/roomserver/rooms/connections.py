@@ -259,7 +259,7 @@ class Connections:
                     self._set_mix(sender, message)
                 case client.Stats():
                     self._need(sender, Role.LISTENER)
-                    sender.measured(message)
+                    sender.measured(message, received_us)
                     if message.latency_ms is not None:
                         lag_ms = message.latency_ms - (message.buffer_ms or 0)
                         self._media.report_lag(sender.id, lag_ms)
@@ -449,7 +449,7 @@ class Connections:
         sender.token = token
         sender.joined_us = self._media.clock_us()
         sender.stays += 1
-        sender.latency_sum_ms, sender.latencies = 0.0, 0
+        sender.latency_sum_ms, sender.latencies, sender.stats = 0.0, 0, None
         self._store.participant_joined(sender.stay())
         self._rooms.audit(
             AuditEvent.ROOM_JOINED,

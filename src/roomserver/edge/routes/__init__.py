@@ -3,6 +3,7 @@
 from roomserver.edge.endpoints import Endpoint
 from roomserver.edge.routes import (
     accounts,
+    audience,
     directory,
     invites,
     listening,
@@ -21,6 +22,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *rooms.api,
     *room_changes.api,
     *directory.api,
+    *audience.api,
     *moderation.api,
     *invites.api,
     *reports.api,

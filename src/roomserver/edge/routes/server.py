@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from typing import Literal
 
 from aiohttp import web
 from msgspec import Struct
@@ -25,6 +26,14 @@ class Health(Struct, rename="camel"):
     connections: int
 
 
+class ServerAnswer(Struct, rename="camel"):
+    """Answer of `GET /api/server`."""
+
+    version: str
+    registration: Literal["open", "invite", "closed"]
+    max_room_listeners: int | None  # None: no limit
+
+
 class Alive(Struct, rename="camel"):
     """Answer of `GET /healthz` and `GET /readyz`."""
 
@@ -44,6 +53,15 @@ async def health(call: Call) -> Health:
     """Whether the server is alive, and how much it does."""
     services = call.services
     return Health("ok", relaycore.__version__, len(services.rooms), len(services.connections))
+
+
+@api.get("/api/server")
+async def about(call: Call) -> ServerAnswer:
+    """What a client has to know before anybody logs in."""
+    services = call.services
+    return ServerAnswer(
+        relaycore.__version__, services.registration, services.rooms.max_listeners or None
+    )
 
 
 @api.get("/healthz")
