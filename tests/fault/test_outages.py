@@ -29,13 +29,6 @@ STAYS = "SELECT count(*) FROM relay.room_participants"
 
 
 @pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector) as session:
-        yield session
-
-
-@pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 8 MB."""
     sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import resource
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,6 @@ ROOMS = "/api/broadcaster/rooms"
 NO_DATABASE = "postgresql://nobody:nothing@127.0.0.1:1/nowhere"
 ANOTHER = "another password"
 LONG = {"forS": 3000}
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
 
 
 async def join(api: Api, room: RoomKeys, password: str) -> int:

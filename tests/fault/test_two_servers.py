@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pytest
 
 from roomserver.store.database import Connection
 from support.api_client import Api
@@ -19,12 +17,6 @@ from support.severing import severable
 from support.shared_database import LEASE_S, TIMEOUT_S, kill, play, server, until
 
 A, B = "http://a.example", "http://b.example"
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
 
 
 OWNER = "SELECT s.url FROM relay.audio_rooms r LEFT JOIN relay.servers s ON s.id = server_id"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,25 +12,12 @@ import pytest
 
 from support.api_client import Answer, Api, RoomKeys, noise
 from support.postgres import open_directory
-from support.server import PASSWORD, ServerProcess, command
+from support.server import ServerProcess
 
 ADMIN = "admin@example.org"
 OTHER = "other@example.org"
 PACKETS = 25  # of 20 ms
 METADATA = {"tour": {"city": "Köln"}}
-
-
-def add_admin(server: ServerProcess) -> None:
-    subprocess.run(
-        command("user", "add", ADMIN, "--admin", "--password-stdin"),
-        input=PASSWORD + "\n",
-        text=True,
-        env=server.settings
-        | {"ROOMSERVER_DATA_DIR": str(server.data_dir), "ROOMSERVER_BCRYPT_ROUNDS": "4"},
-        timeout=60,
-        check=True,
-        capture_output=True,
-    )
 
 
 @pytest.fixture(scope="module", params=["none", "embedded"])
@@ -41,14 +27,8 @@ def server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
         with ServerProcess.start(directory / "data", *options) as server:
             server.add_user()
             server.add_user(OTHER)
-            add_admin(server)
+            server.add_user(ADMIN, admin=True)
             yield server
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
 
 
 @pytest.fixture

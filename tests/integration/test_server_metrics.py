@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
@@ -17,22 +17,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from support.api_client import Answer, Api
 from support.postgres import open_directory
-from support.server import PASSWORD, ServerProcess, command, environment
+from support.server import PASSWORD, ServerProcess
 
 TOKEN = "scrape-" + "0123456789" * 4
 ADMIN = "admin@example.org"
-
-
-def add_admin(server: ServerProcess) -> None:
-    subprocess.run(
-        command("user", "add", ADMIN, "--admin", "--password-stdin"),
-        input=PASSWORD + "\n",
-        text=True,
-        env=environment(**server.settings, ROOMSERVER_DATA_DIR=str(server.data_dir)),
-        timeout=60,
-        check=True,
-        capture_output=True,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +29,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     directory = tmp_path_factory.mktemp("server")
     with ServerProcess.start(directory, env={"ROOMSERVER_METRICS_TOKEN": TOKEN}) as server:
         server.add_user()
-        add_admin(server)
+        server.add_user(ADMIN, admin=True)
         yield server
 
 
@@ -51,14 +39,8 @@ def apart() -> Iterator[ServerProcess]:
     with open_directory() as directory:
         options = ("--admin-port", "0", "--database-url", "embedded")
         with ServerProcess.start(directory / "data", *options) as server:
-            add_admin(server)
+            server.add_user(ADMIN, admin=True)
             yield server
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ TIMEOUT_S = 60.0
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 RATE = 48_000
 FRAME = 960
+PING_TEXT = b'{"type":"ping","t":1}'
 
 T = TypeVar("T")
 

@@ -118,22 +118,35 @@ class ServerProcess:
         """The process's id."""
         return self.process.pid
 
-    def add_user(self, email: str = "engineer@example.org", password: str = PASSWORD) -> str:
-        """Adds a broadcaster's account, as `roomserver user add` does, while the server runs."""
-        if self.settings["ROOMSERVER_DATABASE_URL"] != "none":
-            subprocess.run(
-                command("user", "add", email, "--password-stdin", "--data-dir", str(self.data_dir)),
-                input=password + "\n",
-                text=True,
-                env=self.settings | {"ROOMSERVER_BCRYPT_ROUNDS": "4"},
-                timeout=START_TIMEOUT_S,
-                check=True,
-            )
-            return email
-        hashed = bcrypt.hashpw(password.encode(), bcrypt.gensalt(4))
-        with AccountFile(self.data_dir) as accounts:
-            accounts.add_account(email, hashed, "user")
+    def add_user(
+        self,
+        email: str = "engineer@example.org",
+        password: str = PASSWORD,
+        *,
+        admin: bool = False,
+    ) -> str:
+        """Adds an account, as `roomserver user add` does, while the server runs."""
+        if self.settings["ROOMSERVER_DATABASE_URL"] == "none":
+            hashed = bcrypt.hashpw(password.encode(), bcrypt.gensalt(4))
+            with AccountFile(self.data_dir) as accounts:
+                accounts.add_account(email, hashed, "admin" if admin else "user")
+        else:
+            flags = ["--admin"] if admin else []
+            self.user("add", email, *flags, "--password-stdin", password=password)
         return email
+
+    def user(self, *arguments: str, password: str = PASSWORD) -> str:
+        """`roomserver user`, as an operator does it while the server runs; what it prints."""
+        done = subprocess.run(
+            command("user", *arguments, "--data-dir", str(self.data_dir)),
+            input=password + "\n",
+            text=True,
+            env=self.settings | {"ROOMSERVER_BCRYPT_ROUNDS": "4"},
+            timeout=START_TIMEOUT_S,
+            check=True,
+            stdout=subprocess.PIPE,
+        )
+        return done.stdout
 
     def wait_for_event(
         self,

@@ -7,15 +7,10 @@ their days become final (`finish_days`): from then on they are left as they are.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from importlib.resources import files
 
-import asyncpg
-import structlog
-
-from roomserver.store.database import Connection, Database, DatabaseAwayError
+from roomserver.store.database import Connection, Database
 
 # Of several servers one at a time does it; any number that nothing else locks.
 LOCK_KEY = 0x616E616C79  # "analy"
@@ -30,8 +25,6 @@ REFRESH_S = 5.0
 FIRST_DAY = "SELECT (min(joined_at) AT TIME ZONE 'UTC')::date FROM relay.room_participants"
 FINISH = "UPDATE relay.room_analytics SET final = true WHERE date < $1 AND NOT final"
 COMPUTE = (files("roomserver.store") / "sql" / "analytics.sql").read_text("utf-8")
-
-log = structlog.stdlib.get_logger("roomserver.analytics")
 
 
 async def compute_days(
@@ -72,28 +65,12 @@ async def finish_days(connection: Connection, before: date) -> None:
 
 
 class Analytics:
-    """Keeps the days up to date while the server runs. One event loop."""
+    """Keeps the days up to date. One event loop."""
 
-    def __init__(self, database: Database, *, interval_s: float, ready: Callable[[], bool]) -> None:
-        """ready: whether the database is there and up to date; else a turn is left out."""
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._interval_s = interval_s
-        self._ready = ready
         self._refreshing = asyncio.Lock()  # readers must not load the database with more than one
-        self._task: asyncio.Task[None] | None = None
         self._settled: date | None = None  # the day on which the days before were made last
-
-    def start(self) -> None:
-        """Begins; the first time is one interval from now."""
-        self._task = asyncio.create_task(self._run())
-
-    async def stop(self) -> None:
-        """Ends."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
 
     async def compute(self) -> bool:
         """Makes yesterday and today; once a day everything that may have changed.
@@ -122,18 +99,6 @@ class Analytics:
                 self._database.transaction(within_s=REFRESH_S) as connection,
             ):
                 await compute_days(connection, since, until, room=room)
-
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(self._interval_s)
-            if not self._ready():
-                continue
-            try:
-                await self.compute()
-            except DatabaseAwayError as error:
-                log.debug("analytics_wait", reason=str(error))
-            except asyncpg.PostgresError as error:
-                log.error("analytics_failed", reason=str(error))
 
 
 def _today() -> date:

@@ -7,20 +7,18 @@ whoever finds another at it leaves the rest to that one.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 
-import asyncpg
 import structlog
 
 from roomserver.config import Settings
 from roomserver.store.analytics import FIRST_DAY, finish_days
 from roomserver.store.analytics import LOCK_KEY as ANALYTICS_LOCK_KEY
-from roomserver.store.database import Connection, Database, DatabaseAwayError
+from roomserver.store.database import Connection, Database
 
 LOCK_KEY = 0x7075726765  # "purge"; any number that nothing else locks
 LOCK_POLL_S = 0.2
@@ -29,8 +27,6 @@ BATCH = 5000
 STEP = timedelta(days=30)
 LOCK_WITHIN_S = 60.0  # computing the figures of some days takes less
 EVER = datetime(1, 1, 1, tzinfo=UTC)  # before anything
-# After a start there is more urgent work.
-FIRST_AFTER_S = 600.0
 
 ADDRESSED = "(ip_address IS NOT NULL OR user_agent IS NOT NULL)"
 # What of a dead letter's payload tells where somebody was.
@@ -152,6 +148,13 @@ class Retention:
         """
         return await self._every(self._change)
 
+    async def turn(self) -> None:
+        """Purges as a server does it from time to time. Raises DatabaseAwayError."""
+        try:
+            log.info("purged", **asdict(await self.purge()))
+        except AnotherPurgesError:
+            log.debug("purge_left_to_another")
+
     async def _every(self, each: Callable[[Rule, datetime, datetime], Awaitable[int]]) -> Purged:
         """Each rule with the times that it is about."""
         async with self._database.transaction() as connection:
@@ -219,48 +222,6 @@ class Retention:
             if key == LOCK_KEY or time.monotonic() > end:
                 raise AnotherPurgesError("another server is at it")
             await asyncio.sleep(LOCK_POLL_S)
-
-
-class Janitor:
-    """Purges while a server runs. One event loop."""
-
-    def __init__(
-        self, retention: Retention, *, interval_s: float, ready: Callable[[], bool]
-    ) -> None:
-        """ready: whether the database is there and up to date; else a turn is left out."""
-        self._retention = retention
-        self._interval_s = interval_s
-        self._ready = ready
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Begins; soon for the first time, because a server may not run for a whole interval."""
-        self._task = asyncio.create_task(self._run())
-
-    async def stop(self) -> None:
-        """Ends, if need be in the middle of a batch, which then has not happened."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
-
-    async def _run(self) -> None:
-        pause = min(FIRST_AFTER_S, self._interval_s)
-        while True:
-            await asyncio.sleep(pause)
-            pause = self._interval_s
-            if not self._ready():
-                continue
-            try:
-                purged = await self._retention.purge()
-                log.info("purged", **asdict(purged))
-            except AnotherPurgesError:
-                log.debug("purge_left_to_another")
-            except DatabaseAwayError as error:
-                log.debug("purge_waits", reason=str(error))
-            except asyncpg.PostgresError as error:
-                log.error("purge_failed", reason=str(error))
 
 
 def _midnight(day: date) -> datetime:

@@ -22,10 +22,14 @@ from roomserver.store.invites import InviteStore, MemoryInviteStore, PostgresInv
 from roomserver.store.memory import MemoryRoomStore
 from roomserver.store.migrations import MigrationError, bring_up_to_date
 from roomserver.store.outbox import Outbox, OutboxError
+from roomserver.store.periodic import periodically
 from roomserver.store.postgres import PostgresAccountStore
 from roomserver.store.presets import MemoryPresetStore, PostgresPresetStore, PresetStore
 from roomserver.store.reports import MemoryReports, PostgresReports, Reports
-from roomserver.store.retention import Janitor, Retention
+from roomserver.store.retention import Retention
+
+# After a start there is more urgent work.
+FIRST_PURGE_AFTER_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +68,25 @@ async def open_stores(settings: Settings, *, url: str) -> AsyncIterator[Stores]:
             rooms = DurableRoomStore(outbox, database, url=url, lease_s=settings.lease_s)
             stack.push_async_callback(rooms.close)
             await rooms.open()
-            analytics = Analytics(
-                database, interval_s=settings.analytics_interval_s, ready=lambda: rooms.ready
+            analytics = Analytics(database)
+            await stack.enter_async_context(
+                periodically(
+                    "analytics",
+                    analytics.compute,
+                    interval_s=settings.analytics_interval_s,
+                    ready=lambda: rooms.ready,
+                )
             )
-            analytics.start()
-            stack.push_async_callback(analytics.stop)
-            janitor = Janitor(
-                Retention.of(settings, database),
-                interval_s=settings.purge_interval_s,
-                ready=lambda: rooms.ready,
+            await stack.enter_async_context(
+                periodically(
+                    "purge",
+                    Retention.of(settings, database).turn,
+                    interval_s=settings.purge_interval_s,
+                    # A server may not run for a whole interval.
+                    first_after_s=min(FIRST_PURGE_AFTER_S, settings.purge_interval_s),
+                    ready=lambda: rooms.ready,
+                )
             )
-            janitor.start()
-            stack.push_async_callback(janitor.stop)
         except MigrationError as error:
             raise ConfigError(f"database: {error}") from None
         except OutboxError as error:

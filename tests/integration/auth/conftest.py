@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import aiohttp
 import pytest
@@ -12,7 +10,7 @@ import pytest
 from roomserver.store.embedded import EmbeddedPostgres
 from support.api_client import Api
 from support.postgres import open_directory
-from support.server import PASSWORD, ServerProcess, command, environment
+from support.server import ServerProcess
 
 ADMIN = "admin@example.org"
 OPTIONS = ("--registration", "invite", "--register-limit", "1000 per minute")
@@ -28,7 +26,7 @@ def server(database_url: str) -> Iterator[ServerProcess]:
     with open_directory() as directory:
         options = ("--database-url", database_url, *OPTIONS)
         with ServerProcess.start(directory / "data", *options) as server:
-            user(server.data_dir, database_url, "add", ADMIN, "--admin", "--password-stdin")
+            server.add_user(ADMIN, admin=True)
             yield server
 
 
@@ -52,16 +50,3 @@ def database() -> Iterator[EmbeddedPostgres]:
         database.start()
         yield database
         database.stop()
-
-
-def user(data_dir: Path, database_url: str, *arguments: str) -> None:
-    """`roomserver user …`, as an operator does it while the server runs."""
-    subprocess.run(
-        command("user", *arguments, "--data-dir", str(data_dir)),
-        input=PASSWORD + "\n",
-        text=True,
-        env=environment(ROOMSERVER_DATABASE_URL=database_url, ROOMSERVER_BCRYPT_ROUNDS="4"),
-        timeout=60,
-        check=True,
-        capture_output=True,
-    )

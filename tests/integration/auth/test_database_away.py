@@ -16,7 +16,7 @@ from support.api_client import Answer, Api
 from support.postgres import open_directory, url
 from support.server import PASSWORD, ServerProcess, command, environment
 
-from .conftest import ADMIN, user
+from .conftest import ADMIN
 
 BOB = "bob@example.org"
 
@@ -32,8 +32,8 @@ def server(
         assert "ROOMSERVER_DATABASE_URL" in hint
         assert address not in server.output()
         assert database.connection["password"] not in server.output()
-        user(data_dir, address, "add", ADMIN, "--admin", "--password-stdin")
-        user(data_dir, address, "add", BOB, "--password-stdin")
+        server.add_user(ADMIN, admin=True)
+        server.add_user(BOB)
         yield server
 
 

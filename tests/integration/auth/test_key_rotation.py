@@ -13,7 +13,7 @@ from support.api_client import Api
 from support.postgres import open_directory
 from support.server import ServerProcess, command, environment
 
-from .conftest import ADMIN, user
+from .conftest import ADMIN
 
 
 def rotate(data_dir: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -79,7 +79,7 @@ async def test_a_new_data_directory_for_a_used_database_is_warned_about() -> Non
         data_dir = directory / "data"
         with ServerProcess.start(data_dir, "--database-url", "embedded") as server:
             server.wait_for_event("no_accounts")
-            await asyncio.to_thread(user, data_dir, "embedded", "add", ADMIN, "--password-stdin")
+            await asyncio.to_thread(server.add_user, ADMIN)
         (data_dir / "secret").unlink()
         with ServerProcess.start(data_dir, "--database-url", "embedded") as server:
             warned = server.wait_for_event("new_signing_key_for_a_used_database")

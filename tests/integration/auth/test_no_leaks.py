@@ -29,7 +29,7 @@ from support.api_client import ROOM_PASSWORD, Api
 from support.postgres import open_directory
 from support.server import PASSWORD, ServerProcess
 
-from .conftest import ADMIN, user
+from .conftest import ADMIN
 
 SECRET_FIELDS = ("password", "token", "invite", "secret")
 OPTIONS = (
@@ -93,7 +93,7 @@ def server() -> Iterator[ServerProcess]:
     with open_directory() as directory:
         options = ("--database-url", "embedded", *OPTIONS)
         with ServerProcess.start(directory / "data", *options) as server:
-            user(server.data_dir, "embedded", "add", ADMIN, "--admin", "--password-stdin")
+            server.add_user(ADMIN, admin=True)
             yield server
 
 

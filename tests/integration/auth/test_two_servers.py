@@ -14,8 +14,6 @@ from support.api_client import Api
 from support.postgres import url
 from support.server import PASSWORD, ServerProcess
 
-from .conftest import user
-
 ADMIN = "boss@example.org"
 
 
@@ -29,8 +27,7 @@ def servers(
             stack.enter_context(ServerProcess.start(tmp_path_factory.mktemp(name), env=env))
             for name in ("one", "two")
         ]
-        directory, address = servers[0].data_dir, env["ROOMSERVER_DATABASE_URL"]
-        user(directory, address, "add", ADMIN, "--admin", "--password-stdin")
+        servers[0].add_user(ADMIN, admin=True)
         yield servers
 
 

@@ -12,8 +12,6 @@ import pytest
 from support.api_client import Answer, Api
 from support.server import PASSWORD, ServerProcess
 
-from .conftest import user
-
 
 def problem(answer: Answer) -> tuple[int, str]:
     return answer.status, answer.body["code"]
@@ -136,7 +134,7 @@ async def test_rooms_of_an_account_that_a_command_disabled_are_closed(
     room = await api.create_room((await api.login(made["email"]))["accessToken"])
     async with api.listener(room) as listener:
         command = ("disable", made["email"])
-        await asyncio.to_thread(user, server.data_dir, database_url, *command)
+        await asyncio.to_thread(server.user, *command)
         # The server looks every 5 s; the listener is patient for 15.
         assert (await listener.until("roomClosed"))["reason"] == "owner_disabled"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 
 import aiohttp
@@ -12,7 +11,7 @@ import pytest
 from support.api_client import Api
 from support.postgres import open_directory
 from support.rest import ADMIN, OWNER, STRANGER, Keys
-from support.server import PASSWORD, ServerProcess, command, environment
+from support.server import ServerProcess
 
 
 @pytest.fixture(scope="package")
@@ -21,25 +20,8 @@ def server() -> Iterator[ServerProcess]:
         data_dir = directory / "data"
         options = ("--database-url", "embedded")
         with ServerProcess.start(data_dir, *options) as server:
-            for email, flags in ((OWNER, []), (STRANGER, []), (ADMIN, ["--admin"])):
-                subprocess.run(
-                    command(
-                        "user",
-                        "add",
-                        email,
-                        *flags,
-                        "--password-stdin",
-                        "--data-dir",
-                        str(data_dir),
-                    ),
-                    input=PASSWORD + "\n",
-                    text=True,
-                    env=environment(
-                        ROOMSERVER_DATABASE_URL="embedded", ROOMSERVER_BCRYPT_ROUNDS="4"
-                    ),
-                    timeout=60,
-                    check=True,
-                )
+            for email in (OWNER, STRANGER, ADMIN):
+                server.add_user(email, admin=email == ADMIN)
             yield server
 
 

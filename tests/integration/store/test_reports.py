@@ -21,7 +21,7 @@ TODAY = BEGIN.date()
 
 @pytest.fixture
 def analytics(database: Database) -> Analytics:
-    return Analytics(database, interval_s=3600, ready=lambda: True)
+    return Analytics(database)
 
 
 @pytest.fixture

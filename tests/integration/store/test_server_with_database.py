@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,6 @@ ROOM = {"password": "hall and stage", "name": "Hall", "metadata": {"seats": [1, 
 def data_dir() -> Iterator[Path]:
     with open_directory() as directory:
         yield directory / "data"
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
 
 
 async def add_user(data_dir: Path, email: str = EMAIL) -> None:
