@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import structlog
 import uvloop
@@ -30,6 +31,7 @@ from roomserver.edge.application import private_application, public_application
 from roomserver.edge.http import HttpConnection, connection_factory
 from roomserver.edge.limits import Limits
 from roomserver.edge.origins import Origins
+from roomserver.edge.self_signed import SelfSigned, own_addresses, own_names, self_signed
 from roomserver.edge.services import Services
 from roomserver.edge.tls import (
     BACKLOG,
@@ -57,6 +59,7 @@ from roomserver.store.stores import open_stores
 HTTP_SHARE = 0.2
 ADMIN_SHARE = 0.05
 TLS_SHARE = 0.2
+EVERYWHERE = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - recognised, not bound
 
 log = structlog.stdlib.get_logger("roomserver")
 
@@ -97,8 +100,11 @@ class Server:
                 room_s=settings.room_token_s,
             )
             certificate = None
-            if settings.tls_cert is not None and settings.tls_key is not None:
-                certificate = Certificate(settings.tls_cert, settings.tls_key)
+            own = self._own_certificate() if settings.tls_self_signed else None
+            chain = own.certificate if own is not None else settings.tls_cert
+            key = own.key if own is not None else settings.tls_key
+            if chain is not None and key is not None:
+                certificate = Certificate(chain, key)
                 self._reloads.append(certificate.reload)
             stores = await stack.enter_async_context(open_stores(settings, url=settings.public_url))
 
@@ -209,6 +215,13 @@ class Server:
             await self._listen(make_connection, stack)
             await self._look_for_accounts(stores.accounts, new_key=signing.made)
             self._stack = stack.pop_all()
+        if own is not None:
+            log.info(
+                "self_signed_certificate",
+                fingerprint=own.fingerprint,
+                open=self._addresses_to_open(),
+                hint="browsers warn about it once; it is this server if they show this fingerprint",
+            )
         log.info(
             "listening",
             urls=self.urls,
@@ -238,6 +251,20 @@ class Server:
                 )
             if count == 0:
                 log.warning("no_accounts", hint=_how_to_add_a_user(self.settings))
+
+    def _own_certificate(self) -> SelfSigned:
+        settings = self.settings
+        names = {*own_names(), *own_addresses(), "127.0.0.1", "::1"}
+        names |= {settings.host, urlsplit(settings.public_url).hostname or "localhost"}
+        return self_signed(settings.data_dir / "tls", names - EVERYWHERE)
+
+    def _addresses_to_open(self) -> list[str]:
+        """What people type: not that the server listens everywhere, but where that is."""
+        if self.settings.host not in EVERYWHERE:
+            return self.urls
+        ports = {urlsplit(url).port for url in self.urls}
+        hosts = [f"[{host}]" if ":" in host else host for host in own_addresses()]
+        return [f"https://{host}:{port}" for host in hosts for port in sorted(filter(None, ports))]
 
     def _password_pool(self, name: str) -> PasswordPool:
         return PasswordPool(

@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     )
     tls_cert: Path | None = _field(None, "Certificate chain (PEM); needs --tls-key.", NETWORK)
     tls_key: Path | None = _field(None, "Private key of the certificate (PEM).", NETWORK)
+    tls_self_signed: bool = _field(
+        False, "TLS with a certificate that is made once and kept in the data directory.", NETWORK
+    )
     admin_host: str = _field("127.0.0.1", "Address of --admin-port.", NETWORK)
     admin_port: int | None = _field(
         None,
@@ -294,6 +297,8 @@ class Settings(BaseSettings):
     def _check_together(self) -> Self:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key are needed together")
+        if self.tls_self_signed and self.tls_cert is not None:
+            raise ValueError("tls_self_signed is instead of tls_cert and tls_key")
         return self
 
     @property

@@ -13,6 +13,7 @@ from roomserver.edge.handover import websocket
 from roomserver.edge.http import mind_requests
 from roomserver.edge.metering import meter_requests
 from roomserver.edge.openapi import describe
+from roomserver.edge.pages import add_pages
 from roomserver.edge.problems import problems
 from roomserver.edge.routes import ENDPOINTS
 from roomserver.edge.routes.server import DESCRIPTION, METRICS_OPEN
@@ -33,6 +34,7 @@ def public_application(
     endpoints = [each for each in ENDPOINTS if with_private or not _is_private(each)]
     app = _application(services, endpoints, max_body_bytes)
     app.router.add_get("/ws", websocket)
+    add_pages(app, services.origins)
     return app
 
 

@@ -20,7 +20,7 @@ class Origins:
     """
 
     def __init__(self, allowed: Iterable[str]) -> None:
-        self._named = frozenset(origin.lower() for origin in allowed if origin != ANY)
+        self.named = frozenset(origin.lower() for origin in allowed if origin != ANY)
         self._any = ANY in allowed
 
     def admits(self, request: web.Request) -> bool:
@@ -39,7 +39,7 @@ class Origins:
     def headers(self, request: web.Request) -> dict[str, str]:
         """What lets a page of another origin read the answer; none for those that may not."""
         origin = request.headers.get("Origin")
-        if origin is None or not (self._named or self._any):
+        if origin is None or not (self.named or self._any):
             return {}
         vary = {"Vary": "Origin"}
         if self._is_named(request):
@@ -50,7 +50,7 @@ class Origins:
         return vary
 
     def _is_named(self, request: web.Request) -> bool:
-        return request.headers.get("Origin", "").lower() in self._named
+        return request.headers.get("Origin", "").lower() in self.named
 
 
 _EXPOSED = {"Access-Control-Expose-Headers": ANSWER_HEADERS}

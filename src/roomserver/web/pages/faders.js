@@ -1,0 +1,262 @@
+/**
+ * What is moved with a finger, a mouse or the keyboard: `<relay-fader>` and `<relay-pan>`.
+ *
+ * Both are sliders for assistive technology, move by as much as the pointer does (a touch makes
+ * nothing jump), ten times finer with Shift, and go back to their rest by a double-click. They fire
+ * `input` with `detail: { value }` while they move. Values come in by the property `value`; while
+ * somebody holds the thing it does not follow them.
+ * @module
+ */
+import { MAX_DB, dbOfPosition, positionOfDb, toDb, toLinear } from './scales.js';
+import { texts } from './texts.js';
+
+const FINE = 0.1;
+const DETENT = 0.04; // of a pan's way: around the centre it holds
+
+/** A slider that is dragged; subclasses say what its position (0…1) means. */
+class Draggable extends HTMLElement {
+  #position = 0;
+  #held = false;
+  /** @type {number | null} came while it was held */
+  #waiting = null;
+  #last = 0;
+  #exact = 0; // where the pointer would have it, without detent
+  // Told rather than asked for: sixty-four strips that ask make the layout anew sixty-four times.
+  static #shapes = new ResizeObserver((entries) => {
+    for (const { target, contentRect } of entries) {
+      /** @type {Draggable} */ (target).#shaped(contentRect);
+    }
+  });
+
+  /** Along which axis, as the layout draws it. */
+  vertical = false;
+
+  connectedCallback() {
+    Draggable.#shapes.observe(this);
+    if (this.hasAttribute('role')) return; // it was moved
+    this.setAttribute('role', 'slider');
+    this.tabIndex = 0;
+    this.append(...this.parts());
+    this.addEventListener('pointerdown', (event) => this.#hold(event));
+    this.addEventListener('pointermove', (event) => this.#drag(event));
+    for (const end of ['pointerup', 'pointercancel', 'lostpointercapture']) {
+      this.addEventListener(end, () => this.#release());
+    }
+    this.addEventListener('dblclick', () => this.#move(this.rest));
+    this.addEventListener('keydown', (event) => this.#key(event));
+    this.place(this.#position);
+  }
+
+  disconnectedCallback() {
+    Draggable.#shapes.unobserve(this);
+  }
+
+  /** @param {DOMRectReadOnly} shape */
+  #shaped(shape) {
+    this.vertical = shape.height > shape.width;
+    this.setAttribute('aria-orientation', this.vertical ? 'vertical' : 'horizontal');
+  }
+
+  /** What it is made of. @returns {HTMLElement[]} */
+  parts() {
+    return ['track', 'knob'].map((name) => {
+      const part = document.createElement('span');
+      part.className = name;
+      return part;
+    });
+  }
+
+  get position() {
+    return this.#position;
+  }
+
+  /** From outside. @param {number} position */
+  set position(position) {
+    if (this.#held) this.#waiting = position;
+    else if (position !== this.#position || !this.hasAttribute('aria-valuenow')) this.place(position);
+  }
+
+  get rest() {
+    return 0;
+  }
+
+  /** @param {number} position */
+  place(position) {
+    this.#position = position;
+    this.style.setProperty('--at', position.toFixed(4));
+    this.describe();
+  }
+
+  describe() {}
+
+  /** Where a key leads. @param {KeyboardEvent} _event @returns {number | null} */
+  target(_event) {
+    return null;
+  }
+
+  /** @param {number} position @returns {number} where it holds */
+  hold(position) {
+    return position;
+  }
+
+  /** @returns {number} */
+  get value() {
+    return this.#position;
+  }
+
+  /** @param {PointerEvent} event */
+  #hold(event) {
+    if (event.button !== 0) return;
+    this.#held = true;
+    this.#exact = this.#position;
+    this.#last = this.vertical ? event.clientY : event.clientX;
+    this.setPointerCapture(event.pointerId);
+    this.classList.add('held');
+    this.focus({ preventScroll: true });
+  }
+
+  /** @param {PointerEvent} event */
+  #drag(event) {
+    if (!this.#held) return;
+    const now = this.vertical ? event.clientY : event.clientX;
+    const way = this.vertical ? this.clientHeight : this.clientWidth;
+    const by = ((this.vertical ? this.#last - now : now - this.#last) / Math.max(1, way)) * (event.shiftKey ? FINE : 1);
+    this.#last = now;
+    if (by === 0) return;
+    this.#exact = Math.min(1, Math.max(0, this.#exact + by));
+    this.#move(event.shiftKey ? this.#exact : this.hold(this.#exact));
+  }
+
+  #release() {
+    if (!this.#held) return;
+    this.#held = false;
+    this.classList.remove('held');
+    if (this.#waiting !== null) this.place(this.#waiting);
+    this.#waiting = null;
+  }
+
+  /** @param {KeyboardEvent} event */
+  #key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const target = ['0', 'Delete', 'Backspace'].includes(event.key) ? this.rest : this.target(event);
+    if (target === null) return;
+    event.preventDefault();
+    this.#move(Math.min(1, Math.max(0, target)));
+  }
+
+  /** By hand. @param {number} position */
+  #move(position) {
+    if (position === this.#position) return;
+    this.#waiting = null;
+    this.place(position);
+    this.dispatchEvent(new CustomEvent('input', { detail: { value: this.value }, bubbles: true }));
+  }
+}
+
+/** Level: `value` is linear, 0…4 (+12 dB). */
+class Fader extends Draggable {
+  connectedCallback() {
+    super.connectedCallback();
+    this.setAttribute('aria-valuemin', '-90');
+    this.setAttribute('aria-valuemax', String(MAX_DB));
+    this.style.setProperty('--unity', this.rest.toFixed(4));
+  }
+
+  get rest() {
+    return positionOfDb(0);
+  }
+
+  get value() {
+    return toLinear(this.db);
+  }
+
+  set value(linear) {
+    this.position = positionOfDb(toDb(linear));
+  }
+
+  get db() {
+    return dbOfPosition(this.position);
+  }
+
+  describe() {
+    const { db } = this;
+    this.setAttribute('aria-valuenow', db === -Infinity ? '-90' : db.toFixed(1));
+    this.setAttribute('aria-valuetext', db === -Infinity ? texts.mixer.off : texts.mixer.db(db));
+  }
+
+  /** @param {KeyboardEvent} event */
+  target(event) {
+    const { db } = this;
+    const by = (/** @type {number} */ step) => {
+      if (db === -Infinity) return step > 0 ? positionOfDb(-60) : 0;
+      const to = db + step;
+      return to <= -75 ? 0 : positionOfDb(to);
+    };
+    const step = event.shiftKey ? 0.1 : 1;
+    switch (event.key) {
+      case 'ArrowUp': case 'ArrowRight': return by(step);
+      case 'ArrowDown': case 'ArrowLeft': return by(-step);
+      case 'PageUp': return by(6);
+      case 'PageDown': return by(-6);
+      case 'Home': return 0;
+      case 'End': return 1;
+      default: return null;
+    }
+  }
+}
+
+/** Pan: `value` is −1 (left) … 1 (right). */
+class Pan extends Draggable {
+  connectedCallback() {
+    super.connectedCallback();
+    this.setAttribute('aria-valuemin', '-100');
+    this.setAttribute('aria-valuemax', '100');
+  }
+
+  get rest() {
+    return 0.5;
+  }
+
+  get value() {
+    return this.position * 2 - 1;
+  }
+
+  set value(pan) {
+    this.position = (pan + 1) / 2;
+  }
+
+  /** @param {number} position */
+  hold(position) {
+    return Math.abs(position - 0.5) < DETENT ? 0.5 : position;
+  }
+
+  describe() {
+    const percent = Math.round(this.value * 100);
+    this.setAttribute('aria-valuenow', String(percent));
+    this.setAttribute('aria-valuetext', panText(this.value));
+  }
+
+  /** @param {KeyboardEvent} event */
+  target(event) {
+    const step = event.shiftKey ? 0.005 : 0.025;
+    switch (event.key) {
+      case 'ArrowRight': case 'ArrowUp': return this.position + step;
+      case 'ArrowLeft': case 'ArrowDown': return this.position - step;
+      case 'PageUp': return this.position + 0.125;
+      case 'PageDown': return this.position - 0.125;
+      case 'Home': return 0;
+      case 'End': return 1;
+      default: return null;
+    }
+  }
+}
+
+/** @param {number} pan −1…1 */
+export function panText(pan) {
+  const percent = Math.round(pan * 100);
+  if (percent === 0) return texts.mixer.centre;
+  return percent < 0 ? texts.mixer.left(-percent) : texts.mixer.right(percent);
+}
+
+customElements.define('relay-fader', Fader);
+customElements.define('relay-pan', Pan);
