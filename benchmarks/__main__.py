@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from benchmarks import (
     documents,
     joins,
+    listeners,
     machine,
     outbox,
     pacing,
@@ -26,11 +27,16 @@ from benchmarks import (
 )
 from benchmarks.child import ChildError
 from benchmarks.load import LoadError
+from benchmarks.peers import PEERS
 from benchmarks.subjects import SUBJECTS
 from benchmarks.workload import SAMPLE_BYTES, Workload
 
 ROUNDS = 9
 QUICK_ROUNDS = 3
+STREAMED = {**SUBJECTS, **PEERS}
+CPU_SUBJECTS = ",".join(STREAMED)
+LIMIT_ROUNDS = 3
+LIMIT_SUBJECTS = ",".join(listeners.SUBJECTS)
 MEMORY_ROUNDS = 3
 PACING_ROUNDS = 3
 PACING_S = 10.0
@@ -70,6 +76,7 @@ def everything(context: typer.Context, quick: Quick = False, json: Json = False)
     """Runs all scenarios with their defaults, or one with its own options."""
     if context.invoked_subcommand is None:
         results = [run_cpu(quick=quick), run_memory(quick=quick)]
+        results += [run_listeners(stream, quick=quick) for stream in listeners.STREAMS]
         results += [run_pacing(quick=quick), run_tls(quick=quick)]
         results += [run_joins(quick=quick), run_reconnect(quick=quick)]
         results += [run_outbox(quick=quick), run_scrape(quick=quick)]
@@ -83,17 +90,44 @@ def cpu(
     sample_rate: SampleRate = 48_000,
     encoding: Encoding = "pcm_s16le",
     frame_ms: FrameMs = 20,
-    subjects: Subjects = "floor,relay,server",
+    subjects: Subjects = CPU_SUBJECTS,
     rounds: Rounds = None,
     seconds: Seconds = 4.0,
     quick: Quick = False,
     json: Json = False,
     output: Output = None,
 ) -> None:
-    """CPU time per delivered frame, against a plain C send() loop in the same run."""
+    """CPU time per delivered frame, against a plain C send() loop and peers in the same run."""
     workload = workload_of(listeners, channels, sample_rate, encoding, frame_ms)
     result = run_cpu(workload, subjects, rounds=rounds, seconds=seconds, quick=quick)
     keep([result], json, output)
+
+
+@app.command("listeners")
+def listeners_command(
+    streams: Annotated[str, typer.Option(help="What is sent, separated by commas.")] = ",".join(
+        listeners.STREAMS
+    ),
+    subjects: Subjects = LIMIT_SUBJECTS,
+    first: Annotated[int, typer.Option(min=1, help="Where a ramp begins.")] = listeners.FIRST,
+    most: Annotated[int, typer.Option(min=1, max=18_000, help="Where a ramp ends.")] = (
+        listeners.MOST
+    ),
+    rounds: Rounds = None,
+    seconds: Seconds = 4.0,
+    quick: Quick = False,
+    json: Json = False,
+    output: Output = None,
+) -> None:
+    """How many listeners get every frame in time: ramps, of the relay and of its peers."""
+    chosen = names(streams, tuple(listeners.STREAMS))
+    results = [
+        run_listeners(
+            stream, subjects, first=first, most=most, rounds=rounds, seconds=seconds, quick=quick
+        )
+        for stream in chosen
+    ]
+    keep(results, json, output)
 
 
 @app.command()
@@ -231,7 +265,7 @@ def workload_of(
 
 def run_cpu(
     workload: Workload | None = None,
-    subjects: str = "floor,relay,server",
+    subjects: str = CPU_SUBJECTS,
     *,
     rounds: int | None = None,
     seconds: float = 4.0,
@@ -241,13 +275,38 @@ def run_cpu(
     with progress("cpu") as tell:
         result = scenarios.cpu(
             workload or Workload(),
-            names(subjects, tuple(SUBJECTS)),
+            names(subjects, tuple(STREAMED)),
             rounds=rounds or (QUICK_ROUNDS if quick else ROUNDS),
             seconds=seconds,
             progress=tell,
+            known=STREAMED,
         )
     console.print(report.cpu_table(result))
     return result.as_json()
+
+
+def run_listeners(
+    stream: str,
+    subjects: str = LIMIT_SUBJECTS,
+    *,
+    first: int = listeners.FIRST,
+    most: int = listeners.MOST,
+    rounds: int | None = None,
+    seconds: float = 4.0,
+    quick: bool = False,
+) -> dict[str, Any]:
+    """Runs and prints the scenario; returns what is kept."""
+    with progress("listeners") as tell:
+        result = listeners.listeners(
+            listeners.STREAMS[stream],
+            names(subjects, tuple(listeners.SUBJECTS)),
+            rounds=rounds or (1 if quick else LIMIT_ROUNDS),
+            seconds=seconds,
+            progress=tell,
+            first=first,
+            most=most,
+        )
+    return shown(result.as_json())
 
 
 def run_memory(

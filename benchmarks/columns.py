@@ -14,6 +14,19 @@ SUBJECTS: Final = {
     "join": "a full join over two connections",
     "join-same": "a full join over one connection",
 }
+STREAMED: Final = {
+    "floor": "a plain C `send()` loop",
+    "relay": "`relaycore.Relay` in a Python program",
+    "server": "the whole `roomserver`",
+    "bun": "Bun (uWebSockets)",
+    "picows": "picows on uvloop",
+    "nchan": "nchan in nginx",
+    "ws": "`ws` on Node",
+    "aiohttp": "aiohttp on uvloop",
+    "websockets": "websockets on uvloop",
+    "icecast": "Icecast (HTTP)",
+}
+"""What sends streams, for readers."""
 CONDITIONS: Final = {
     "alone": "nobody",
     "joins": "200 a second",
@@ -55,6 +68,11 @@ def named(name: str, names: Mapping[str, str]) -> Callable[[Row], str]:
     return lambda row: names.get(row[name], str(row[name]))
 
 
+def named_subject(row: Row) -> str:
+    """What sends the stream."""
+    return STREAMED.get(row["subject"], str(row["subject"]))
+
+
 def _house(result: Mapping[str, Any]) -> str:
     lines = []
     for sample in result["house"]:
@@ -70,7 +88,26 @@ def _kilobytes(row: Row) -> str:
     return f"{row['bytes'] / 1000:.0f}"
 
 
+def _most(row: Row) -> str:
+    limit = row["limit"]
+    mark = "≥ " if row["open"] else ""
+    return f"{mark}{limit['median']:.0f} ({limit['low']:.0f}–{limit['high']:.0f})"
+
+
 LAYOUTS: Final[Mapping[str, Layout]] = {
+    "listeners": Layout(
+        title="Listeners that get every frame in time",
+        caption="the last step of a ramp that kept up: median of ramps (lowest–highest); ≥: more "
+        "were not tried; delays and cores used are those of the best such step",
+        columns={
+            "what": lambda row: " ".join(filter(None, (named_subject(row), row["version"]))),
+            "listeners": _most,
+            "p50 / p99 ms": lambda row: f"{row['p50_ms']:.0f} / {row['p99_ms']:.0f}",
+            "server, cores": number("server"),
+            "load client": number("client"),
+            "others": number("others"),
+        },
+    ),
     "joins": Layout(
         title="Joins",
         caption="medians; ratios to the handshake paired by round; µs of CPU for one, of the "

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.child import ROOT
-from benchmarks.columns import LAYOUTS
+from benchmarks.columns import LAYOUTS, named_subject
 
 MEASURED: Final = re.compile(
     r"(<!-- measured:begin[^>]*-->\n).*?(<!-- measured:end -->)", re.DOTALL
@@ -31,11 +31,6 @@ CONDITIONS: Final = {
     "gc": "collections of a large heap",
     "bcrypt": "burst of bcrypt",
     "all": "all four tortures",
-}
-NAMES: Final = {
-    "floor": "a plain C `send()` loop",
-    "relay": "`relaycore.Relay` in a Python program",
-    "server": "the whole `roomserver`",
 }
 TLS_NAMES: Final = {
     "floor": "a plain C `SSL_write()` loop",
@@ -193,7 +188,7 @@ def _cpu(rows: Sequence[Mapping[str, Any]]) -> str:
         return f"{r['median']:.3f} ({r['low']:.2f}–{r['high']:.2f})" if r else "–"
 
     columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
-        "subject": _name,
+        "subject": named_subject,
         "µs / frame": lambda r: f"{r['us_per_frame']:.2f}",
         "× floor": ratio,
         "both ends, µs": lambda r: f"{r['both_us_per_frame']:.2f}",
@@ -268,7 +263,7 @@ def _memory(rows: Sequence[Mapping[str, Any]]) -> str:
         return text
 
     columns = {
-        "subject": _name,
+        "subject": named_subject,
         "resident, kB": kb("resident"),
         "database's processes, kB": kb("database"),
         "TCP buffers of both ends, kB": kb("tcp_buffers"),
@@ -295,11 +290,6 @@ def _pacing(rows: Sequence[Mapping[str, Any]]) -> str:
         "others, cores": lambda r: f"{r['others']:.2f}",
     }
     return _markdown(columns, rows)
-
-
-def _name(row: Mapping[str, Any]) -> str:
-    subject = str(row["subject"])
-    return NAMES.get(subject, subject)
 
 
 def _markdown(

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-import os
-import shutil
-import socket
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,9 +16,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from benchmarks import machine, scenarios, subjects
-from benchmarks.child import Child, ChildError
-from benchmarks.load import LoadClient, LoadError, Target
+from benchmarks import nginx, scenarios, subjects
+from benchmarks.load import Target
+from benchmarks.ramp import Limit, Step, limits, ramp
 from benchmarks.scenarios import CpuResult, Progress, Spread
 from benchmarks.subjects import Subject
 from benchmarks.workload import Workload
@@ -33,27 +29,7 @@ GROWTH: Final = 1.15
 QUICK_GROWTH: Final = 1.5
 MOST: Final = 4000
 """Listeners that a ramp ends with, if nothing else does."""
-IN_FLIGHT: Final = 8
-"""Handshakes at a time while a stream flows: a crowd at the door is another question."""
-DUE: Final = 0.99
-"""Share of the frames due that has to come in an interval, whose edges lie anywhere."""
-JOIN_TIMEOUT_S: Final = 20.0
-START_TIMEOUT_S: Final = 20.0
-
-NGINX_CONF: Final = """
-daemon off;
-master_process off;
-{user}
-pid {directory}/nginx.pid;
-error_log stderr warn;
-events {{ worker_connections 16384; }}
-http {{
-    access_log off;
-    client_body_temp_path {directory}/body;
-    proxy_temp_path {directory}/proxy;
-    fastcgi_temp_path {directory}/fastcgi;
-    uwsgi_temp_path {directory}/uwsgi;
-    scgi_temp_path {directory}/scgi;
+NGINX_HTTP: Final = """
     server {{
         listen 127.0.0.1:{port} ssl backlog=1024;
         ssl_certificate {chain};
@@ -70,7 +46,6 @@ http {{
             proxy_send_timeout 1h;
         }}
     }}
-}}
 """
 
 
@@ -149,34 +124,11 @@ def behind_nginx(workload: Workload, max_seconds: int) -> Iterator[Target]:
 
 @contextmanager
 def _nginx(directory: Path, upstream: Path) -> Iterator[tuple[str, int]]:
-    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
-    if program is None:
-        raise FileNotFoundError("there is no nginx here (Debian's package nginx)")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = nginx.free_port()
     chain, key = write_certificate(directory)
-    conf = directory / "nginx.conf"
-    # As root it would go on as somebody who may not use the socket.
-    user = "user root;" if os.geteuid() == 0 else ""
-    conf.write_text(
-        NGINX_CONF.format(
-            directory=directory, port=port, chain=chain, key=key, upstream=upstream, user=user
-        )
-    )
-    with Child([program, "-p", directory, "-c", conf], events_on_stderr=True) as child:
-        end = time.monotonic() + START_TIMEOUT_S
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                if time.monotonic() > end:
-                    child.expect("listening", 0)  # raises, with what it said
-                time.sleep(0.05)
-        try:
-            yield f"https://127.0.0.1:{port}", child.pid
-        finally:
-            child.terminate()
+    http = NGINX_HTTP.format(port=port, chain=chain, key=key, upstream=upstream)
+    with nginx.nginx(directory, http, port) as child:
+        yield f"https://127.0.0.1:{port}", child.pid
 
 
 SUBJECTS: Final[Mapping[str, Subject]] = {
@@ -185,40 +137,6 @@ SUBJECTS: Final[Mapping[str, Subject]] = {
     "tls": in_process,
     "nginx": behind_nginx,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What so many listeners of a subject got in one interval; cores used by whom.
-
-    `missing` are frames passed over in the sequence of some listener, `lost` connections.
-    """
-
-    subject: str
-    round: int
-    listeners: int
-    frames: int
-    due: int
-    missing: int
-    lost: int
-    p99_ms: float
-    server: float
-    client: float
-    others: float
-
-    @property
-    def kept_up(self) -> bool:
-        """Whether every listener got every frame due."""
-        return self.missing == 0 and self.lost == 0 and self.frames >= DUE * self.due
-
-
-@dataclass(frozen=True, slots=True)
-class LimitRow:
-    """The greatest number of listeners that got all frames due; `open` if more were not tried."""
-
-    subject: str
-    limit: Spread
-    open: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,23 +178,9 @@ class TlsResult:
             for row in self.cost.rows()
         ]
 
-    def limit_rows(self) -> list[LimitRow]:
+    def limit_rows(self) -> list[Limit]:
         """One row a subject that was ramped."""
-
-        def row(subject: str) -> LimitRow:
-            rounds: dict[int, list[Step]] = {}
-            for step in self.steps:
-                if step.subject == subject:
-                    rounds.setdefault(step.round, []).append(step)
-            limits = [
-                max((step.listeners for step in steps if step.kept_up), default=0)
-                for steps in rounds.values()
-            ]
-            return LimitRow(
-                subject, Spread.of(limits), any(steps[-1].kept_up for steps in rounds.values())
-            )
-
-        return [row(subject) for subject in dict.fromkeys(step.subject for step in self.steps)]
+        return limits(self.steps)
 
     def as_json(self) -> dict[str, Any]:
         """Summary and raw results."""
@@ -322,73 +226,17 @@ def tls(
                 progress(f"limit of {name}: {listeners}", done)
 
             result.steps.extend(
-                ramp(name, number, workload, seconds=seconds, most=most, growth=growth, tell=tell)
+                ramp(
+                    name,
+                    SUBJECTS[name],
+                    number,
+                    workload,
+                    seconds=seconds,
+                    first=FIRST,
+                    most=most,
+                    growth=growth,
+                    tell=tell,
+                )
             )
     progress("done", 1.0)
     return result
-
-
-def ramp(
-    name: str,
-    number: int,
-    workload: Workload,
-    *,
-    seconds: float,
-    most: int,
-    growth: float,
-    tell: Callable[[int], None],
-) -> Iterator[Step]:
-    """More and more listeners, until frames due did not come twice in a row."""
-    counts = [min(FIRST, most)]
-    while counts[-1] < most:
-        counts.append(min(most, round(counts[-1] * growth)))
-    max_seconds = round(len(counts) * 2 * (seconds + 10)) + scenarios.SPARE_S
-    with (
-        SUBJECTS[name](workload, max_seconds) as target,
-        LoadClient(target, max_seconds=max_seconds, in_flight=IN_FLIGHT) as load,
-    ):
-        for count in counts:
-            tell(count)
-            for _ in range(2):
-                step = _step(name, number, count, workload, load, target, seconds)
-                yield step
-                if step.kept_up:
-                    break
-                if not step.frames:
-                    return
-            else:
-                return
-
-
-def _step(
-    name: str,
-    number: int,
-    count: int,
-    workload: Workload,
-    load: LoadClient,
-    target: Target,
-    seconds: float,
-) -> Step:
-    try:
-        load.join(count, JOIN_TIMEOUT_S)
-        load.wait_for_frames(max(1, round(scenarios.SETTLE_S * workload.frames_per_s)))
-    except (LoadError, ChildError):  # the door is blocked, or nothing comes
-        due = round(count * workload.frames_per_s * seconds)
-        return Step(name, number, count, 0, due, 0, 0, 0.0, 0.0, 0.0, 0.0)
-    before = machine.CpuSnapshot.take(target.pid)
-    got = load.measure(seconds)
-    whole = machine.CpuSnapshot.take(target.pid).since(before).machine
-    used = got.server_cpu_s + got.client_cpu_s
-    return Step(
-        name,
-        number,
-        count,
-        got.frames,
-        round(count * workload.frames_per_s * got.seconds),
-        got.missing,
-        got.lost,
-        got.delay_ms.p99,
-        round(got.server_cpu_s / got.seconds, 4),
-        round(got.client_load, 4),
-        round(max(0.0, whole - used) / got.seconds, 4),
-    )

@@ -10,12 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from benchmarks import (
     documents,
     joins,
+    listeners,
     machine,
     outbox,
     pacing,
+    peers,
+    ramp,
     reconnect,
     report,
     scenarios,
@@ -48,6 +52,36 @@ def test_cpu_per_frame_of_every_subject_is_compared_with_the_floor() -> None:
         ratio = result.ratio(subject)
         assert ratio is not None
         assert ratio.low <= ratio.median <= ratio.high
+
+
+@pytest.mark.parametrize("name", peers.PEERS)
+def test_a_peer_sends_every_listener_every_frame(name: str) -> None:
+    result = scenarios.cpu(SMALL, [name], rounds=1, seconds=1.0, progress=quiet, known=peers.PEERS)
+    (sample,) = result.samples
+    assert sample.joined.connections == LISTENERS
+    assert (sample.measured.lost, sample.measured.missing) == (0, 0)
+    # An interval begins and ends anywhere between two frames, and a busy machine is late.
+    due = SMALL.frames_per_s * sample.measured.seconds
+    assert abs(sample.measured.frames_fewest - due) < 0.2 * due
+    assert sample.measured.bytes > sample.measured.frames * SMALL.message_bytes
+    assert 0 <= sample.measured.delay_ms.p50 < 1000
+    assert peers.version_of(name)[0].isdigit()
+
+
+def test_ramps_of_several_subjects_tell_who_serves_most() -> None:
+    stream = listeners.Stream("small", SMALL, 10_000.0)
+    result = listeners.listeners(
+        stream,
+        ["relay", "picows"],
+        rounds=1,
+        seconds=0.5,
+        progress=quiet,
+        first=10,
+        most=20,
+        growth=2.0,
+    )
+    assert next((s.subject, s.listeners) for s in result.steps if s.kept_up) == ("relay", 10)
+    check_tables(result.as_json(), "picows on uvloop", "99 % within 10000 ms")
 
 
 def test_memory_is_the_slope_between_two_numbers_of_listeners() -> None:
@@ -201,8 +235,16 @@ def test_tls_is_compared_with_plain_and_with_a_floor_and_has_a_limit() -> None:
     assert all(step.frames > 0 and step.server > 0 for step in result.steps)
 
 
-def step(subject: str, listeners: int, *, frames: int, missing: int = 0, lost: int = 0) -> tls.Step:
-    return tls.Step(subject, 0, listeners, frames, 1000, missing, lost, 1.0, 0.1, 0.1, 0.0)
+def step(
+    subject: str,
+    listeners: int,
+    *,
+    frames: int,
+    missing: int = 0,
+    lost: int = 0,
+    p99_ms: float = 1.0,
+) -> ramp.Step:
+    return ramp.Step(subject, 0, listeners, 1000, 150.0, frames, missing, lost, server=0.1)
 
 
 def test_the_limit_is_the_last_number_at_which_all_frames_due_came() -> None:
@@ -213,10 +255,12 @@ def test_the_limit_is_the_last_number_at_which_all_frames_due_came() -> None:
         step("tls", 121, frames=1000, lost=1),
         step("tls", 121, frames=980),
         step("nginx", 100, frames=1001),
+        replace(step("late", 100, frames=1000), p99_ms=150.0),
+        replace(step("late", 110, frames=1000), p99_ms=150.1),
     ]
     result = tls.TlsResult(scenarios.CpuResult(SMALL, 1.0), steps)
     limits = {row.subject: (row.limit.median, row.open) for row in result.limit_rows()}
-    assert limits == {"tls": (110, False), "nginx": (100, True)}
+    assert limits == {"tls": (110, False), "nginx": (100, True), "late": (100, False)}
 
 
 def test_the_document_tells_cost_and_limit_over_tls(tmp_path: Path) -> None:

@@ -1,0 +1,123 @@
+"""How many listeners get every frame in time: the relay, and what people use instead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from benchmarks import peers, subjects
+from benchmarks.ramp import Limit, Step, limits, ramp
+from benchmarks.scenarios import Progress
+from benchmarks.subjects import Subject
+from benchmarks.workload import Workload
+
+SUBJECTS: Final[Mapping[str, Subject]] = {
+    "relay": subjects.relay,
+    "server": subjects.server,
+    **peers.PEERS,
+}
+FIRST: Final = 1000
+MOST: Final = 18_000
+GROWTH: Final = 1.2
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What is sent in a ramp, and how late 99 % of the frames may be at most."""
+
+    name: str
+    workload: Workload
+    most_p99_ms: float
+
+
+STREAMS: Final[Mapping[str, Stream]] = {
+    "stereo": Stream("stereo", Workload(), 150.0),
+    "voice": Stream("voice", Workload(channels=1, sample_rate=8000), 200.0),
+}
+"""48 kHz stereo and 8 kHz mono, both as 16-bit samples in frames of 20 ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListenersResult:
+    """Ramps of all subjects with one stream."""
+
+    stream: Stream
+    seconds: float
+    steps: list[Step] = field(default_factory=list)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One a subject, with what was used at the last step that kept up; the best first."""
+
+        def row(limit: Limit) -> dict[str, Any]:
+            kept = [s for s in self.steps if s.subject == limit.subject and s.kept_up]
+            last = max(kept, key=lambda s: s.listeners, default=None)
+            return asdict(limit) | {
+                "p50_ms": last.p50_ms if last else 0.0,
+                "p99_ms": last.p99_ms if last else 0.0,
+                "server": last.server if last else 0.0,
+                "client": last.client if last else 0.0,
+                "others": last.others if last else 0.0,
+                "version": peers.version_of(limit.subject) if limit.subject in peers.PEERS else "",
+            }
+
+        return sorted(
+            (row(limit) for limit in limits(self.steps)), key=lambda r: -r["limit"]["median"]
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Summary and raw results."""
+        workload = self.stream.workload
+        # It is the number of listeners that is looked for.
+        title = str(workload).split(" listeners, ", 1)[1]
+        return {
+            "scenario": "listeners",
+            "stream": self.stream.name,
+            "workload": asdict(workload) | {"message_bytes": workload.message_bytes},
+            "title": f"{title}, 99 % within {self.stream.most_p99_ms:g} ms",
+            "rounds": max((s.round for s in self.steps), default=-1) + 1,
+            "seconds": self.seconds,
+            "summary": self.rows(),
+            "steps": [asdict(s) | {"kept_up": s.kept_up} for s in self.steps],
+        }
+
+
+def listeners(
+    stream: Stream,
+    names: Sequence[str],
+    *,
+    rounds: int,
+    seconds: float,
+    progress: Progress,
+    first: int = FIRST,
+    most: int = MOST,
+    growth: float = GROWTH,
+) -> ListenersResult:
+    """Ramps each subject, by turns, until a step does not keep up twice in a row.
+
+    A subject has kept up when every listener got every frame due, and 99 % of them in time.
+    """
+    result = ListenersResult(stream, seconds)
+    for number in range(rounds):
+        for i, name in enumerate(names):
+            done = (number * len(names) + i) / (rounds * len(names))
+
+            def tell(count: int, name: str = name, done: float = done) -> None:
+                progress(f"{stream.name}: {name} with {count}", done)
+
+            result.steps.extend(
+                ramp(
+                    name,
+                    SUBJECTS[name],
+                    number,
+                    stream.workload,
+                    seconds=seconds,
+                    first=first,
+                    most=most,
+                    growth=growth,
+                    tell=tell,
+                    most_p99_ms=stream.most_p99_ms,
+                )
+            )
+    progress("done", 1.0)
+    return result

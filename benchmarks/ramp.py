@@ -1,0 +1,156 @@
+"""More and more listeners of one subject, until one of them does not get what is due."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from benchmarks import machine, scenarios
+from benchmarks.child import ChildError
+from benchmarks.load import LoadClient, LoadError, Target
+from benchmarks.scenarios import Spread
+from benchmarks.subjects import Subject
+from benchmarks.workload import Workload
+
+IN_FLIGHT: Final = 8
+"""Handshakes at a time while a stream flows: a crowd at the door is another question."""
+DUE: Final = 0.99
+"""Share of the frames due that has to come in an interval, whose edges lie anywhere."""
+JOIN_TIMEOUT_S: Final = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What so many listeners of a subject got in one interval; cores used by whom.
+
+    No frames: they did not all get in. `missing` are frames passed over in the sequence of some
+    listener, `lost` connections. Memory, in bytes, is that of the subject's process, and that of
+    the kernel's TCP buffers on the whole machine. `most_p99_ms` is how late they may be.
+    """
+
+    subject: str
+    round: int
+    listeners: int
+    due: int
+    most_p99_ms: float | None
+    frames: int = 0
+    missing: int = 0
+    lost: int = 0
+    p50_ms: float = 0.0
+    p99_ms: float = 0.0
+    max_ms: float = 0.0
+    server: float = 0.0
+    client: float = 0.0
+    others: float = 0.0
+    resident: int = 0
+    tcp_buffers: int = 0
+
+    @property
+    def kept_up(self) -> bool:
+        """Whether every listener got every frame due, and nearly all of them in time."""
+        return (
+            self.missing == 0
+            and self.lost == 0
+            and self.frames >= DUE * self.due
+            and (self.most_p99_ms is None or self.p99_ms <= self.most_p99_ms)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """The greatest number of listeners that got all frames due; `open` if more were not tried."""
+
+    subject: str
+    limit: Spread
+    open: bool
+
+
+def limits(steps: Sequence[Step]) -> list[Limit]:
+    """One for each subject that was ramped."""
+
+    def of(subject: str) -> Limit:
+        rounds: dict[int, list[Step]] = {}
+        for step in steps:
+            if step.subject == subject:
+                rounds.setdefault(step.round, []).append(step)
+        most = [
+            max((step.listeners for step in ramp if step.kept_up), default=0)
+            for ramp in rounds.values()
+        ]
+        return Limit(subject, Spread.of(most), any(ramp[-1].kept_up for ramp in rounds.values()))
+
+    return [of(subject) for subject in dict.fromkeys(step.subject for step in steps)]
+
+
+def ramp(
+    name: str,
+    subject: Subject,
+    number: int,
+    workload: Workload,
+    *,
+    seconds: float,
+    first: int,
+    most: int,
+    growth: float,
+    tell: Callable[[int], None],
+    most_p99_ms: float | None = None,
+) -> Iterator[Step]:
+    """More and more listeners, until frames due did not come, or too late, twice in a row."""
+    counts = [min(first, most)]
+    while counts[-1] < most:
+        counts.append(min(most, round(counts[-1] * growth)))
+    max_seconds = round(len(counts) * 2 * (seconds + 10)) + scenarios.SPARE_S
+    with (
+        subject(workload, max_seconds) as target,
+        LoadClient(target, max_seconds=max_seconds, in_flight=IN_FLIGHT) as load,
+    ):
+        for count in counts:
+            tell(count)
+            for _ in range(2):
+                step = _step(name, number, count, workload, load, target, seconds, most_p99_ms)
+                yield step
+                if step.kept_up:
+                    break
+                if not step.frames:
+                    return
+            else:
+                return
+
+
+def _step(
+    name: str,
+    number: int,
+    count: int,
+    workload: Workload,
+    load: LoadClient,
+    target: Target,
+    seconds: float,
+    most_p99_ms: float | None,
+) -> Step:
+    due_per_s = count * workload.frames_per_s
+    step = Step(name, number, count, due=round(due_per_s * seconds), most_p99_ms=most_p99_ms)
+    try:
+        load.join(count, JOIN_TIMEOUT_S)
+        load.wait_for_frames(max(1, round(scenarios.SETTLE_S * workload.frames_per_s)))
+    except (LoadError, ChildError):  # the door is blocked, or nothing comes
+        return step
+    before = machine.CpuSnapshot.take(target.pid)
+    got = load.measure(seconds)
+    whole = machine.CpuSnapshot.take(target.pid).since(before).machine
+    used = got.server_cpu_s + got.client_cpu_s
+    return replace(
+        step,
+        frames=got.frames,
+        due=round(due_per_s * got.seconds),
+        missing=got.missing,
+        lost=got.lost,
+        p50_ms=got.delay_ms.p50,
+        p99_ms=got.delay_ms.p99,
+        max_ms=got.delay_ms.max,
+        server=round(got.server_cpu_s / got.seconds, 4),
+        client=round(got.client_load, 4),
+        others=round(max(0.0, whole - used) / got.seconds, 4),
+        resident=machine.resident_bytes(target.pid),
+        tcp_buffers=machine.tcp_buffer_bytes(),
+    )
