@@ -42,11 +42,12 @@ const CLOSED = {
   4429: ['rate_limited', 'the room is full, or we sent too much'],
 };
 
+/** What an `error` message says. @typedef {{type: string, code?: string, message?: string, url?: string}} Told */
 /**
  * Why a connection ended.
  *
  * @param {number} status The close code.
- * @param {{code?: string, message?: string, url?: string} | null} told The `error` before it.
+ * @param {Told | null} told The `error` before it.
  */
 export function closedError(status, told) {
   const [code, text] = CLOSED[status] ?? ['closed', `the server closed the connection (${status})`];
@@ -56,4 +57,15 @@ export function closedError(status, told) {
 /** Whether trying again later can help. @param {RelayError} error */
 export function isTemporary(error) {
   return TEMPORARY.has(error.status ?? 1006) || error.code === 'room_suspended';
+}
+
+/** An error as it goes from a worker to the page. @param {RelayError} error */
+export function plain(error) {
+  const { code, message, status, detail, retryAfter, url } = error;
+  return { code, message, status, detail, retryAfter, url };
+}
+
+/** And back. @param {ReturnType<typeof plain>} told */
+export function revived(told) {
+  return new RelayError(told.code, told.message, told);
 }

@@ -1,0 +1,422 @@
+// A broadcaster: inputs, one capture worklet, and the connection that sends what it hands over.
+
+import { RelayError } from './errors.js';
+import { Input, channelCountOf, openDevice, openTab } from './inputs.js';
+import { serverUrl } from './join.js';
+import { toDecibels } from './meter.js';
+import { Session } from './session.js';
+import { MAX_CHANNELS, SAMPLE_RATES } from './wire.js';
+
+const PER_INPUT = 32; // most inputs of a ChannelMergerNode
+const USUAL_RATE = 48000;
+
+/** @typedef {import('./connection.js').Message} Message */
+/** @typedef {'idle' | 'connecting' | 'live' | 'reconnecting' | 'suspended' | 'closed'} BroadcasterState */
+/**
+ * @typedef {{fillMs: number, targetMs: number, jitterMs: number, driftPpm: number,
+ *   captureOffsetUs: number | null, listenerCount: number, received: number[], late: number[],
+ *   duplicate: number[], lost: number[], concealed: number[]}} Status
+ */
+/**
+ * @typedef {{server?: string | URL, roomId: string, roomToken: string,
+ *   renewToken?: () => Promise<{roomToken: string}>, frameMs?: number, bufferMs?: number,
+ *   encoding?: import('./wire.js').Encoding, audioContext?: AudioContext}} BroadcasterOptions
+ */
+
+/** A context at a rate that rooms may have. */
+function makeContext() {
+  const context = new AudioContext({ latencyHint: 'interactive' });
+  if (SAMPLE_RATES.includes(context.sampleRate)) return context;
+  void context.close();
+  return new AudioContext({ latencyHint: 'interactive', sampleRate: USUAL_RATE });
+}
+
+/**
+ * Broadcasts into a room; see relay-client.d.ts for what each member means.
+ */
+export class Broadcaster extends EventTarget {
+  #options;
+  #state = /** @type {BroadcasterState} */ ('idle');
+  /** @type {Input[]} */
+  #inputs = [];
+  /** @type {string[]} */
+  #names = [];
+  /** @type {Session | null} */
+  #session = null;
+  /** @type {Status | null} */
+  #status = null;
+  #statistics = { packetsSent: 0, bytesSent: 0, bufferedBytes: 0, rttMs: NaN, droppedPackets: 0 };
+  #levels = {
+    peak: new Float32Array(MAX_CHANNELS).fill(NaN),
+    rms: new Float32Array(MAX_CHANNELS).fill(NaN),
+    clipped: new Uint8Array(MAX_CHANNELS),
+  };
+  #mergers;
+  /** @type {Promise<AudioWorkletNode>} */
+  #capture;
+  #onDevices = () => void this.#reopenDevices();
+
+  /** @param {BroadcasterOptions} options */
+  constructor(options) {
+    super();
+    if (!('audioWorklet' in AudioContext.prototype)) {
+      throw new RelayError('insecure_context', 'broadcasting needs a page over https');
+    }
+    this.#options = options;
+    this.audioContext = options.audioContext ?? makeContext();
+    if (!SAMPLE_RATES.includes(this.audioContext.sampleRate)) {
+      throw new RelayError('not_supported', `a rate of ${this.audioContext.sampleRate} Hz`);
+    }
+    this.#mergers = Array.from({ length: MAX_CHANNELS / PER_INPUT }, () => {
+      return new ChannelMergerNode(this.audioContext, { numberOfInputs: PER_INPUT });
+    });
+    this.#capture = this.#makeCapture();
+    this.#capture.catch(() => {}); // start() tells
+    navigator.mediaDevices?.addEventListener('devicechange', this.#onDevices);
+    this.audioContext.addEventListener('statechange', () => this.#emit('inputs', this.inputs));
+  }
+
+  get state() {
+    return this.#state;
+  }
+
+  get inputs() {
+    return [...this.#inputs];
+  }
+
+  get channelNames() {
+    return [...this.#names];
+  }
+
+  get status() {
+    return this.#status;
+  }
+
+  get statistics() {
+    return this.#statistics;
+  }
+
+  /** Newest levels by channel, dBFS; always the same object. */
+  levels() {
+    return this.#levels;
+  }
+
+  // --- inputs ---------------------------------------------------------------------------------
+
+  /** @param {string} deviceId @param {{name?: string, channelCount?: number, echoCancellation?: boolean}} [options] */
+  async addDevice(deviceId, options = {}) {
+    const stream = await openDevice(deviceId, options);
+    const label = options.name ?? stream.getAudioTracks()[0].label;
+    const count = Math.min(channelCountOf(stream, 1), options.channelCount ?? MAX_CHANNELS);
+    const what = { kind: /** @type {const} */ ('device'), name: label, deviceId };
+    return this.#addStream(what, stream, count);
+  }
+
+  async addTab() {
+    const stream = await openTab();
+    const { label } = stream.getAudioTracks()[0];
+    const what = { kind: /** @type {const} */ ('tab'), name: label || 'Tab' };
+    return this.#addStream(what, stream, channelCountOf(stream, 2));
+  }
+
+  /** @param {Blob & {name?: string}} file @param {{loop?: boolean}} [options] */
+  async addFile(file, options = {}) {
+    const bytes = await file.arrayBuffer();
+    const buffer = await this.audioContext.decodeAudioData(bytes).catch(() => {
+      throw new RelayError('not_audio', `${file.name ?? 'the file'} can't be played`);
+    });
+    const loop = options.loop ?? true;
+    const source = new AudioBufferSourceNode(this.audioContext, { buffer, loop });
+    const what = { kind: /** @type {const} */ ('file'), name: file.name ?? 'File' };
+    const input = this.#add(what, source, buffer.numberOfChannels, () => source.stop());
+    source.onended = () => this.#ended(input);
+    source.start();
+    return input;
+  }
+
+  /** @param {{frequency: number, name?: string, level?: number}} options `level` in dBFS, -20 unless told. */
+  addTone(options) {
+    const { frequency, level = -20, name = `${frequency} Hz` } = options;
+    const tone = new OscillatorNode(this.audioContext, { frequency });
+    const gain = new GainNode(this.audioContext, { gain: 10 ** (level / 20) });
+    tone.connect(gain);
+    tone.start();
+    return this.#add({ kind: 'tone', name }, gain, 1, () => tone.stop());
+  }
+
+  /** @param {AudioNode} node @param {number} channelCount @param {string} [name] */
+  addNode(node, channelCount, name = 'Node') {
+    return this.#add({ kind: 'node', name }, node, channelCount, () => {});
+  }
+
+  /** Channels behind it move up. @param {Input} input */
+  removeInput(input) {
+    const index = this.#inputs.indexOf(input);
+    if (index < 0) return;
+    input.stop();
+    this.#inputs.splice(index, 1);
+    this.#names.splice(input.firstChannel, input.channelCount);
+    this.#wire();
+  }
+
+  /** @param {number} index @param {string} name Of at most 64 characters, without control ones. */
+  renameChannel(index, name) {
+    if (index < 0 || index >= this.#names.length) throw new RangeError(`no channel ${index}`);
+    this.#names[index] = cleanName(name);
+    this.#session?.remember({ channelNames: this.channelNames });
+    this.#emit('inputs', this.inputs);
+  }
+
+  /** @param {{kind: import('./inputs.js').InputKind, name: string, deviceId?: string}} what @param {MediaStream} stream @param {number} channelCount */
+  #addStream(what, stream, channelCount) {
+    const source = new MediaStreamAudioSourceNode(this.audioContext, { mediaStream: stream });
+    const input = this.#add(what, source, channelCount, () => stopStream(stream, source));
+    this.#watch(input, stream);
+    return input;
+  }
+
+  /** @param {Input} input @param {MediaStream} stream */
+  #watch(input, stream) {
+    stream.getAudioTracks()[0].addEventListener('ended', () => this.#ended(input));
+  }
+
+  /** @param {Input} input */
+  #ended(input) {
+    input.ended = true;
+    this.#emit('inputs', this.inputs);
+  }
+
+  /**
+   * @param {{kind: import('./inputs.js').InputKind, name: string, deviceId?: string}} what
+   * @param {AudioNode} source @param {number} channelCount @param {() => void} stop
+   */
+  #add(what, source, channelCount, stop) {
+    const firstChannel = this.#names.length;
+    if (firstChannel + channelCount > MAX_CHANNELS) {
+      stop();
+      throw new RelayError('too_many_channels', `a room has at most ${MAX_CHANNELS} channels`);
+    }
+    const node = new GainNode(this.audioContext, {
+      channelCount,
+      channelCountMode: 'explicit',
+      channelInterpretation: 'discrete', // channels are channels, and no left and right
+    });
+    source.connect(node);
+    const input = new Input({ ...what, firstChannel, channelCount }, node, stop);
+    this.#inputs.push(input);
+    const name = cleanName(what.name);
+    for (let c = 0; c < channelCount; c++) {
+      this.#names.push(channelCount === 1 ? name : `${name.slice(0, 60)} ${c + 1}`);
+    }
+    this.#wire();
+    void this.audioContext.resume();
+    return input;
+  }
+
+  /** Connects every input's channels to the places they have now. */
+  #wire() {
+    let next = 0;
+    for (const input of this.#inputs) {
+      input.node.disconnect();
+      input.firstChannel = next;
+      const splitter = new ChannelSplitterNode(this.audioContext, {
+        numberOfOutputs: input.channelCount,
+      });
+      input.node.connect(splitter);
+      for (let c = 0; c < input.channelCount; c++, next++) {
+        splitter.connect(this.#mergers[Math.floor(next / PER_INPUT)], c, next % PER_INPUT);
+      }
+    }
+    this.#levels.peak.fill(NaN);
+    this.#levels.rms.fill(NaN);
+    this.#levels.clipped.fill(0);
+    void this.#capture.then((node) => node.port.postMessage({ type: 'channels', count: next }));
+    this.#session?.remember({ channels: next, channelNames: this.channelNames });
+    this.#emit('inputs', this.inputs);
+  }
+
+  /** A device that was gone may be back. */
+  async #reopenDevices() {
+    const known = await navigator.mediaDevices.enumerateDevices();
+    const back = this.#inputs.filter(
+      (input) => input.ended && known.some(({ deviceId }) => deviceId === input.deviceId),
+    );
+    for (const input of back) {
+      const { deviceId = '', channelCount } = input;
+      const stream = await openDevice(deviceId, { channelCount }).catch(() => null);
+      if (stream === null || !input.ended) continue;
+      const source = new MediaStreamAudioSourceNode(this.audioContext, { mediaStream: stream });
+      source.connect(input.node);
+      input.revive(() => stopStream(stream, source));
+      this.#watch(input, stream);
+      this.#emit('inputs', this.inputs);
+    }
+  }
+
+  // --- the broadcast --------------------------------------------------------------------------
+
+  /** Goes live; resolves when the server has taken the source, rejects when it refuses it. */
+  async start() {
+    if (this.#session !== null) return;
+    if (this.#names.length === 0) throw new RelayError('no_inputs', 'there is nothing to send');
+    this.#become('connecting');
+    void this.audioContext.resume();
+    const node = await this.#capture.catch((error) => {
+      this.#become('idle');
+      throw new RelayError('not_supported', `the capture worklet did not load: ${error.message}`);
+    });
+    const { roomId, roomToken, server, frameMs, bufferMs, encoding } = this.#options;
+    const { port1, port2 } = new MessageChannel();
+    await new Promise((resolve, reject) => {
+      const session = new Session({
+        renew: async () => (await this.#options.renewToken?.())?.roomToken ?? null,
+        connecting: (error) => this.#connecting(error),
+        registered: () => {
+          this.#become('live');
+          resolve(undefined);
+        },
+        text: (message) => this.#text(message),
+        closed: (error) => {
+          reject(error);
+          void this.#refused(error);
+        },
+        other: (message) => this.#uplink(message),
+      });
+      this.#session = session;
+      const fields = {
+        channels: this.#names.length,
+        sampleRate: this.audioContext.sampleRate,
+        encoding: encoding ?? 'pcm_s16le',
+        channelNames: this.channelNames,
+        frameMs,
+        bufferMs,
+      };
+      const access = { server: serverUrl(server), roomId, roomToken };
+      node.port.postMessage({ type: 'blocks', port: port1 }, [port1]);
+      session.tell({ type: 'broadcast', access, fields, port: port2 }, [port2]);
+    });
+  }
+
+  /** Stops: what was sent is played out. Inputs stay, and it may be started again. */
+  async stop() {
+    await this.#leave(this.#status?.fillMs ?? 0);
+    if (this.#state !== 'closed') this.#become('idle');
+  }
+
+  /** Ends it for good: inputs are stopped, and the context is closed if it was made here. */
+  async close() {
+    await this.stop();
+    navigator.mediaDevices?.removeEventListener('devicechange', this.#onDevices);
+    for (const input of this.#inputs.splice(0)) input.stop();
+    this.#names = [];
+    const node = await this.#capture.catch(() => null);
+    node?.port.postMessage({ type: 'end' });
+    node?.disconnect();
+    if (this.#options.audioContext === undefined) await this.audioContext.close();
+    this.#become('closed');
+  }
+
+  /** @param {RelayError | null} error */
+  #connecting(error) {
+    if (error === null) return;
+    const held = error.code === 'room_suspended';
+    this.#become(held ? 'suspended' : 'reconnecting', error.message);
+    this.#emit('error', { error });
+  }
+
+  /** @param {Message} message */
+  #text(message) {
+    switch (message.type) {
+      case 'sourceStatus': {
+        const { type: _, ...status } = message;
+        this.#status = /** @type {any} */ (status);
+        this.#emit('status', this.#status);
+        break;
+      }
+      case 'roomChanged':
+        this.#names = this.#names.map((name, index) => message.channelNames[index] || name);
+        this.#session?.remember({ channelNames: this.channelNames });
+        this.#emit('room', message);
+        this.#emit('inputs', this.inputs);
+        break;
+      case 'roomClosed':
+        this.#emit('room', message);
+        break;
+      case 'error':
+        this.#emit('error', { error: new RelayError(message.code, message.message) });
+    }
+  }
+
+  /** @param {RelayError} error */
+  async #refused(error) {
+    await this.#leave(0);
+    this.#become('closed', error.message);
+    this.#emit('closed', { code: error.code, reason: error.message, status: error.status });
+  }
+
+  /** @param {number} bufferedMs */
+  async #leave(bufferedMs) {
+    const session = this.#session;
+    this.#session = null;
+    if (session === null) return;
+    (await this.#capture).port.postMessage({ type: 'silent' });
+    await session.leave(bufferedMs);
+    this.#status = null;
+  }
+
+  /** @param {any} message */
+  #uplink(message) {
+    if (message.type !== 'uplink') return;
+    const { type: _, ...statistics } = message;
+    this.#statistics = statistics;
+    this.#emit('statistics', statistics);
+  }
+
+  async #makeCapture() {
+    const context = this.audioContext;
+    await context.audioWorklet.addModule(new URL('./capture-worklet.js', import.meta.url));
+    const node = new AudioWorkletNode(context, 'relay-capture', {
+      numberOfInputs: this.#mergers.length,
+      numberOfOutputs: 0,
+      channelCount: PER_INPUT,
+      channelCountMode: 'explicit',
+      channelInterpretation: 'discrete',
+    });
+    this.#mergers.forEach((merger, index) => merger.connect(node, 0, index));
+    node.port.onmessage = (event) => this.#measure(event.data.levels);
+    return node;
+  }
+
+  /** @param {Float32Array} levels */
+  #measure(levels) {
+    const { peak, rms, clipped } = this.#levels;
+    for (let channel = 0; channel < levels.length / 3; channel++) {
+      peak[channel] = toDecibels(levels[3 * channel]);
+      rms[channel] = toDecibels(levels[3 * channel + 1]);
+      clipped[channel] = levels[3 * channel + 2];
+    }
+  }
+
+  /** @param {BroadcasterState} state @param {string} [reason] */
+  #become(state, reason) {
+    if (state === this.#state) return;
+    this.#state = state;
+    this.#emit('statechange', { state, reason });
+  }
+
+  /** @param {string} type @param {unknown} detail */
+  #emit(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}
+
+/** @param {MediaStream} stream @param {AudioNode} source */
+function stopStream(stream, source) {
+  for (const track of stream.getTracks()) track.stop();
+  source.disconnect();
+}
+
+/** A name as the server takes it. @param {string} name */
+function cleanName(name) {
+  return name.replace(/[\u0000-\u001f\u007f]/g, ' ').slice(0, 64);
+}

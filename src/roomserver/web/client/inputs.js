@@ -1,0 +1,125 @@
+// What a broadcast is made of: devices, tabs, files, tones, and any audio node.
+
+import { RelayError } from './errors.js';
+import { MAX_CHANNELS } from './wire.js';
+
+const GAIN_S = 0.01; // time constant of a change of gain
+/** Processing that is for speech in a call: it spoils everything else. */
+const UNPROCESSED = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
+
+/** @typedef {'device' | 'tab' | 'file' | 'tone' | 'node'} InputKind */
+
+/** One input: its node, and what stops it. */
+export class Input {
+  #gain = 1;
+  #muted = false;
+  #stop;
+  /** Ended by itself: its device is gone, its file is over. */
+  ended = false;
+
+  /**
+   * @param {{kind: InputKind, name: string, firstChannel: number, channelCount: number,
+   *   deviceId?: string}} what
+   * @param {GainNode} node @param {() => void} stop
+   */
+  constructor(what, node, stop) {
+    this.kind = what.kind;
+    this.name = what.name;
+    this.firstChannel = what.firstChannel;
+    this.channelCount = what.channelCount;
+    /** @type {string | undefined} */
+    this.deviceId = what.deviceId;
+    this.node = node;
+    this.#stop = stop;
+  }
+
+  /** Linear. */
+  get gain() {
+    return this.#gain;
+  }
+
+  set gain(gain) {
+    this.#gain = gain;
+    this.#apply();
+  }
+
+  get muted() {
+    return this.#muted;
+  }
+
+  set muted(muted) {
+    this.#muted = muted;
+    this.#apply();
+  }
+
+  /** Another source takes the place of one that ended. @param {() => void} stop */
+  revive(stop) {
+    this.#stop = stop;
+    this.ended = false;
+  }
+
+  stop() {
+    this.#stop();
+    this.node.disconnect();
+  }
+
+  #apply() {
+    const { gain, context } = this.node;
+    gain.setTargetAtTime(this.#muted ? 0 : this.#gain, context.currentTime, GAIN_S);
+  }
+}
+
+/** @param {unknown} error What getUserMedia and getDisplayMedia throw. */
+function mediaError(error) {
+  const name = error instanceof Error ? error.name : '';
+  const text = error instanceof Error ? error.message : String(error);
+  if (name === 'NotAllowedError') return new RelayError('not_allowed', text);
+  if (name === 'NotFoundError' || name === 'OverconstrainedError') {
+    return new RelayError('device_not_found', text);
+  }
+  return new RelayError('device_failed', text);
+}
+
+function mediaDevices() {
+  if (navigator.mediaDevices === undefined) {
+    throw new RelayError('insecure_context', 'browsers give microphones to pages over https only');
+  }
+  return navigator.mediaDevices;
+}
+
+/** Opens a device. @param {string} deviceId @param {{channelCount?: number, echoCancellation?: boolean}} options */
+export async function openDevice(deviceId, options) {
+  const { echoCancellation = false, channelCount } = options;
+  const processing = echoCancellation ? { ...UNPROCESSED, echoCancellation } : UNPROCESSED;
+  const audio = {
+    ...processing,
+    channelCount: { ideal: channelCount ?? MAX_CHANNELS }, // as many as it has
+    ...(deviceId === '' || deviceId === 'default' ? {} : { deviceId: { exact: deviceId } }),
+  };
+  return mediaDevices()
+    .getUserMedia({ audio })
+    .catch((error) => {
+      throw mediaError(error);
+    });
+}
+
+/** Asks for a tab, window or screen with sound. */
+export async function openTab() {
+  const devices = mediaDevices();
+  /** @type {DisplayMediaStreamOptions & {systemAudio?: string}} */
+  const wish = { audio: UNPROCESSED, video: true, systemAudio: 'include' };
+  const stream = await devices.getDisplayMedia(wish).catch((error) => {
+    throw mediaError(error);
+  });
+  // Browsers share no sound without a picture; nobody needs that.
+  for (const track of stream.getVideoTracks()) stream.removeTrack(track);
+  if (stream.getAudioTracks().length === 0) {
+    throw new RelayError('no_audio', 'what was chosen shares no sound');
+  }
+  return stream;
+}
+
+/** Channels of a stream's track. @param {MediaStream} stream @param {number} fallback */
+export function channelCountOf(stream, fallback) {
+  return stream.getAudioTracks()[0]?.getSettings().channelCount ?? fallback;
+}

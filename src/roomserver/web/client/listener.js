@@ -1,0 +1,554 @@
+// A listener of one room.
+
+import { nowUs } from './clock.js';
+import { RelayError } from './errors.js';
+import { serverUrl } from './join.js';
+import { toDecibels } from './meter.js';
+import { MixState, paddedMix } from './mix-state.js';
+import { BufferPlayer, WorkletPlayer } from './player.js';
+import { Presets } from './presets.js';
+import { QualityJudge } from './quality.js';
+import { Session } from './session.js';
+
+const DRY_MS = 300; // without sound until it is told
+const VOLUME_S = 0.015; // time constant of a change of volume
+const LATENCY_WEIGHT = 0.05; // of a report's latency in the mean
+
+/** @typedef {import('./connection.js').Message} Message */
+/** @typedef {import('./mixer.js').Mix} Mix */
+/** @typedef {'idle' | 'connecting' | 'waiting' | 'buffering' | 'live' | 'suspended' | 'reconnecting' | 'closed'} PlayerState */
+/** @typedef {'mix' | 'multichannel'} Mode */
+/**
+ * @typedef {{latencyMs: number, bufferMs: number, targetMs: number, jitterMs: number,
+ *   driftPpm: number, rttMs: number, framesReceived: number, framesMissing: number,
+ *   concealedSamples: number, underruns: number, bytesReceived: number, reconnects: number,
+ *   quality: import('./quality.js').Quality}} ListenerStatistics
+ */
+/**
+ * @typedef {{server?: string | URL, roomId: string, roomToken: string, nickname?: string,
+ *   mode?: Mode, mix?: Mix, channels?: number[] | null, bufferMs?: number,
+ *   encoding?: import('./wire.js').Encoding,
+ *   rejoin?: () => Promise<{roomToken: string}>, audioContext?: AudioContext}} ListenerOptions
+ */
+
+/** What this page may use, and in words for people what it may not and why. */
+export function findCapabilities() {
+  const secureContext = globalThis.isSecureContext;
+  const worklet = 'audioWorklet' in AudioContext.prototype;
+  const sharedMemory = globalThis.crossOriginIsolated === true;
+  /** @type {string[]} */
+  const missing = [];
+  if (!worklet) {
+    missing.push(
+      secureContext
+        ? 'AudioWorklet: this browser does not have it. Sound is played with more delay, and mixed by the server alone.'
+        : 'AudioWorklet: browsers have it for pages over https (or of localhost) only. Sound is played with more delay, and mixed by the server alone.',
+    );
+  }
+  if (!secureContext) {
+    missing.push('Microphones, wake lock: for pages over https (or of localhost) only.');
+  }
+  const fallback = /** @type {'none' | 'buffer-sources'} */ (worklet ? 'none' : 'buffer-sources');
+  return { secureContext, worklet, sharedMemory, fallback, missing };
+}
+
+/**
+ * Hears a room; see relay-client.d.ts for what each member means.
+ */
+export class Listener extends EventTarget {
+  #options;
+  #mode;
+  #state = /** @type {PlayerState} */ ('idle');
+  #room = {
+    roomId: '',
+    roomName: '',
+    listenerCount: 0,
+    hasBroadcaster: false,
+    state: /** @type {'waiting' | 'active' | 'suspended' | 'closed'} */ ('waiting'),
+    suspendedUntil: /** @type {number | null} */ (null),
+  };
+  /** @type {{stream: number, channelCount: number, channelNames: string[], sampleRate: number, frameMs: number} | null} */
+  #format = null;
+  #mix;
+  #presets;
+  /** @type {AudioContext | null} */
+  #context = null;
+  /** @type {import('./player.js').Player | null} */
+  #player = null;
+  /** @type {Session | null} */
+  #session = null;
+  /** @type {GainNode | null} */
+  #output = null;
+  /** @type {GainNode | null} */
+  #gain = null;
+  #volume = 1;
+  #muted = false;
+  #registered = false;
+  #lastPlaying = -Infinity;
+  /** @type {import('./listener-session.js').Arrivals | null} */
+  #arrivals = null;
+  /** @type {import('./jitter.js').Figures | null} */
+  #figures = null;
+  #latencyMs = NaN;
+  #heardFrames = 0; // as last reported to the server
+  #judge = new QualityJudge();
+  /** @type {ListenerStatistics} */
+  #statistics = {
+    latencyMs: NaN,
+    bufferMs: 0,
+    targetMs: 0,
+    jitterMs: 0,
+    driftPpm: 0,
+    rttMs: NaN,
+    framesReceived: 0,
+    framesMissing: 0,
+    concealedSamples: 0,
+    underruns: 0,
+    bytesReceived: 0,
+    reconnects: 0,
+    quality: 'unknown',
+  };
+  #levels = {
+    master: {
+      peak: /** @type {[number, number]} */ ([NaN, NaN]),
+      rms: /** @type {[number, number]} */ ([NaN, NaN]),
+    },
+    channels: { peak: new Float32Array(64).fill(NaN), rms: new Float32Array(64).fill(NaN) },
+  };
+  /** @type {((message: Message) => void)[]} */
+  #subscribed = [];
+  #onContextState = () => this.#followContext();
+
+  /** @param {ListenerOptions} options */
+  constructor(options) {
+    super();
+    this.#options = options;
+    this.capabilities = findCapabilities();
+    this.#mode = this.capabilities.worklet ? (options.mode ?? 'mix') : 'mix';
+    this.#room.roomId = options.roomId;
+    this.#mix = new MixState(
+      options.mix ?? {},
+      (change) => this.#session?.send({ type: 'setMix', ...change }),
+      (by) => this.#mixChanged(by),
+    );
+    this.#presets = new Presets((message) => this.#session?.send(message));
+  }
+
+  get state() {
+    return this.#state;
+  }
+
+  get room() {
+    return { ...this.#room };
+  }
+
+  get format() {
+    return this.#format;
+  }
+
+  get mode() {
+    return this.#mode;
+  }
+
+  get mix() {
+    return paddedMix(this.#mix.current, this.#format?.channelCount ?? 0);
+  }
+
+  get statistics() {
+    return this.#statistics;
+  }
+
+  get audioContext() {
+    return this.#context;
+  }
+
+  get output() {
+    if (this.#output === null) throw new RelayError('not_started', 'there is sound after start()');
+    return this.#output;
+  }
+
+  get volume() {
+    return this.#volume;
+  }
+
+  set volume(volume) {
+    this.#volume = volume;
+    this.#setGain();
+  }
+
+  get muted() {
+    return this.#muted;
+  }
+
+  set muted(muted) {
+    this.#muted = muted;
+    this.#setGain();
+  }
+
+  /** Starts audio and connects; from a user's gesture, or browsers keep it silent. */
+  async start() {
+    if (this.#state !== 'idle') return;
+    this.#become('connecting');
+    const context = this.#options.audioContext ?? new AudioContext({ latencyHint: 'interactive' });
+    this.#context = context;
+    void context.resume(); // while this is the gesture's doing; it may take until one comes
+    context.addEventListener('statechange', this.#onContextState);
+    this.#output = context.createGain();
+    this.#gain = context.createGain();
+    this.#setGain();
+    this.#output.connect(this.#gain).connect(context.destination);
+    /** @param {import('./player.js').Report} report */
+    const report = (report) => this.#report(report);
+    const player = this.capabilities.worklet
+      ? await WorkletPlayer.create(context, report)
+      : new BufferPlayer(context, report);
+    if (this.state !== 'connecting') return player.end(); // stopped meanwhile
+    this.#player = player;
+    player.output.connect(this.#output);
+    player.setMix(this.#mix.current);
+    player.setTarget(this.#options.bufferMs ?? null);
+    this.#connect(player);
+    this.#followContext();
+  }
+
+  /** Ends it. It may be started again. */
+  async stop() {
+    if (this.#state === 'idle') return;
+    await this.#end();
+    this.#become('idle');
+  }
+
+  /** Who mixes. @param {Mode} mode @returns {Promise<void>} */
+  async setMode(mode) {
+    if (mode === 'multichannel' && !this.capabilities.worklet) {
+      throw new RelayError('not_supported', this.capabilities.missing[0]);
+    }
+    if (mode === this.#mode) return;
+    this.#mode = mode;
+    this.#levels.channels.peak.fill(NaN);
+    this.#levels.channels.rms.fill(NaN);
+    const fields = this.#subscription();
+    this.#session?.remember(fields);
+    if (!this.#registered) return;
+    this.#mix.flush();
+    await new Promise((resolve) => {
+      this.#subscribed.push(resolve);
+      this.#session?.send({ type: 'subscribe', ...fields });
+    });
+  }
+
+  /** Changes the mix: at once what is mixed here, and of what the server mixes in a moment. @param {Mix} change */
+  setMix(change) {
+    this.#mix.change(change);
+  }
+
+  /** @param {string} name @returns {Promise<void>} */
+  async savePreset(name) {
+    this.#mix.flush();
+    await this.#presets.ask({ type: 'savePreset', name }, 'presetSaved');
+  }
+
+  /** @param {string} name @returns {Promise<Mix>} The mix, which is in force. */
+  async loadPreset(name) {
+    this.#mix.flush();
+    const { mix } = await this.#presets.ask({ type: 'loadPreset', name }, 'preset');
+    this.#mix.loaded(mix);
+    return this.mix;
+  }
+
+  /** @param {string} name @returns {Promise<void>} */
+  async deletePreset(name) {
+    await this.#presets.ask({ type: 'deletePreset', name }, 'presetDeleted');
+  }
+
+  /** @returns {Promise<string[]>} */
+  async listPresets() {
+    return (await this.#presets.ask({ type: 'listPresets' }, 'presets')).names;
+  }
+
+  /** Newest levels in dBFS; always the same object. */
+  levels() {
+    return this.#levels;
+  }
+
+  // --- the connection -------------------------------------------------------------------------
+
+  /** @param {import('./player.js').Player} player */
+  #connect(player) {
+    const { roomId, roomToken, nickname, server, encoding } = this.#options;
+    const session = new Session({
+      renew: async () => (await this.#options.rejoin?.())?.roomToken ?? null,
+      connecting: (error) => this.#connecting(error),
+      registered: (message) => this.#welcome(message),
+      text: (message) => this.#text(message),
+      closed: (error) => this.#refused(error),
+      other: (message) => this.#other(message),
+    });
+    this.#session = session;
+    const fields = { nickname, encoding: encoding ?? 'pcm_s16le', ...this.#subscription() };
+    const access = { server: serverUrl(server), roomId, roomToken };
+    session.tell({ type: 'listen', access, fields, sink: player.sink }, player.transfer);
+  }
+
+  #subscription() {
+    return {
+      mode: this.#mode,
+      channels: this.#options.channels ?? null,
+      levels: this.#mode === 'mix',
+      mix: this.#mix.current,
+    };
+  }
+
+  /** @param {RelayError | null} error */
+  #connecting(error) {
+    this.#registered = false;
+    for (const resolve of this.#subscribed.splice(0)) resolve({ type: 'lost' }); // the next
+    // registration says the same
+    if (error === null) return;
+    this.#emit('error', { error });
+    this.#become('reconnecting', error.message);
+  }
+
+  /** @param {Message} message */
+  #welcome(message) {
+    this.#registered = true;
+    this.#mix.registered();
+    this.#judge.reset();
+    const { roomId, roomName, listenerCount, hasBroadcaster, state } = message;
+    this.#changeRoom({ roomId, roomName, listenerCount, hasBroadcaster, state });
+    if (message.stream !== undefined) this.#setFormat(message);
+    this.#settle();
+  }
+
+  /** @param {Message} message */
+  #text(message) {
+    if (this.#presets.heard(message)) return;
+    switch (message.type) {
+      case 'streamStarted':
+        this.#setFormat(message);
+        break;
+      case 'subscribed':
+        this.#subscribed.shift()?.(message);
+        break;
+      case 'mixChanged':
+        this.#mix.heard(/** @type {Mix & Message} */ (message));
+        break;
+      case 'preset':
+        this.#mix.loaded(message.mix);
+        break;
+      case 'roomStatus': {
+        const { state, hasBroadcaster, listenerCount } = message;
+        const suspendedUntil = state === 'suspended' ? this.#room.suspendedUntil : null;
+        this.#changeRoom({ state, hasBroadcaster, listenerCount, suspendedUntil });
+        break;
+      }
+      case 'roomSuspended':
+        this.#changeRoom({ state: 'suspended', suspendedUntil: message.suspendedUntil });
+        break;
+      case 'roomResumed':
+        this.#changeRoom({ state: 'active', suspendedUntil: null });
+        break;
+      case 'roomChanged':
+        this.#changeRoom({ roomName: message.roomName });
+        if (this.#format !== null) this.#setFormat({ ...this.#format, ...message });
+        break;
+      case 'roomClosed':
+        this.#changeRoom({ state: 'closed' });
+        break;
+      case 'error':
+        if (message.code === 'invalid_message') this.#mix.refused();
+        this.#emit('error', { error: new RelayError(message.code, message.message) });
+    }
+    this.#settle();
+  }
+
+  /** @param {RelayError} error */
+  async #refused(error) {
+    await this.#end();
+    this.#become('closed', error.message);
+    this.#emit('closed', { code: error.code, reason: error.message, status: error.status });
+  }
+
+  /** @param {any} message */
+  #other(message) {
+    switch (message.type) {
+      case 'frame':
+        this.#player?.take(message.frame);
+        break;
+      case 'levels': {
+        if (this.#mode !== 'mix') break;
+        const { peak, rms } = this.#levels.channels;
+        for (let channel = 0; channel < message.values.length / 2; channel++) {
+          peak[channel] = message.values[2 * channel];
+          rms[channel] = message.values[2 * channel + 1];
+        }
+        break;
+      }
+      case 'arrivals':
+        this.#arrivals = message;
+        this.#tick();
+    }
+  }
+
+  // --- the player -----------------------------------------------------------------------------
+
+  /** @param {import('./player.js').Report} report */
+  #report(report) {
+    const { figures, levels } = report;
+    const { master, channels } = this.#levels;
+    for (let side = 0; side < 2; side++) {
+      master.peak[side] = toDecibels(levels[side]);
+      master.rms[side] = toDecibels(levels[2 + side]);
+    }
+    if (this.#mode === 'multichannel') {
+      for (let channel = 0; channel < 64; channel++) {
+        channels.peak[channel] = toDecibels(levels[4 + 2 * channel]);
+        channels.rms[channel] = toDecibels(levels[5 + 2 * channel]);
+      }
+    }
+    this.#figures = figures;
+    if (figures.playing) {
+      this.#lastPlaying = performance.now();
+      this.#measureLatency(report.frame, figures.timeUs);
+    }
+    this.#settle();
+  }
+
+  /** @param {number} frame Of the context, at which what is of `timeUs` leaves the player. @param {number} timeUs */
+  #measureLatency(frame, timeUs) {
+    const context = this.#context;
+    const arrivals = this.#arrivals;
+    if (context === null || arrivals === null || !arrivals.clockKnown) return;
+    // From now on until it is heard, by what the browser knows of itself and of the device.
+    const delay = context.baseLatency + (context.outputLatency || 0);
+    const wait = frame / context.sampleRate - context.currentTime + delay;
+    const latencyMs = (nowUs() + arrivals.offsetUs - timeUs) / 1000 + wait * 1000;
+    if (Number.isNaN(this.#latencyMs) || Math.abs(latencyMs - this.#latencyMs) > 100) {
+      this.#latencyMs = latencyMs;
+    }
+    this.#latencyMs += (latencyMs - this.#latencyMs) * LATENCY_WEIGHT;
+  }
+
+  /** Once a second. */
+  #tick() {
+    const arrivals = this.#arrivals;
+    const figures = this.#figures;
+    if (arrivals === null || figures === null) return;
+    const live = this.#state === 'live';
+    const rate = this.#format?.sampleRate ?? 48000;
+    const concealedMs = (figures.concealedSamples / rate) * 1000;
+    const latencyMs = live ? this.#latencyMs : NaN;
+    if (!live) this.#judge.reset();
+    this.#statistics = {
+      latencyMs,
+      bufferMs: figures.bufferMs,
+      targetMs: figures.targetMs,
+      jitterMs: arrivals.jitterMs,
+      driftPpm: figures.driftPpm,
+      rttMs: arrivals.clockKnown ? arrivals.roundTripMs : NaN,
+      framesReceived: arrivals.framesReceived,
+      framesMissing: arrivals.framesMissing,
+      concealedSamples: figures.concealedSamples,
+      underruns: figures.underruns,
+      bytesReceived: arrivals.bytesReceived,
+      reconnects: arrivals.reconnects,
+      quality: live ? this.#judge.judge(concealedMs, latencyMs, arrivals.jitterMs) : 'unknown',
+    };
+    this.#session?.tell({ type: 'buffer', ms: figures.bufferMs });
+    if (live && !Number.isNaN(latencyMs) && arrivals.framesReceived !== this.#heardFrames) {
+      this.#heardFrames = arrivals.framesReceived;
+      this.#session?.send({
+        type: 'stats',
+        bufferMs: rounded(figures.bufferMs),
+        jitterMs: rounded(arrivals.jitterMs),
+        latencyMs: rounded(latencyMs),
+        lost: arrivals.framesMissing,
+      });
+    }
+    this.#emit('statistics', this.#statistics);
+  }
+
+  #followContext() {
+    const running = this.#context?.state === 'running';
+    this.#session?.tell({ type: 'hold', held: !running });
+    this.#settle();
+  }
+
+  // --- what is told ---------------------------------------------------------------------------
+
+  /** The state follows from room, sound and connection. */
+  #settle() {
+    if (!this.#registered || this.#state === 'closed' || this.#state === 'idle') return;
+    if (performance.now() - this.#lastPlaying < DRY_MS) this.#become('live');
+    else if (this.#context?.state !== 'running') this.#become('buffering', 'audio_suspended');
+    else if (this.#room.state === 'suspended') this.#become('suspended');
+    else if (!this.#room.hasBroadcaster) this.#become('waiting');
+    else this.#become('buffering');
+  }
+
+  /** @param {PlayerState} state @param {string} [reason] */
+  #become(state, reason) {
+    if (state === this.#state) return;
+    this.#state = state;
+    this.#emit('statechange', { state, reason });
+  }
+
+  /** @param {Partial<Listener['room']>} change */
+  #changeRoom(change) {
+    Object.assign(this.#room, change);
+    this.#emit('room', this.room);
+  }
+
+  /** @param {Message | {[field: string]: any}} message */
+  #setFormat(message) {
+    const { stream, channelCount, sampleRate, frameMs } = message;
+    const names = message.channelNames ?? [];
+    const channelNames = Array.from({ length: channelCount }, (_, c) => names[c] || `${c + 1}`);
+    this.#format = { stream, channelCount, channelNames, sampleRate, frameMs };
+    this.#levels.channels.peak.fill(NaN, channelCount);
+    this.#levels.channels.rms.fill(NaN, channelCount);
+    this.#emit('format', this.#format);
+  }
+
+  /** @param {'self' | 'owner' | 'preset'} by */
+  #mixChanged(by) {
+    this.#player?.setMix(this.#mix.current);
+    this.#session?.remember({ mix: this.#mix.current });
+    this.#emit('mix', { mix: this.mix, by });
+  }
+
+  #setGain() {
+    const gain = this.#gain;
+    if (gain === null) return;
+    const volume = this.#muted ? 0 : this.#volume;
+    gain.gain.setTargetAtTime(volume, gain.context.currentTime, VOLUME_S);
+  }
+
+  async #end() {
+    const session = this.#session;
+    this.#session = null;
+    this.#registered = false;
+    this.#mix.end();
+    this.#player?.end();
+    this.#player = null;
+    this.#context?.removeEventListener('statechange', this.#onContextState);
+    this.#output?.disconnect();
+    this.#gain?.disconnect();
+    await session?.leave();
+    if (this.#options.audioContext === undefined) await this.#context?.close();
+    this.#context = this.#output = this.#gain = null;
+    this.#figures = this.#arrivals = null;
+    this.#latencyMs = NaN;
+    this.#lastPlaying = -Infinity;
+  }
+
+  /** @param {string} type @param {unknown} detail */
+  #emit(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}
+
+/** @param {number} value */
+function rounded(value) {
+  return Math.round(value * 10) / 10;
+}
