@@ -4,11 +4,12 @@ Every file `native/<name>_<isa>.cpp` is one instruction set's variant and gets f
 all the rest is built for the platform's baseline. The variant is chosen at run time, so a wheel
 runs on any machine of its architecture.
 
-`native/relay*.cpp` is the relay and needs Linux. Elsewhere `native/relay_stub.cpp` stands in for
-it, so that rings, jitter buffer and kernels build everywhere.
+`native/relay*.cpp` is the relay and `native/load*.cpp` the load client; they need Linux. Elsewhere
+`relay_stub.cpp` and `load_stub.cpp` stand in, so that rings, jitter buffer and kernels build
+everywhere.
 
 Environment:
-    RELAYCORE_WITHOUT_RELAY=1   build the stub on Linux too
+    RELAYCORE_WITHOUT_RELAY=1   build the stubs on Linux too
     RELAYCORE_CXXFLAGS          appended when compiling and linking (sanitizers, debugging);
                                 symbols are then kept
 
@@ -64,7 +65,7 @@ def machine() -> str:
 
 
 def with_relay() -> bool:
-    """Whether the relay itself is built; it needs Linux."""
+    """Whether relay and load client are built; they need Linux."""
     return sys.platform == "linux" and os.environ.get("RELAYCORE_WITHOUT_RELAY", "0") in ("", "0")
 
 
@@ -77,10 +78,10 @@ def native_sources() -> dict[Path, list[str]]:
         if isa in ISA_FLAGS:
             if isa in variants:
                 sources[source] = ISA_FLAGS[isa]
-        elif source.stem == "relay_stub":
+        elif isa == "stub":
             if not with_relay():
                 sources[source] = []
-        elif not source.stem.startswith("relay") or with_relay():
+        elif not source.stem.startswith(("relay", "load")) or with_relay():
             sources[source] = []
     return sources
 
@@ -111,6 +112,8 @@ def link_flags() -> list[str]:
     if sys.platform == "darwin":
         flags.append("-Wl,-exported_symbol,_PyInit__core")
     else:
+        if with_relay():
+            flags.append("-ldl")  # before glibc 2.34
         flags.append(f"-Wl,--version-script={NATIVE / 'exports.map'}")
         if not extra:
             flags.append("-Wl,-s")

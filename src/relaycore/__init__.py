@@ -1,8 +1,10 @@
 """relaycore: the native core of a live multichannel audio relay."""
 
 from relaycore._core import (
+    Durations,
     Frame,
     JitterBuffer,
+    LoadClient,
     Relay,
     RingBuffer,
     Subscription,
@@ -22,8 +24,10 @@ from relaycore.handshake import Upgrade, accept_key, parse_upgrade, read_upgrade
 
 __all__ = [
     "ChannelCounters",
+    "Durations",
     "Frame",
     "JitterBuffer",
+    "LoadClient",
     "Relay",
     "RelayClosedError",
     "RelayError",

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 from typing_extensions import Buffer
 
-from relaycore.counters import ChannelCounters, RelayCounters
+from relaycore.counters import ChannelCounters, LoadFigures, RelayCounters
 from relaycore.events import Event
 
 # For a type checker NumPy's arrays are buffers only from Python 3.12 on.
@@ -252,5 +252,77 @@ class Relay:
     def clock_us(self) -> int: ...
     def counters(self) -> RelayCounters: ...
     def close(self, *, text: str | None = None, timeout: float = 5.0) -> None: ...
+
+# --- load.pxi --------------------------------------------------------------------------------
+
+@final
+class Durations:
+    @property
+    def count(self) -> int: ...
+    @property
+    def mean_ms(self) -> float: ...
+    @property
+    def max_ms(self) -> float: ...
+    def quantile_ms(self, q: float) -> float: ...
+    def ranges_us(self) -> list[tuple[int, int]]: ...
+    def __add__(self, value: Durations, /) -> Durations: ...
+    def __radd__(self, value: Durations, /) -> Durations: ...
+
+@final
+class LoadClient:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        authority: str | None = None,
+        path: str = "/ws",
+        join_path: str = "/auth/room/join",
+        bind: Iterable[str] = (),
+        threads: int = 1,
+        in_flight: int = 64,
+        registers: bool = True,
+        reuse: bool = False,
+        rejoin: bool = False,
+        retry_s: float = 0.1,
+        clock: Literal["ping", "config"] | int = "ping",
+        kernel_times: bool = False,
+        realtime: bool = False,
+        tls: bool = False,
+        verify: bool = True,
+        ca_file: str | None = None,
+        server_name: str | None = None,
+    ) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *error: object) -> None: ...
+    def close(self) -> None: ...
+    def add_listeners(
+        self,
+        count: int,
+        registers: Iterable[str] = (),
+        *,
+        asks: Iterable[str] = (),
+        group: int = 0,
+        per_second: float = 0.0,
+        bytes_per_s: int | None = None,
+    ) -> None: ...
+    def add_sources(
+        self,
+        registers: Iterable[str],
+        *,
+        channels: int,
+        sample_rate: int,
+        encoding: _Encoding = "pcm_s16le",
+        frame_ms: int = 20,
+    ) -> None: ...
+    def stop_sources(self) -> None: ...
+    def limit(self, listeners: Iterable[int], bytes_per_s: int | None) -> None: ...
+    def drop(self, listeners: Iterable[int]) -> None: ...
+    def send(self, listeners: Iterable[int], texts: Iterable[str]) -> None: ...
+    def rejoin(self, on: bool) -> None: ...
+    def count_until(self, server_us: int) -> None: ...
+    def figures(self, *, restart: bool = False) -> tuple[LoadFigures, ...]: ...
+    def listeners(self) -> NDArray[np.void]: ...
+    def sources(self) -> NDArray[np.void]: ...
 
 def live_objects() -> dict[str, tuple[int, int]]: ...

@@ -2,6 +2,7 @@
 
 from libc.stdint cimport int16_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libcpp cimport bool
+from libcpp.map cimport map
 from libcpp.memory cimport unique_ptr
 from libcpp.string cimport string
 from libcpp.string_view cimport string_view
@@ -305,3 +306,95 @@ cdef extern from "relaycore/relay.h" namespace "relaycore" nogil:
         vector[ThreadFigures] thread_figures() except +
         vector[RoomFigures] room_figures() except +
         void close(string_view, int64_t)
+
+# --- load_client.h: many listeners of a server ---------------------------------------------------
+
+cdef extern from "relaycore/histogram.h" namespace "relaycore" nogil:
+    cdef cppclass HistogramRange "relaycore::Histogram::Range":
+        uint64_t bound_us
+        uint64_t count
+
+    cdef cppclass Histogram:
+        Histogram() except +
+        void add(int64_t us) noexcept
+        void add(const Histogram& other) noexcept
+        uint64_t count() noexcept
+        uint64_t max_us() noexcept
+        double mean_us() noexcept
+        uint64_t quantile_us(double q) noexcept
+        vector[HistogramRange] ranges() except +
+
+cdef extern from "relaycore/load_client.h" namespace "relaycore" nogil:
+    const unsigned kLoadGroups
+
+    cdef enum class LoadClock(uint8_t):
+        given
+        ping
+        config
+
+    cdef cppclass LoadConfig:
+        LoadConfig() except +
+        string host
+        uint16_t port
+        string authority
+        string path
+        string join_path
+        vector[string] bind
+        unsigned threads
+        unsigned in_flight
+        bool registers
+        bool reuse
+        bool rejoin
+        int64_t retry_ns
+        LoadClock clock
+        int64_t clock_offset_us
+        bool kernel_times
+        bool realtime
+        bool tls
+        bool verify
+        string ca_file
+        string server_name
+
+    cdef cppclass LoadListeners:
+        LoadListeners() except +
+        size_t count
+        unsigned group
+        double per_second
+        int64_t bytes_per_s
+        vector[string] registers
+        vector[string] asks
+
+    cdef cppclass LoadSources:
+        LoadSources() except +
+        vector[string] registers
+        SourceFormat format
+        unsigned frame_ms
+
+    cdef cppclass LoadRecord:
+        pass
+
+    cdef cppclass LoadFigures:
+        LoadFigures() except +
+        bool is_sources, clock_known
+        uint64_t connections, settled, joined, alive
+        int64_t clock_offset_us, round_trip_us, since_ns, taken_ns, cpu_ns, wait_ns
+        uint64_t frames, bytes, reads, pings, failed, lost, returned, attempts, sent, replies, skipped
+        int64_t first_lost_ns, first_open_ns, last_joined_ns, last_back_ns
+        Histogram* delay
+        Histogram arrival, join, silence, reply, batch
+        map[string, uint64_t] errors
+
+    cdef cppclass LoadClient:
+        @staticmethod
+        Status start(const LoadConfig&, unique_ptr[LoadClient]&, string&)
+        void add_listeners(LoadListeners) except +
+        void add_sources(LoadSources) except +
+        void stop_sources() except +
+        void limit(const vector[uint32_t]&, int64_t) except +
+        void drop(const vector[uint32_t]&) except +
+        void send(const vector[uint32_t]&, const vector[string]&) except +
+        void rejoin(bool) except +
+        void count_until(int64_t) except +
+        vector[LoadFigures] figures(bool) except +
+        vector[LoadRecord] listeners() except +
+        vector[LoadRecord] sources() except +

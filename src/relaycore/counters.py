@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-__all__ = ["ChannelCounters", "RelayCounters", "RoomCounters", "ThreadCounters"]
+if TYPE_CHECKING:
+    from relaycore._core import Durations
+
+__all__ = ["ChannelCounters", "LoadFigures", "RelayCounters", "RoomCounters", "ThreadCounters"]
 
 
 class ChannelCounters(NamedTuple):
@@ -72,3 +75,68 @@ class RelayCounters(NamedTuple):
 
     threads: tuple[ThreadCounters, ...]
     rooms: dict[int, RoomCounters]
+
+
+class LoadFigures(NamedTuple):
+    """Figures of one thread of a `LoadClient`; times named `_ns` are of CLOCK_MONOTONIC, 0: never.
+
+    From `since_ns` on they are of the interval that began there.
+    """
+
+    is_sources: bool
+    """The thread has the sources, else listeners."""
+    connections: int
+    """That were wanted."""
+    settled: int
+    """Have joined once, or failed to."""
+    joined: int
+    """Are in at the moment."""
+    alive: int
+    """Have a socket at the moment."""
+    clock_offset_us: int | None
+    """What the server's clock is ahead of CLOCK_MONOTONIC; None: not known yet."""
+    round_trip_us: int
+    """Shortest of the last pings; 0: none was answered."""
+    since_ns: int
+    taken_ns: int
+    cpu_ns: int
+    """CPU time of the thread."""
+    wait_ns: int
+    """How long it wanted a processor and had none; 0 where the kernel does not tell."""
+    frames: int
+    bytes: int
+    reads: int
+    pings: int
+    """Of the server."""
+    failed: int
+    """Listeners that could not join for the first time."""
+    lost: int
+    """Connections that ended though they had joined."""
+    returned: int
+    """Listeners that were lost and heard again."""
+    attempts: int
+    """To come back."""
+    sent: int
+    """Texts of `LoadClient.send`."""
+    replies: int
+    """Answers to them."""
+    skipped: int
+    """Packets that a source could not send in time, since the server did not read."""
+    first_lost_ns: int
+    first_open_ns: int
+    last_joined_ns: int
+    last_back_ns: int
+    delay: tuple[Durations, ...]
+    """From a frame's tick to its being read, by group; not of frames from before joining."""
+    arrival: Durations
+    """From a frame's tick to its reaching the socket, with `kernel_times`."""
+    join: Durations
+    """From the first connection to being registered."""
+    silence: Durations
+    """What those missed that were lost and came back."""
+    reply: Durations
+    """From a text to its answer."""
+    batch: Durations
+    """From waking up to having handled all that had come: how late a frame may be read."""
+    errors: dict[str, int]
+    """How often what went wrong."""

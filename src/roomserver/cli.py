@@ -10,6 +10,7 @@ from roomserver.commands import (
     demo,
     import_supabase,
     listen,
+    load,
     migrate,
     purge,
     secret,
@@ -34,6 +35,7 @@ secret.register(app)
 broadcast.register(app)
 listen.register(app)
 demo.register(app)
+load.register(app)
 
 
 def main() -> None:

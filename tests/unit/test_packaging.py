@@ -114,9 +114,11 @@ def test_without_the_relay_its_sources_are_left_out(
     with_relay = {source.name for source in build["native_sources"]()}
     monkeypatch.setenv("RELAYCORE_WITHOUT_RELAY", "1")
     without = {source.name for source in build["native_sources"]()}
-    assert "relay_stub.cpp" not in with_relay
-    assert {name for name in without if name.startswith("relay")} == {"relay_stub.cpp"}
-    assert {name for name in with_relay if not name.startswith("relay")} <= without
+    needs_linux = ("relay", "load")
+    stubs = {"relay_stub.cpp", "load_stub.cpp"}
+    assert not stubs & with_relay
+    assert {name for name in without if name.startswith(needs_linux)} == stubs
+    assert {name for name in with_relay if not name.startswith(needs_linux)} <= without
 
 
 WITHOUT_RELAY = """
@@ -127,6 +129,8 @@ assert relaycore.simd() in relaycore.simd_available()
 assert relaycore.RingBuffer(64).writable == 64
 with pytest.raises(relaycore.RelayUnavailableError):
     relaycore.Relay()
+with pytest.raises(relaycore.RelayUnavailableError):
+    relaycore.LoadClient("127.0.0.1", 80)
 """
 
 

@@ -48,6 +48,10 @@ class AccountEntry:
         """Get a broadcaster's token for an own room, by code or id."""
         return await self._ask(lambda token: self._api.broadcaster_token(token, room))
 
+    async def close_room(self, room: str) -> None:
+        """Close an own room, by code or id."""
+        await self._ask(lambda token: self._api.close_room(token, room))
+
     async def _ask(self, request: Callable[[str], Awaitable[T]]) -> T:
         if self._session is None:
             self._session = await self._api.login(self._email, self._password)

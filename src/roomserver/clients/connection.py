@@ -73,6 +73,7 @@ class RoomApi:
 
     def __init__(self, url: str, *, ca_file: str | None = None) -> None:
         self.url = _server_url(url)
+        self.ca_file = ca_file
         self._ssl: ssl.SSLContext | bool = True
         if ca_file is not None:
             try:
@@ -149,6 +150,10 @@ class RoomApi:
             "POST", f"api/broadcaster/rooms/{room}/token", {}, token=access_token
         )
         return RoomAccess(room_id=answer.get("roomId", room), room_token=answer["roomToken"])
+
+    async def close_room(self, access_token: str, room: str) -> None:
+        """Close an own room, by code or id."""
+        await self._call("DELETE", f"api/broadcaster/rooms/{room}", {}, token=access_token)
 
     async def connect(self, registration: Message, *, answer: str) -> RelayConnection:
         """Open a WebSocket and register.

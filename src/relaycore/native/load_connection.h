@@ -1,0 +1,260 @@
+// One connection of a load client: the HTTP request before it, the handshake, and an incremental
+// parser of messages that looks at headers alone. Payload is counted and forgotten.
+#pragma once
+
+#include <algorithm>
+#include <charconv>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "load_stream.h"
+#include "relaycore/load_client.h"
+#include "relaycore/packet.h"
+#include "relaycore/ws_codec.h"
+
+namespace relaycore {
+
+// One fixed key: whether the answer fits is checked all the same (RFC 6455, section 1.3).
+inline constexpr std::string_view kLoadKey = "dGhlIHNhbXBsZSBub25jZQ==";
+inline constexpr std::string_view kLoadAccept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+// A client's header: the mask key is zero, which leaves the payload as it is.
+inline std::string ws_client_header(WsOpcode opcode, size_t payload_bytes) {
+  uint8_t header[kWsMaxServerHeader];
+  const size_t n = write_ws_header(header, opcode, payload_bytes);
+  header[1] |= 0x80;
+  std::string out(reinterpret_cast<const char*>(header), n);
+  return out.append(4, '\0');
+}
+
+// The number behind `name` in a JSON text; 0 when there is none.
+inline int64_t json_number(std::string_view text, std::string_view name) {
+  const size_t at = text.find(name);
+  int64_t value = 0;
+  if (at != text.npos) std::from_chars(text.data() + at + name.size(), text.data() + text.size(), value);
+  return value;
+}
+
+// What a connection tells its owner. One object for all connections; calls come from `feed`.
+class LoadConnection;
+class LoadObserver {
+ public:
+  virtual void on_answer(LoadConnection&, std::string_view body) = 0;  // of HTTP, with a 200
+  virtual void on_open(LoadConnection&) = 0;                           // the 101 came
+  virtual void on_text(LoadConnection&, std::string_view text) = 0;    // its first 4 KiB
+  virtual void on_frame(LoadConnection&, const PacketHeader& header) = 0;
+  virtual void on_control(LoadConnection&, WsOpcode opcode, std::string_view payload) = 0;
+  virtual void on_error(LoadConnection&, std::string_view what) = 0;   // unusable from here
+
+ protected:
+  ~LoadObserver() = default;
+};
+
+class LoadConnection {
+ public:
+  enum class State : uint8_t { waiting, connecting, asking, handshake, open, joined, dead };
+
+  LoadRecord record;
+  size_t number = 0;  // in its thread
+  State state = State::waiting;
+  bool is_source = false;
+  bool asks = false;      // the HTTP request is still to be made
+  bool is_lost = false;   // it was lost and has not heard anything since
+  bool is_fresh = true;   // no frame came over this connection yet
+  LoadStream stream;
+  uint16_t stream_number = 0;
+  uint32_t last_sequence = 0;
+  uint64_t last_timestamp = 0;  // of the last frame
+  int64_t live_from_us = 0;     // it was registered at this time of the server
+  int64_t started_ns = 0;       // when it first connected
+  int64_t heard_ns = 0;         // when the last frame came
+  int64_t asked_ns = 0;         // a text was sent by command at this time and not answered yet
+  int64_t bytes_per_s = -1;     // that are read at most; below 0: no limit
+  int64_t allowance = 0;        // bytes that may be read now, of a limited one
+  std::string token;            // what an HTTP request for it was answered with
+  std::string unsent;           // what the socket did not take at once
+
+  bool alive() const noexcept { return state != State::dead && state != State::waiting; }
+
+  // Ready for another socket.
+  void restart() {
+    state = State::connecting;
+    is_fresh = true;
+    is_text_ = false;
+    have_ = 0;
+    left_ = 0;
+    text_.clear();
+    unsent.clear();
+  }
+
+  // Takes `n` bytes as they were received. Of a binary message 32 bytes must be seen together, of a
+  // control frame all; they are gathered in `head_` only when a read cut them apart.
+  void feed(const uint8_t* data, size_t n, LoadObserver& observer) {
+    while (n > 0 && state != State::dead) {
+      if (state == State::asking) {
+        take_answer(data, n, observer);
+        return;
+      }
+      if (state == State::handshake) {
+        if (!take_handshake(data, n, observer)) return;
+      } else if (left_ > 0) {
+        const size_t skip = std::min<uint64_t>(left_, n);
+        if (is_text_) keep_text(data, skip);
+        left_ -= skip;
+        data += skip;
+        n -= skip;
+        if (left_ == 0 && is_text_) finish_text(observer);
+      } else {
+        take_head(data, n, observer);
+      }
+    }
+  }
+
+ private:
+  static constexpr size_t kMaxHead = 10 + 127;
+  static constexpr size_t kMaxText = 4096;
+
+  static size_t header_bytes(const uint8_t* p) noexcept {
+    const unsigned code = p[1] & 127;
+    return code < 126 ? 2 : code == 126 ? 4 : 10;
+  }
+
+  // Bytes needed before the message that starts at `p` can be judged, as far as `have` of them tell.
+  static size_t needed(const uint8_t* p, size_t have) noexcept {
+    if (have < 2) return 2;
+    const size_t header = header_bytes(p);
+    if (have < header) return header;
+    const unsigned opcode = p[0] & 15;
+    if (opcode >= 8) return header + (p[1] & 127);
+    return opcode == 2 ? header + std::min<uint64_t>(kHeaderBytes, length(p)) : header;
+  }
+  static uint64_t length(const uint8_t* p) noexcept {
+    const unsigned code = p[1] & 127;
+    if (code < 126) return code;
+    uint64_t value = 0;
+    for (unsigned i = 0, width = code == 126 ? 2 : 8; i < width; ++i) value = value << 8 | p[2 + i];
+    return value;
+  }
+
+  void take_head(const uint8_t*& data, size_t& n, LoadObserver& observer) {
+    if (have_ == 0) {
+      if (const size_t want = needed(data, n); want <= n) {  // nearly always: all in one read
+        const uint8_t* head = data;
+        data += want;
+        n -= want;
+        return take_message(head, want, observer);
+      }
+    }
+    while (n > 0) {
+      head_[have_++] = *data++;
+      --n;
+      if (have_ == needed(head_, have_))
+        return take_message(head_, std::exchange(have_, uint8_t{0}), observer);
+    }
+  }
+
+  void take_message(const uint8_t* head, size_t taken, LoadObserver& observer) {
+    const size_t header = header_bytes(head);
+    if ((head[0] & 0xF0) != 0x80 || (head[1] & 0x80) != 0)
+      return observer.on_error(*this, "a fragmented, extended or masked frame from the server");
+    left_ = length(head) - (taken - header);
+    switch (static_cast<WsOpcode>(head[0] & 15)) {
+      case WsOpcode::binary:
+        is_text_ = false;
+        if (const uint8_t* const frame = head + header;
+            taken - header == kHeaderBytes && frame[1] == kKindFrame)
+          observer.on_frame(*this, read_packet_header(frame));
+        break;
+      case WsOpcode::text:
+        is_text_ = true;
+        if (left_ == 0) finish_text(observer);
+        break;
+      case WsOpcode::close:
+      case WsOpcode::ping:
+      case WsOpcode::pong:
+        is_text_ = false;
+        if (header != 2)
+          return observer.on_error(*this, "a control frame longer than 125 bytes");
+        observer.on_control(*this, static_cast<WsOpcode>(head[0] & 15),
+                            {reinterpret_cast<const char*>(head + header), taken - header});
+        break;
+      default:
+        observer.on_error(*this, "a frame with an unknown opcode");
+    }
+  }
+
+  // Whatever follows the answer is not looked at: nothing does.
+  void take_answer(const uint8_t* data, size_t n, LoadObserver& observer) {
+    text_.append(reinterpret_cast<const char*>(data), n);
+    const size_t end = text_.find("\r\n\r\n");
+    if (end == std::string::npos) {
+      if (text_.size() > kMaxText) observer.on_error(*this, "an endless answer over HTTP");
+      return;
+    }
+    static constexpr std::string_view kLength = "\r\nContent-Length: ";
+    const int64_t size = json_number(std::string_view(text_).substr(0, end), kLength);
+    if (size <= 0 || size > static_cast<int64_t>(kMaxText))
+      return observer.on_error(*this, "an answer over HTTP that is too long or has no length");
+    if (text_.size() < end + 4 + static_cast<size_t>(size)) return;
+    const std::string answer = std::exchange(text_, {});
+    const std::string_view body = std::string_view(answer).substr(end + 4);
+    if (answer.starts_with("HTTP/1.1 200")) return observer.on_answer(*this, body);
+    observer.on_error(*this, refusal(answer, body));
+  }
+
+  // The status line, and what a problem document says about it.
+  static std::string refusal(std::string_view answer, std::string_view body) {
+    std::string text(answer.substr(0, answer.find("\r\n")));
+    static constexpr std::string_view kCode = R"("code":")";
+    if (const size_t at = body.find(kCode); at != body.npos) {
+      const std::string_view rest = body.substr(at + kCode.size());
+      text.append(": ").append(rest.substr(0, std::min<size_t>(rest.find('"'), 64)));
+    }
+    return text;
+  }
+
+  // False while the answer is not complete.
+  bool take_handshake(const uint8_t*& data, size_t& n, LoadObserver& observer) {
+    const size_t before = text_.size();
+    text_.append(reinterpret_cast<const char*>(data), n);
+    const size_t end = text_.find("\r\n\r\n");
+    if (end == std::string::npos) {
+      if (text_.size() > kMaxText) observer.on_error(*this, "an endless answer to the handshake");
+      return false;
+    }
+    const std::string answer = std::exchange(text_, {});
+    if (!answer.starts_with("HTTP/1.1 101")) {
+      observer.on_error(*this, refusal(answer, std::string_view(answer).substr(end + 4)));
+      return false;
+    }
+    if (answer.find(kLoadAccept) > end) {
+      observer.on_error(*this, "a wrong Sec-WebSocket-Accept");
+      return false;
+    }
+    const size_t used = end + 4 - before;
+    data += used;
+    n -= used;
+    state = State::open;
+    observer.on_open(*this);
+    return true;
+  }
+
+  void keep_text(const uint8_t* data, size_t n) {
+    text_.append(reinterpret_cast<const char*>(data), std::min(n, kMaxText - text_.size()));
+  }
+  void finish_text(LoadObserver& observer) {
+    is_text_ = false;
+    const std::string text = std::exchange(text_, {});  // gives the memory back
+    observer.on_text(*this, text);
+  }
+
+  bool is_text_ = false;
+  uint8_t have_ = 0;   // bytes in head_
+  uint64_t left_ = 0;  // payload still to come of the message at hand
+  std::string text_;   // of the answer or of the text message at hand
+  uint8_t head_[kMaxHead]{};
+};
+
+}  // namespace relaycore

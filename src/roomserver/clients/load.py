@@ -1,0 +1,619 @@
+"""A load test of a server: many listeners and sources by `relaycore.LoadClient`.
+
+The run has two parts: everybody joins, and everybody listens. What is due to a listener is counted
+from its own joining on; at the end counting stops at one instant of the server's clock, and what is
+still on its way may come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Final
+
+import numpy as np
+
+from relaycore import LoadClient
+from relaycore.counters import LoadFigures
+from roomserver.clients.account import AccountEntry
+from roomserver.clients.connection import Message, RoomAccess, RoomApi
+from roomserver.clients.errors import ClientError
+from roomserver.clients.load_process import ProcessSample
+from roomserver.clients.load_report import (
+    GROUPS,
+    LoadReport,
+    MixReport,
+    Quantiles,
+    ServerReport,
+    StormReport,
+    bottleneck,
+    delivery,
+    frames_due,
+    thread_loads,
+    total,
+)
+from roomserver.clients.tracker import StreamFormat
+from roomserver.clients.wire import Encoding, Frame
+
+_PROGRESS_S: Final = 0.25
+_SAMPLE_S: Final = 2.0  # between looks at the server's process
+_MIX_STEP_S: Final = 0.02
+_END_S: Final = 0.1  # until counting stops, so that no thread has counted what comes later
+_DRAIN_S: Final = 2.0  # for what is on its way then
+_LIVE_TIMEOUT_S: Final = 15.0
+_FEW_ROOMS: Final = 16  # that are made at a time
+_PORTS: Final = 20_000  # of one local address, by default some 28,000
+_MIXES: Final = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadOptions:
+    """What the load is.
+
+    Attributes:
+        listeners: How many.
+        seconds: How long everybody listens once all are in.
+        ramp: Joins begun per second; 0: as many as `in_flight` allows.
+        in_flight: Listeners that are on their way in at a time.
+        channels, sample_rate, frame_ms, source_encoding, buffer_ms: Of the sources, if there are.
+        mode, encoding, interval_ms: Of the listeners' subscriptions.
+        own_mixes: Every listener has a mix of its own.
+        mix_changes: Changes of mixes per second, over all listeners.
+        slow: Share of listeners that read `slow_bandwidth` bytes per second at most.
+        stalled: Share of listeners that read nothing once they have joined.
+        storm_s: So long after all are in, listeners are cut off at once.
+        storm: Their share.
+        share_token: All listeners of a room use one token.
+        bind: Local addresses to connect from; empty: enough of the loopback's, else any.
+        threads: Of the load client, for listeners.
+        pid: The server's process, if it is on this machine.
+    """
+
+    listeners: int
+    seconds: float = 10.0
+    ramp: float = 0.0
+    in_flight: int = 64
+    channels: int = 2
+    sample_rate: int = 48000
+    frame_ms: int = 20
+    source_encoding: Encoding = Encoding.S16LE
+    buffer_ms: float | None = None
+    mode: str = "multichannel"
+    encoding: Encoding = Encoding.S16LE
+    interval_ms: int = 0
+    own_mixes: bool = False
+    mix_changes: float = 0.0
+    slow: float = 0.0
+    slow_bandwidth: int = 0
+    stalled: float = 0.0
+    storm_s: float | None = None
+    storm: float = 1.0
+    share_token: bool = False
+    bind: tuple[str, ...] = ()
+    threads: int = 1
+    pid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRoom:
+    """A room that is listened to.
+
+    Attributes:
+        name: Its code or id.
+        password: None: it is open.
+        source: Token of its broadcaster, if the load makes the source.
+    """
+
+    name: str
+    password: str | None
+    source: RoomAccess | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run is: for a display.
+
+    Attributes:
+        stage: What goes on.
+        done: Share of it, 0 to 1.
+        joined, failed, lost: Listeners.
+        frames_per_s, bytes_per_s: Received, over the last moment.
+        delay: Of the present part, so far.
+        load: Of the busiest thread of the load client, share of a processor.
+    """
+
+    stage: str
+    done: float
+    joined: int
+    failed: int
+    lost: int
+    frames_per_s: float
+    bytes_per_s: float
+    delay: Quantiles
+    load: float
+
+
+Show = Callable[[Progress], None]
+
+
+@asynccontextmanager
+async def made_rooms(
+    api: RoomApi, account: AccountEntry, count: int, password: str
+) -> AsyncIterator[list[LoadRoom]]:
+    """Rooms of an account, closed at the end."""
+    rooms: list[LoadRoom] = []
+    gate = asyncio.Semaphore(_FEW_ROOMS)
+
+    async def make(number: int) -> None:
+        async with gate:
+            access = await account.create_room(password, name=f"load {number + 1}")
+            rooms.append(LoadRoom(access.room_code, password, access))
+
+    async def close(room: LoadRoom) -> None:
+        async with gate:
+            assert room.source is not None
+            await account.close_room(room.source.room_id)
+
+    try:
+        await make(0)  # logs in, which is done once
+        await asyncio.gather(*(make(number) for number in range(1, count)))
+        yield rooms
+    finally:
+        closed = await asyncio.gather(*map(close, rooms), return_exceptions=True)
+        for result in closed:
+            if isinstance(result, BaseException) and not isinstance(result, ClientError):
+                raise result
+
+
+class LoadRun:
+    """One run; `stop` ends it early, with the report so far.
+
+    Args:
+        api: The server.
+        rooms: What is listened to, at least one; listener k is in room k modulo their number.
+        options: How.
+        show: Told where it is, a few times a second.
+    """
+
+    def __init__(
+        self, api: RoomApi, rooms: Sequence[LoadRoom], options: LoadOptions, show: Show
+    ) -> None:
+        self._api = api
+        self._rooms = rooms
+        self._options = options
+        self._show = show
+        self._stopping = asyncio.Event()
+        self._samples: list[ProcessSample] = []
+        self._before: ProcessSample | None = None
+        self._seen = (0.0, 0, 0)  # moment, frames and bytes at the last progress
+        self._room_ids: list[str] = []
+        self._tokens: list[str] = []
+        self._frame_ms = options.frame_ms
+        self._channels = options.channels
+
+    def stop(self) -> None:
+        """End now. From the loop only."""
+        self._stopping.set()
+
+    async def run(self) -> LoadReport:
+        """Load the server and report.
+
+        Raises:
+            ClientError: It cannot be reached, refuses what is needed to begin, or a source.
+        """
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        if self._options.pid is not None:
+            self._before = ProcessSample.take(self._options.pid)
+        await self._enter_rooms()
+        with await self._client() as client:
+            if self._rooms[0].source is not None:
+                await self._start_sources(client)
+            begun = time.monotonic()
+            self._add_listeners(client)
+            await self._wait_joined(client)
+            joining = client.figures(restart=True)
+            joining_s = time.monotonic() - begun
+            storm = await self._listen(client)
+            steady_s = time.monotonic() - begun - joining_s
+            steady = client.figures()
+            until_us = await self._drain(client)
+            report = self._report(client, joining, steady, until_us, storm)
+            client.stop_sources()
+        return replace(
+            report, started=started, joining_s=round(joining_s, 3), steady_s=round(steady_s, 3)
+        )
+
+    # ---- before ----
+
+    async def _enter_rooms(self) -> None:
+        """A token for each room, and what its frames are."""
+        gate = asyncio.Semaphore(_FEW_ROOMS)
+
+        async def enter(room: LoadRoom) -> RoomAccess:
+            async with gate:
+                return await self._api.join(room.name, room.password, nickname="load")
+
+        entered = await asyncio.gather(*map(enter, self._rooms))
+        self._room_ids = [access.room_id for access in entered]
+        self._tokens = [access.room_token for access in entered]
+        if self._rooms[0].source is None:
+            connection = await self._api.connect(
+                self._registration(0, self._tokens[0]), answer="listenerRegistered"
+            )
+            await connection.close()
+            announced = StreamFormat.of(connection.registered)
+            if announced is None:
+                raise ClientError(
+                    f"room {self._rooms[0].name} has no source; with --email the load makes one"
+                )
+            self._frame_ms = announced.frame_ms
+            self._channels = len(announced.channel_names)
+
+    async def _client(self) -> LoadClient:
+        url = self._api.url
+        assert url.host is not None
+        assert url.port is not None
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(url.host, url.port, proto=6)
+        except OSError as error:
+            raise ClientError(f"{url.host}: {error.strerror}") from error
+        address = found[0][4][0]
+        assert isinstance(address, str)
+        bind = self._options.bind
+        if not bind and address.startswith("127."):
+            count = -(-self._options.listeners // _PORTS)
+            bind = tuple(f"127.0.0.{number + 1}" for number in range(count)) if count > 1 else ()
+        base = url.path.rstrip("/")
+        try:
+            return LoadClient(
+                address,
+                url.port,
+                authority=url.authority,
+                path=f"{base}/ws",
+                join_path=f"{base}/auth/room/join",
+                bind=bind,
+                threads=self._options.threads,
+                in_flight=self._options.in_flight,
+                rejoin=True,
+                tls=url.scheme == "https",
+                ca_file=self._api.ca_file,
+                server_name=url.host,
+            )
+        except ValueError as error:
+            raise ClientError(str(error)) from error
+
+    async def _start_sources(self, client: LoadClient) -> None:
+        options = self._options
+        texts = []
+        for room in self._rooms:
+            assert room.source is not None
+            text: Message = {
+                "type": "registerSource",
+                "roomId": room.source.room_id,
+                "roomToken": room.source.room_token,
+                "channels": options.channels,
+                "sampleRate": options.sample_rate,
+                "encoding": options.source_encoding.value,
+                "frameMs": options.frame_ms,
+            }
+            if options.buffer_ms is not None:
+                text["bufferMs"] = options.buffer_ms
+            texts.append(json.dumps(text))
+        client.add_sources(
+            texts,
+            channels=options.channels,
+            sample_rate=options.sample_rate,
+            encoding=options.source_encoding.value,
+            frame_ms=options.frame_ms,
+        )
+        while not self._stopping.is_set():
+            figures = client.figures()
+            sources = figures[-1]
+            if sources.failed:
+                raise ClientError(f"{sources.failed} sources were refused: {_told(sources.errors)}")
+            self._progress("sources register", sources.settled / len(texts), figures)
+            if sources.settled == len(texts):
+                break
+            await self._pause(_PROGRESS_S)
+        for number in {0, len(texts) - 1}:
+            await self._hear(number)
+
+    async def _hear(self, number: int) -> None:
+        """Wait until a room has audio."""
+        connection = await self._api.connect(
+            self._registration(number, self._tokens[number]), answer="listenerRegistered"
+        )
+        try:
+            async with asyncio.timeout(_LIVE_TIMEOUT_S):
+                while not isinstance(await connection.receive(), Frame):
+                    pass
+        except TimeoutError:
+            raise ClientError(
+                f"room {self._rooms[number].name} has a source and no audio"
+            ) from None
+        finally:
+            await connection.close()
+
+    # ---- listeners ----
+
+    def _counts(self) -> tuple[int, int, int]:
+        """Listeners of each group."""
+        options = self._options
+        slow = round(options.slow * options.listeners)
+        stalled = round(options.stalled * options.listeners)
+        return options.listeners - slow - stalled, slow, stalled
+
+    def _add_listeners(self, client: LoadClient) -> None:
+        options = self._options
+        passed = 0
+        for group, (count, bytes_per_s) in enumerate(
+            zip(self._counts(), (None, options.slow_bandwidth, 0), strict=True)
+        ):
+            if count == 0:
+                continue
+            own = options.own_mixes and options.mode == "mix"
+            texts = [
+                json.dumps(self._registration(number, self._token(number), own_mix=own))
+                for number in range(passed, passed + (count if own else len(self._rooms)))
+            ]
+            asks = []
+            if not options.share_token:
+                rooms = range(passed, passed + len(self._rooms))
+                asks = [json.dumps(self._ask(number)) for number in rooms]
+            client.add_listeners(
+                count,
+                texts,
+                asks=asks,
+                group=group,
+                per_second=options.ramp,
+                bytes_per_s=bytes_per_s,
+            )
+            passed += count
+
+    def _token(self, number: int) -> str:
+        if self._options.share_token:
+            return self._tokens[number % len(self._rooms)]
+        return "$TOKEN"
+
+    def _ask(self, number: int) -> Message:
+        room = self._rooms[number % len(self._rooms)]
+        return {"roomCode": room.name, "password": room.password}
+
+    def _registration(self, number: int, token: str, *, own_mix: bool = False) -> Message:
+        message: Message = {
+            "type": "registerListener",
+            "roomId": self._room_ids[number % len(self._rooms)],
+            "roomToken": token,
+            "mode": self._options.mode,
+            "encoding": self._options.encoding.value,
+            "intervalMs": self._options.interval_ms,
+        }
+        if own_mix:
+            message["mix"] = _random_mix(np.random.default_rng(number), self._channels)
+        return message
+
+    async def _wait_joined(self, client: LoadClient) -> None:
+        while not self._stopping.is_set():
+            figures = client.figures()
+            settled = sum(f.settled for f in figures if not f.is_sources)
+            self._progress("listeners join", settled / self._options.listeners, figures)
+            if settled == self._options.listeners:
+                break
+            await self._pause(_PROGRESS_S)
+        figures = client.figures()
+        if not any(f.joined for f in figures if not f.is_sources):
+            told = _told({k: v for f in figures for k, v in f.errors.items()})
+            raise ClientError(f"nobody joined{': ' + told if told else ''}")
+
+    async def _listen(self, client: LoadClient) -> StormReport | None:
+        """The part in which everybody is there."""
+        options = self._options
+        begun = time.monotonic()
+        storm: _Storm | None = None
+        changer = asyncio.create_task(self._change_mixes(client)) if options.mix_changes else None
+        sampled = -_SAMPLE_S
+        try:
+            while not self._stopping.is_set():
+                passed = time.monotonic() - begun
+                if options.pid is not None and passed - sampled >= _SAMPLE_S:
+                    sampled = passed
+                    self._samples.append(ProcessSample.take(options.pid))
+                if storm is None and options.storm_s is not None and passed >= options.storm_s:
+                    storm = _Storm(client, self._counts()[0], options.storm)
+                figures = client.figures()
+                self._progress("everybody listens", passed / options.seconds, figures)
+                if passed >= options.seconds:
+                    break
+                await self._pause(min(_PROGRESS_S, options.seconds - passed))
+            if options.pid is not None:
+                self._samples.append(ProcessSample.take(options.pid))
+        finally:
+            if changer is not None:
+                changer.cancel()
+                await asyncio.wait({changer})
+        if changer is not None and not changer.cancelled():
+            changer.result()
+        return storm.report(client) if storm is not None else None
+
+    async def _change_mixes(self, client: LoadClient) -> None:
+        """Listeners by turns change their mixes, at an even pace."""
+        count = self._counts()[0]
+        chance = np.random.default_rng(1)
+        texts = [
+            json.dumps({"type": "setMix", **_random_mix(chance, self._channels)})
+            for _ in range(_MIXES)
+        ]
+        begun, sent = time.monotonic(), 0
+        turns = itertools.cycle(range(count))
+        while True:
+            await asyncio.sleep(_MIX_STEP_S)
+            due = int((time.monotonic() - begun) * self._options.mix_changes)
+            chance.shuffle(texts)
+            client.send(list(itertools.islice(turns, due - sent)), texts)
+            sent = due
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, unless it is stopped."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            pass
+
+    # ---- afterwards ----
+
+    async def _drain(self, client: LoadClient) -> int:
+        """Stop counting at an instant of the server's clock, which is returned, and let everything
+        from before it come."""
+        until_us = time.monotonic_ns() // 1000 + _offset_us(client.figures()) + int(_END_S * 1e6)
+        client.count_until(until_us)
+        end = time.monotonic() + _END_S + _DRAIN_S + self._options.interval_ms / 1000
+        last = until_us - self._frame_ms * 1000
+        while time.monotonic() < end:
+            await asyncio.sleep(_END_S)
+            records = client.listeners()
+            listening = (records["group"] == 0) & (records["state"] == 2)
+            if (records["last_us"][listening] >= last).all():
+                break
+        return until_us
+
+    def _report(
+        self,
+        client: LoadClient,
+        joining: Sequence[LoadFigures],
+        steady: Sequence[LoadFigures],
+        until_us: int,
+        storm: StormReport | None,
+    ) -> LoadReport:
+        final = client.figures()
+        records = client.listeners()
+        listening = [f for f in (*joining, *final) if not f.is_sources]
+        due = frames_due(
+            records, until_us=until_us, offset_us=_offset_us(final), frame_ms=self._frame_ms
+        )
+        groups = {}
+        for number, name in enumerate(GROUPS):
+            chosen = records["group"] == number
+            if chosen.any():
+                delays = total(f.delay[number] for f in listening)
+                groups[name] = delivery(records[chosen], due[chosen], delays)
+        delay_steady = Quantiles.of(total(f.delay[0] for f in steady))
+        threads = thread_loads(steady)
+        seconds = max((steady[0].taken_ns - steady[0].since_ns) / 1e9, 1e-9)
+        frames = sum(f.frames for f in steady)
+        errors: dict[str, int] = {}
+        for what, count in itertools.chain.from_iterable(
+            f.errors.items() for f in (*joining, *final)
+        ):
+            errors[what] = errors.get(what, 0) + count
+        server = None
+        if self._before is not None and len(self._samples) >= 2:
+            server = ServerReport.of(self._before, self._samples, frames)
+        mixes = None
+        if self._options.mix_changes:
+            sent, replies = sum(f.sent for f in final), sum(f.replies for f in final)
+            mixes = MixReport(sent, replies, Quantiles.of(total(f.reply for f in final)))
+        return LoadReport(
+            server_url=str(self._api.url),
+            started="",
+            options=asdict(self._options),
+            interrupted=self._stopping.is_set(),
+            shared_token=self._options.share_token,
+            rooms=len(self._rooms),
+            wanted=self._options.listeners,
+            joined=int((records["joined_ns"] > 0).sum()),
+            failed=sum(f.failed for f in listening),
+            lost=sum(f.lost for f in listening),
+            returned=sum(f.returned for f in listening),
+            joining_s=0.0,
+            steady_s=0.0,
+            groups=groups,
+            delay_joining=Quantiles.of(total(f.delay[0] for f in joining)),
+            delay_steady=delay_steady,
+            join=Quantiles.of(total(f.join for f in listening)),
+            bytes_per_s=round(sum(f.bytes for f in steady if not f.is_sources) / seconds, 1),
+            source_packets=int(np.sum(client.sources()["frames"])),
+            source_packets_skipped=joining[-1].skipped + final[-1].skipped,
+            round_trip_us=min((f.round_trip_us for f in final if f.round_trip_us), default=0),
+            threads=threads,
+            bottleneck=bottleneck(threads, delay_steady.p99),
+            storm=storm,
+            mixes=mixes,
+            server=server,
+            errors=errors,
+        )
+
+    def _progress(self, stage: str, done: float, figures: Sequence[LoadFigures]) -> None:
+        now = time.monotonic()
+        at, frames, received = self._seen
+        listening = [f for f in figures if not f.is_sources]
+        self._seen = (now, sum(f.frames for f in listening), sum(f.bytes for f in listening))
+        passed = max(now - at, 1e-9)
+        self._show(
+            Progress(
+                stage,
+                min(done, 1.0),
+                sum(f.joined for f in listening),
+                sum(f.failed for f in listening),
+                sum(f.lost for f in listening),
+                max(0, self._seen[1] - frames) / passed,
+                max(0, self._seen[2] - received) / passed,
+                Quantiles.of(total(f.delay[0] for f in listening)),
+                max(f.cpu_ns / max(f.taken_ns - f.since_ns, 1) for f in figures),
+            )
+        )
+
+
+class _Storm:
+    """Cuts listeners off at once, and knows how many were to come back."""
+
+    def __init__(self, client: LoadClient, listeners: int, share: float) -> None:
+        records = client.listeners()[:listeners]
+        there = np.flatnonzero(records["state"] == 2)
+        chosen = there[: round(share * there.size)]
+        self._before = records["returns"][chosen]
+        self._chosen = chosen
+        self._figures = client.figures()
+        self._at_ns = time.monotonic_ns()
+        client.drop(chosen.tolist())
+
+    def report(self, client: LoadClient) -> StormReport:
+        """As of now."""
+        returned = int((client.listeners()["returns"][self._chosen] > self._before).sum())
+        figures = client.figures()
+        last_ns = max(f.last_back_ns for f in figures)
+        attempts = sum(f.attempts for f in figures) - sum(f.attempts for f in self._figures)
+        return StormReport(
+            dropped=int(self._chosen.size),
+            returned=returned,
+            seconds=round(max(last_ns - self._at_ns, 0) / 1e9, 3) if returned else 0.0,
+            attempts=attempts,
+            silence=Quantiles.of(total(f.silence for f in figures)),
+        )
+
+
+def _random_mix(chance: np.random.Generator, channels: int) -> Message:
+    return {
+        "faders": chance.uniform(0.2, 1.0, channels).round(3).tolist(),
+        "pans": chance.uniform(-1.0, 1.0, channels).round(3).tolist(),
+    }
+
+
+def _offset_us(figures: Sequence[LoadFigures]) -> int:
+    """The server's clock less ours, as the thread with the quickest answers knows it."""
+    known = [(f.round_trip_us, f.clock_offset_us) for f in figures if f.clock_offset_us is not None]
+    if not known:
+        raise ClientError(
+            "no listener learned the server's clock: nobody joined, or it is not told"
+        )
+    return min(known)[1]
+
+
+def _told(errors: Mapping[str, int]) -> str:
+    return "; ".join(f"{what} ({count})" for what, count in errors.items())

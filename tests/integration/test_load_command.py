@@ -1,0 +1,214 @@
+"""`roomserver load`: what it tells is what a real server did."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from roomserver.clients.wav import WavWriter
+from roomserver.clients.wire import Encoding
+from support.certificates import write_certificate
+from support.command import Command
+from support.live import EMAIL
+from support.server import ServerProcess
+
+Run = Callable[..., Command]
+RATE = 8000
+SMALL = ("--rate", str(RATE), "--channels", "2")
+
+
+@pytest.fixture
+def run(server: ServerProcess) -> Iterator[Run]:
+    """Starts `roomserver load` against the server; all are gone at the end of the test."""
+    running: list[Command] = []
+
+    def start(*arguments: str, url: str = server.url, **options: Any) -> Command:
+        options = {"stdout": subprocess.PIPE, **options}
+        running.append(Command(url, *arguments, **options))
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.close()
+
+
+def load(run: Run, *arguments: str, **options: Any) -> Command:
+    """A load of rooms with sources of their own, reported in JSON."""
+    return run("load", "--email", EMAIL, "--json", *SMALL, *arguments, **options)
+
+
+def report_of(command: Command, *, code: int = 0) -> Any:
+    """What it says at its end, for which it is waited."""
+    assert command.process.stdout is not None
+    said = command.process.stdout.read()
+    assert command.end() == code, command.said
+    return json.loads(said)
+
+
+def test_every_frame_that_was_due_is_counted(run: Run, server: ServerProcess) -> None:
+    command = load(
+        run, "-n", "40", "--rooms", "3", "--seconds", "1.5", "--expect-all", "--ramp", "80",
+        "--threads", "2", "--pid", str(server.pid),
+    )  # fmt: skip
+    report = report_of(command)
+    assert (report["format"], report["complete"], report["interrupted"]) == (1, True, False)
+    assert (report["wanted"], report["joined"], report["failed"], report["lost"]) == (40, 40, 0, 0)
+    assert report["rooms"] == 3
+    assert report["shared_token"] is False
+    assert report["joining_s"] >= 39 / 80
+    assert set(report["groups"]) == {"listening"}
+    listening = report["groups"]["listening"]
+    # 50 frames a second, from each one's joining on.
+    assert 40 * 1.5 * 50 <= listening["due"] <= 40 * (1.5 + report["joining_s"] + 1) * 50
+    assert listening["delivered"] == listening["due"]
+    assert (listening["missing"], listening["gaps"], listening["worst"]) == (0, 0, 1.0)
+    assert report["delay_steady"]["count"] >= 40 * 1.4 * 50
+    assert 0 < report["delay_steady"]["p50"] <= report["delay_steady"]["p99"]
+    assert report["join"]["count"] == 40
+    assert report["bytes_per_s"] == pytest.approx(40 * 50 * (36 + RATE // 50 * 4), rel=0.3)
+    assert report["server"]["cores"] > 0
+    assert report["server"]["sockets"] >= 43
+    assert min(report["server"]["resident"]) > 1 << 20
+    names = {thread["name"] for thread in report["threads"]}
+    assert names == {"listeners 0", "listeners 1", "sources"}
+    assert all(0 < thread["load"] < 1 for thread in report["threads"])
+    assert report["errors"] == {}
+
+
+def on_air(run: Run, directory: Path) -> str:
+    """Code of a room in which somebody broadcasts three channels, in frames of 10 ms."""
+    writer = WavWriter(directory / "in.wav", 3, RATE, Encoding.S16LE)
+    writer.write(np.zeros((RATE, 3), np.int16))
+    writer.close()
+    broadcast = run(
+        "broadcast", str(directory / "in.wav"), "--loop", "--email", EMAIL, "--create",
+        "--frame-ms", "10",
+    )  # fmt: skip
+    code = broadcast.wait_for(r"room (\w{6})")[1]
+    broadcast.wait_for("on air")
+    return code
+
+
+def test_frames_that_did_not_come_are_missing(run: Run, tmp_path: Path) -> None:
+    code = on_air(run, tmp_path)
+    command = run(
+        "load", "--room", code, "-n", "5", "--seconds", "4", "--share-token", "--expect-all",
+        "--json",
+    )  # fmt: skip
+    command.wait_for("everybody listens")
+    # Listeners that are stopped for longer than the server's max_lag_ms get none of what passed.
+    command.signal_group(signal.SIGSTOP)
+    time.sleep(2)
+    command.signal_group(signal.SIGCONT)
+    report = report_of(command, code=1)
+    listening = report["groups"]["listening"]
+    assert report["shared_token"] is True
+    assert listening["gaps"] >= 5
+    assert listening["missing"] == listening["due"] - listening["delivered"] > 5 * 50
+    assert listening["worst"] < 0.95
+    assert re.search(r"error: 0 joins failed, \d+ frames are missing", command.said)
+
+
+def test_stalled_and_slow_listeners_are_counted_apart(run: Run, tmp_path: Path) -> None:
+    # So that little fits into the sockets' buffers, the stream is a large one.
+    with ServerProcess.start(tmp_path, "--evict-after-s", "1.5") as own:
+        own.add_user()
+        command = load(
+            run, "-n", "20", "--seconds", "6", "--stalled", "20%", "--slow", "10%",
+            "--slow-bandwidth", "20000", "--rate", "48000", "--channels", "16", url=own.url,
+        )  # fmt: skip
+        report = report_of(command)
+    groups = report["groups"]
+    assert [groups[name]["listeners"] for name in ("listening", "slow", "stalled")] == [14, 2, 4]
+    assert groups["stalled"]["gone"] == 4
+    assert groups["stalled"]["missing"] > groups["stalled"]["due"] / 2
+    assert 0 < groups["slow"]["delivered"] < groups["slow"]["due"] / 2
+    assert groups["listening"]["missing"] == 0
+    assert groups["listening"]["gone"] == 0
+    assert report["lost"] >= 4
+
+
+def test_a_storm_brings_everybody_back(run: Run) -> None:
+    command = load(run, "-n", "30", "--seconds", "3", "--storm", "0.5", "--storm-share", "60%")
+    report = report_of(command)
+    storm = report["storm"]
+    assert (storm["dropped"], storm["returned"]) == (18, 18)
+    assert storm["attempts"] >= 18
+    assert 0.05 < storm["seconds"] < 2.5
+    assert storm["silence"]["count"] == 18
+    assert (report["lost"], report["returned"]) == (18, 18)
+    # They go on where they were (`from`), so that nothing was missed and nothing counts twice.
+    listening = report["groups"]["listening"]
+    assert (listening["missing"], listening["gone"]) == (0, 0)
+
+
+def test_mixes_change_at_the_pace_that_was_asked_for(run: Run) -> None:
+    command = load(
+        run, "-n", "10", "--seconds", "2", "--mode", "mix", "--own-mixes", "--mix-changes", "50",
+        "--encoding", "pcm_f32le", "--interval-ms", "60",
+    )  # fmt: skip
+    report = report_of(command)
+    assert 60 <= report["mixes"]["sent"] <= 101
+    assert report["mixes"]["answered"] >= report["mixes"]["sent"] - 10
+    assert report["mixes"]["answer"]["p99"] > 0
+    assert report["groups"]["listening"]["missing"] == 0
+    # Stereo in float32, whatever the room has.
+    assert report["bytes_per_s"] == pytest.approx(10 * 50 * (36 + RATE // 50 * 8), rel=0.3)
+
+
+def test_ctrl_c_gives_the_report_so_far(run: Run) -> None:
+    command = load(run, "-n", "10", "--seconds", "60")
+    command.wait_for("everybody listens")
+    command.process.send_signal(signal.SIGINT)
+    report = report_of(command)
+    assert report["interrupted"] is True
+    assert report["joined"] == 10
+    assert report["steady_s"] < 30
+    assert report["groups"]["listening"]["missing"] == 0
+
+
+def test_a_room_that_is_there_is_listened_to_and_told_in_tables(run: Run, tmp_path: Path) -> None:
+    code = on_air(run, tmp_path)
+    command = run("load", "--room", code, "-n", "8", "--seconds", "1", "--expect-all")
+    assert command.process.stdout is not None
+    said = command.process.stdout.read().decode()
+    assert command.end() == 0, command.said
+    assert "8 of 8 listeners in 1 room" in said
+    assert re.search(r"listening +8 +([\d,]+) +\1 +100 % +0 +0 +100 % +0", said), said
+    for words in ("delay together", "received", "own listeners 0", "round trip", "bottleneck"):
+        assert words in said
+
+
+def test_over_tls_the_certificate_is_looked_at(run: Run, tmp_path: Path) -> None:
+    chain, key = write_certificate(tmp_path, "hall")
+    tls = ("--tls-cert", str(chain), "--tls-key", str(key))
+    with ServerProcess.start(tmp_path / "data", *tls) as own:
+        own.add_user()
+        options = ("-n", "10", "--seconds", "1", "--ca-file", str(chain), "--expect-all")
+        report = report_of(load(run, *options, url=own.url))
+    assert report["groups"]["listening"]["missing"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--room", "ABCDEF"), "no .*room|room.* no"),
+        (("--email", EMAIL, "--pid", "4194304"), "process 4194304"),
+        (("--email", EMAIL, "--bind", "nowhere"), "no address"),
+    ],
+)
+def test_what_the_server_or_the_machine_refuses_is_one_line(
+    run: Run, arguments: tuple[str, ...], words: str
+) -> None:
+    command = run("load", "-n", "2", *arguments)
+    assert command.end() == 1
+    assert re.search(f"error: .*(?:{words})", command.said), command.said
