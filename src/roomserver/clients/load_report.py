@@ -46,8 +46,15 @@ class Quantiles:
     @classmethod
     def of(cls, durations: Durations) -> Self:
         """Of a histogram; zeros when it is empty."""
-        quantiles = (durations.quantile_ms(q) for q in (0.5, 0.9, 0.99, 0.999))
-        return cls(durations.count, round(durations.mean_ms, 3), *quantiles, durations.max_ms)
+        return cls(
+            count=durations.count,
+            mean=round(durations.mean_ms, 3),
+            p50=durations.quantile_ms(0.5),
+            p90=durations.quantile_ms(0.9),
+            p99=durations.quantile_ms(0.99),
+            p999=durations.quantile_ms(0.999),
+            max=durations.max_ms,
+        )
 
 
 @dataclass(frozen=True, slots=True)
