@@ -43,9 +43,19 @@ types: $(STAMPS)/dev $(STAMPS)/native ## mypy, and the extension's stub against 
 	@$(BIN)/python -m mypy.stubtest relaycore --mypy-config-file pyproject.toml \
 		--allowlist tests/stubtest_allowlist.txt
 
-unit: $(STAMPS)/test-system $(STAMPS)/dev $(STAMPS)/native ## the tests alone (more pytest options: make unit ARGS="-k ring")
+# These run beside each other; all others have the machine for themselves.
+BESIDE := tests/unit tests/native tests/integration
+
+unit: $(STAMPS)/test-system $(STAMPS)/dev $(STAMPS)/native ## the tests alone (some of them: make unit ARGS="-k ring")
 	@$(call say,pytest)
+ifdef ARGS
 	@$(BIN)/python -m pytest $(ARGS)
+else
+	@failed=0; \
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(BESIDE) || failed=1; \
+	$(BIN)/python -m pytest $(BESIDE:%=--ignore=%) || failed=1; \
+	exit $$failed
+endif
 
 wheel: $(STAMPS)/dev ## build sdist and wheel, repair, install in a clean environment, test there
 	@$(call say,sdist and wheel)

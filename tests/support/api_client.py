@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from support.peer import Closed, Frame, source_packet
 from support.server import PASSWORD
 
-TIMEOUT_S = 15.0
+TIMEOUT_S = 60.0
 ROOM_PASSWORD = "let me in"
 
 

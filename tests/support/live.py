@@ -26,7 +26,7 @@ from support.server import PASSWORD
 
 EMAIL = "engineer@example.org"
 ROOM_PASSWORD = "hall and stage"
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 
 
 @dataclass

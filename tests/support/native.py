@@ -6,12 +6,12 @@ and kept under `build/`, so that a second run of the tests compiles nothing.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
 import shutil
 import subprocess
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -108,12 +108,15 @@ def made(command: tuple[str, ...], inputs: Sequence[Path], name: str) -> Path:
         key.update(file.read_bytes())
     stem, dot, suffix = name.partition(".")
     result = ROOT / "build" / "native" / f"{stem}-{key.hexdigest()[:16]}{dot}{suffix}"
-    if not result.exists():
-        result.parent.mkdir(parents=True, exist_ok=True)
-        # Others may make the same; each writes a file of its own and the last one stays.
-        unfinished = result.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
-        compile_with(compiler, [*arguments, "-o", unfinished])
-        unfinished.replace(result)
+    if result.exists():
+        return result
+    result.parent.mkdir(parents=True, exist_ok=True)
+    with result.with_name(f".{result.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of several that want it one makes it
+        if not result.exists():
+            unfinished = result.with_name(f".{result.name}.unfinished")
+            compile_with(compiler, [*arguments, "-o", unfinished])
+            unfinished.replace(result)
     return result
 
 

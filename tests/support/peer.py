@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from relaycore import Relay
 from relaycore.events import Event
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 30.0
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 HEADER = struct.Struct("<BBBBHHIIQQ")
 ENCODINGS = {"pcm_s16le": (0, np.dtype("<i2")), "pcm_f32le": (1, np.dtype("<f4"))}

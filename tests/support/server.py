@@ -24,6 +24,7 @@ from typing import Any, Self
 import bcrypt
 
 from roomserver.store.accounts import AccountFile
+from support.postgres import put_new_cluster
 
 PASSWORD = "correct horse battery"
 START_TIMEOUT_S = 60.0
@@ -68,14 +69,18 @@ class ServerProcess:
         *options: str,
         env: Mapping[str, str] | None = None,
         bcrypt_rounds: int = 4,
+        from_nothing: bool = False,
     ) -> Self:
         """Starts `roomserver serve` with `options` and waits until it listens.
 
-        Without a database, unless `options` or `env` say otherwise.
+        Without a database, unless `options` or `env` say otherwise. For a private one it finds a
+        cluster that is new; it makes that itself `from_nothing`.
         """
         variables = environment(**(env or {}))
         if "--database-url" in options:
             variables["ROOMSERVER_DATABASE_URL"] = options[options.index("--database-url") + 1]
+        if variables["ROOMSERVER_DATABASE_URL"] == "embedded" and not from_nothing:
+            put_new_cluster(data_dir)
         process = subprocess.Popen(
             command(
                 "serve",
@@ -152,7 +157,7 @@ class ServerProcess:
         self,
         name: str,
         *,
-        timeout: float = 10.0,
+        timeout: float = START_TIMEOUT_S,
         where: Callable[[dict[str, Any]], bool] = lambda _: True,
     ) -> dict[str, Any]:
         """The first log line called `name` for which `where` holds, waiting for it."""

@@ -9,7 +9,7 @@ import pytest
 
 from roomserver.store.embedded import EmbeddedPostgres
 from support.api_client import Api
-from support.postgres import open_directory
+from support.postgres import open_directory, postgres
 from support.server import ServerProcess
 
 ADMIN = "admin@example.org"
@@ -45,8 +45,5 @@ async def admin(api: Api) -> str:
 @pytest.fixture(scope="package")
 def database() -> Iterator[EmbeddedPostgres]:
     """A PostgreSQL for servers that share it, or lose it; it runs when a test begins."""
-    with open_directory() as directory:
-        database = EmbeddedPostgres(directory)
-        database.start()
+    with postgres() as database:
         yield database
-        database.stop()

@@ -118,7 +118,7 @@ async def test_who_is_out_stays_out_while_the_database_is_away(
 async def test_the_first_start_says_how_to_add_an_account(database_url: str) -> None:
     with open_directory() as directory:
         options = ("--database-url", database_url)
-        with ServerProcess.start(directory / "some data", *options) as server:
+        with ServerProcess.start(directory / "some data", *options, from_nothing=True) as server:
             hint = server.wait_for_event("no_accounts")["hint"]
             program, *arguments = shlex.split(hint.replace("EMAIL", BOB))
             assert program == "roomserver"

@@ -19,6 +19,7 @@ from roomserver.cli import app
 from roomserver.store.embedded import EmbeddedPostgres
 from roomserver.store.migrations import load_migrations
 from support.postgres import open_directory, url
+from support.postgres import postgres as new_postgres
 from support.server import ServerProcess
 
 NAMES = [f"{migration.version:04} {migration.name}" for migration in load_migrations()]
@@ -27,13 +28,8 @@ NAMES = [f"{migration.version:04} {migration.name}" for migration in load_migrat
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[EmbeddedPostgres]:
     """A PostgreSQL of the tests' own, which servers know by its address."""
-    with open_directory() as directory:
-        postgres = EmbeddedPostgres(directory)
-        postgres.start()
-        try:
-            yield postgres
-        finally:
-            postgres.stop()
+    with new_postgres() as server:
+        yield server
 
 
 @pytest.fixture

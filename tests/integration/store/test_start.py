@@ -22,7 +22,8 @@ from roomserver.store.outbox import Outbox
 from roomserver.store.records import LeaveReason
 from support.api_client import Api
 from support.events import new_room, new_stay
-from support.postgres import Cluster, open_directory, url
+from support.postgres import Cluster, url
+from support.postgres import postgres as new_postgres
 from support.server import PASSWORD, ServerProcess
 
 TIMEOUT_S = 60.0
@@ -89,13 +90,8 @@ async def test_what_waited_is_taken_over_then_stays_are_ended_then_rooms_taken_u
 @pytest.fixture
 def postgres() -> Iterator[EmbeddedPostgres]:
     """One that a test stops and starts."""
-    with open_directory() as directory:
-        postgres = EmbeddedPostgres(directory)
-        postgres.start()
-        try:
-            yield postgres
-        finally:
-            postgres.stop()
+    with new_postgres() as server:
+        yield server
 
 
 async def test_a_server_without_its_database_has_the_rooms_it_knew_and_joins_it_later(
