@@ -20,7 +20,7 @@ from support.api_client import Api
 from support.server import ServerProcess
 
 WEB = Path(str(files("roomserver"))) / "web"
-PAGES = sorted(site().pages)
+PAGES = [*sorted(site().pages), "/listen/K7WQ2M"]
 # Of modules and style sheets: what a static import, a worker or a worklet names.
 IMPORTS = re.compile(
     r"""(?:\bfrom|\bimport)\s*["'](?P<module>[^"']+)["']"""
@@ -141,7 +141,7 @@ async def test_what_is_long_is_compressed_for_those_who_understand_it(api: Api) 
 
 
 async def test_head_is_answered_without_the_body(api: Api) -> None:
-    for path in ("/", "/static/pages/texts.js"):
+    for path in ("/", "/listen/K7WQ2M", "/static/pages/texts.js"):
         _, headers, body = await get(api, path)
         status, head, nothing = await get(api, path, "HEAD")
         assert (status, nothing) == (200, b"")
@@ -199,3 +199,16 @@ async def test_administrators_have_no_pages_on_their_own_address(tmp_path: Path)
         async with aiohttp.ClientSession() as session:
             assert (await session.get(f"{server.admin_url}/")).status == 404
             assert (await session.get(f"{server.url}/")).status == 200
+
+
+async def test_isolation_is_for_secure_contexts(api: Api) -> None:
+    for host, isolated in {
+        "localhost:8080": True,
+        "[::1]:8080": True,
+        "192.168.1.7:8080": False,
+        "hall.example.org": False,
+        "]": False,
+    }.items():
+        _, headers, _ = await get(api, "/", Host=host)
+        assert ("Cross-Origin-Embedder-Policy" in headers) == isolated, host
+        assert "Content-Security-Policy" in headers

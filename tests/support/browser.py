@@ -130,16 +130,25 @@ class ClientPage:
                 listener.addEventListener('error', (e) => errors.push(e.detail.error.code));
                 listener.addEventListener('closed', (e) => { window.closed = e.detail; });
                 await listener.start();
-                const context = listener.audioContext;
-                const split = new ChannelSplitterNode(context, { numberOfOutputs: 2 });
-                listener.output.connect(split);
-                window.analysers = [0, 1].map((side) => {
-                    const analyser = new AnalyserNode(context, { fftSize: 32768 });
-                    split.connect(analyser, side);
-                    return analyser;
-                });
             }""",
             [room, password, options],
+        )
+        await self.put_on_ears()
+
+    async def put_on_ears(self, listener: str = "listener") -> None:
+        """From now on `hear` hears this expression's listener, which has been started."""
+        await self.run(
+            f"""() => {{
+                window.listener = {listener};
+                const context = listener.audioContext;
+                const split = new ChannelSplitterNode(context, {{ numberOfOutputs: 2 }});
+                listener.output.connect(split);
+                window.analysers = [0, 1].map((side) => {{
+                    const analyser = new AnalyserNode(context, {{ fftSize: 32768 }});
+                    split.connect(analyser, side);
+                    return analyser;
+                }});
+            }}"""
         )
 
     async def hear(self, seconds: float = 0.5) -> Heard:

@@ -21,7 +21,7 @@ import bcrypt
 from yarl import URL
 
 from roomserver.app import Server
-from roomserver.auth.secret import prepare_data_dir
+from roomserver.auth.secret import SigningKeys, prepare_data_dir
 from roomserver.clients.account import AccountEntry
 from roomserver.clients.broadcast import Broadcaster, BroadcastOptions
 from roomserver.clients.connection import RoomAccess, RoomApi
@@ -34,7 +34,6 @@ from roomserver.store.stores import open_accounts
 
 SAMPLE_RATE: Final = 48000
 ROOM_NAME: Final = "Demo"
-ROOM_PASSWORD: Final = "demo"  # noqa: S105 - printed for everyone to use
 _EMAIL: Final = "demo@example.org"
 _RECORD_SECONDS: Final = 10
 
@@ -79,6 +78,8 @@ async def run_demo(
         )
         password = secrets.token_urlsafe(16)
         prepare_data_dir(settings.data_dir)
+        # Before the account, or the server would warn of a used database with another key.
+        SigningKeys(settings.data_dir, given=None, old=(), keep_s=settings.longest_token_s)
         hashed = await asyncio.to_thread(bcrypt.hashpw, password.encode(), bcrypt.gensalt())
         async with open_accounts(settings) as accounts:
             await accounts.add_account(_EMAIL, hashed, "user")
@@ -102,7 +103,7 @@ async def _broadcast(
         return await account.broadcaster_token(access.room_id)
 
     account = AccountEntry(api, _EMAIL, password)
-    access = await account.create_room(ROOM_PASSWORD, name=ROOM_NAME, public=True)
+    access = await account.create_room(None, name=ROOM_NAME, public=True)
     await asyncio.to_thread(_prepare, options.channels)
     broadcaster = Broadcaster(
         RoomEntry(api, access, renew),
@@ -129,11 +130,10 @@ async def _broadcast(
 
 def instructions(url: str, room_code: str) -> list[str]:
     """Where and how to listen, as lines to print."""
-    listen = shlex.join(
-        [*executable(), "listen", "--url", url, "--room", room_code, "--password", ROOM_PASSWORD]
-    )
+    listen = shlex.join([*executable(), "listen", "--url", url, "--room", room_code, "--open"])
     lines = [
-        f"Room {room_code}, password {ROOM_PASSWORD}, at {url}",
+        "Hear and mix it in a browser; the room is open, press play:",
+        f"  {url.rstrip('/')}/listen/{room_code}",
         "Record every channel, in a second terminal:",
         f"  {listen} --seconds {_RECORD_SECONDS} -o demo.wav",
     ]

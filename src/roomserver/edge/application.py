@@ -34,7 +34,7 @@ def public_application(
     endpoints = [each for each in ENDPOINTS if with_private or not _is_private(each)]
     app = _application(services, endpoints, max_body_bytes)
     app.router.add_get("/ws", websocket)
-    add_pages(app, services.origins)
+    add_pages(app, services.origins, services.addresses)
     return app
 
 

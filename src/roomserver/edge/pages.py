@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import ipaddress
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from pathlib import PurePosixPath
 
 from aiohttp import web
 
+from roomserver.edge.addresses import ClientAddresses
 from roomserver.edge.origins import Origins
 from roomserver.edge.problems import Handler, Problem, ProblemCode
 
@@ -37,6 +39,13 @@ MEDIA_TYPES: Mapping[str, str] = {
 
 STATIC_NAME = "{{static}}"
 """In pages: where what they use is found."""
+
+ISOLATION: Mapping[str, str] = {
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+}
+"""Memory shared with the audio thread. Browsers have that, and these headers, in a secure context
+alone, and complain of them elsewhere."""
 
 _COMPRESSIBLE = frozenset({".css", ".html", ".js", ".mjs", ".svg", ".ts", ".txt"})
 _WORTHWHILE = 1024  # bytes; below it compression saves no packet
@@ -111,14 +120,19 @@ def site() -> Site:
     return Site(version, pages, static)
 
 
-def add_pages(app: web.Application, origins: Origins) -> None:
+def add_pages(app: web.Application, origins: Origins, addresses: ClientAddresses) -> None:
     """Routes of all pages, and of what they are made of."""
     found = site()
-    headers = security_headers(origins)
+    bound = security_headers(origins)
+    isolated = {**bound, **ISOLATION}
+
+    def headers_for(request: web.Request) -> Mapping[str, str]:
+        secure = addresses.is_secure(request) or _is_of_this_machine(request.url.host or "")
+        return isolated if secure else bound
 
     def serve_page(file: File) -> Handler:
         async def page(request: web.Request) -> web.StreamResponse:
-            return file.response(request, headers, _ASK_AGAIN)
+            return file.response(request, headers_for(request), _ASK_AGAIN)
 
         return page
 
@@ -132,10 +146,11 @@ def add_pages(app: web.Application, origins: Origins) -> None:
         file = found.static.get(path)
         if file is None:
             raise Problem(ProblemCode.NOT_FOUND, "there is no such file")
-        return file.response(request, headers, cache_control)
+        return file.response(request, headers_for(request), cache_control)
 
     for route, file in found.pages.items():
         app.router.add_get(route, serve_page(file))
+    app.router.add_get("/listen/{code}", serve_page(found.pages["/listen"]))
     app.router.add_get("/static/{path:.+}", static)
 
 
@@ -166,9 +181,6 @@ def security_headers(origins: Origins) -> dict[str, str]:
     }
     return {
         "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in policy.items()),
-        # Both together: memory shared with the audio thread.
-        "Cross-Origin-Opener-Policy": "same-origin",
-        "Cross-Origin-Embedder-Policy": "require-corp",
         "Cross-Origin-Resource-Policy": "same-origin",
         "Permissions-Policy": ", ".join(
             [
@@ -180,6 +192,16 @@ def security_headers(origins: Origins) -> dict[str, str]:
         "Referrer-Policy": "no-referrer",
         "X-Content-Type-Options": "nosniff",
     }
+
+
+def _is_of_this_machine(host: str) -> bool:
+    """Whether browsers take the name for their own machine's, which is a secure context."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _route(name: str) -> str:

@@ -6,12 +6,14 @@
  * @module
  */
 import { RelayError } from '../client/errors.js';
+import { kept } from './dom.js';
 
 export { RelayError };
 
 /** @typedef {{ userId: string, email: string, role: string, createdAt: number }} Account */
 
 const LOCK = 'relaycore-refresh';
+const HINT = 'signed-in';
 const CHANNEL = 'relaycore-session';
 
 /**
@@ -39,9 +41,13 @@ class Session extends EventTarget {
     return this.#accessToken;
   }
 
-  /** Goes on with the session that the browser holds. @returns {Promise<Account | null>} */
+  /**
+   * Goes on with the session that the browser holds. Whether it may hold one is remembered, so that
+   * nobody who never signed in asks the server in vain.
+   * @returns {Promise<Account | null>}
+   */
   async resume() {
-    if (await this.refresh()) await this.#look();
+    if (kept.get(HINT) && (await this.refresh())) await this.#look();
     return this.account;
   }
 
@@ -102,6 +108,7 @@ class Session extends EventTarget {
   async #enter(path, body) {
     const answer = await send('POST', path, { body: { ...body, cookie: true } });
     this.#accessToken = answer.accessToken;
+    kept.set(HINT, true);
     await this.#look();
     this.#tabs?.postMessage('in');
     return /** @type {Account} */ (this.account);
@@ -116,6 +123,7 @@ class Session extends EventTarget {
     const was = this.account;
     this.#accessToken = null;
     this.account = null;
+    kept.set(HINT, undefined);
     if (was !== null) this.dispatchEvent(new Event('change'));
   }
 }
@@ -168,7 +176,7 @@ export async function requestAll(path, name, query = {}, most = 1000) {
  * One request, in the name of whoever the token says.
  * @param {string} method @param {string} path @param {Options} [options] @param {string | null} [token]
  * @returns {Promise<any>}
- * @throws {RelayError} code `network` when no answer came
+ * @throws {RelayError} code `unreachable` when no answer came
  */
 export async function send(method, path, { body, query, signal } = {}, token = null) {
   const url = new URL(path, location.origin);
@@ -190,7 +198,7 @@ export async function send(method, path, { body, query, signal } = {}, token = n
     });
   } catch (error) {
     if (signal?.aborted) throw error;
-    throw new RelayError('network', 'the server does not answer');
+    throw new RelayError('unreachable', 'the server does not answer');
   }
   if (response.status === 204) return null;
   const answer = await response.json().catch(() => null);

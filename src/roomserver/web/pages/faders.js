@@ -11,6 +11,7 @@ import { MAX_DB, dbOfPosition, positionOfDb, toDb, toLinear } from './scales.js'
 import { texts } from './texts.js';
 
 const FINE = 0.1;
+const MARKS = [12, 6, 0, -6, -12, -20, -30, -45, -60]; // dB
 const DETENT = 0.04; // of a pan's way: around the centre it holds
 
 /** A slider that is dragged; subclasses say what its position (0…1) means. */
@@ -155,11 +156,21 @@ class Draggable extends HTMLElement {
 
 /** Level: `value` is linear, 0…4 (+12 dB). */
 class Fader extends Draggable {
+  /** With marks at some levels, where the taper has them. */
+  parts() {
+    const marks = MARKS.map((db) => {
+      const mark = document.createElement('span');
+      mark.className = db === 0 ? 'mark unity' : 'mark';
+      mark.style.setProperty('--mark', positionOfDb(db).toFixed(4));
+      return mark;
+    });
+    return [...marks, ...super.parts()];
+  }
+
   connectedCallback() {
     super.connectedCallback();
     this.setAttribute('aria-valuemin', '-90');
     this.setAttribute('aria-valuemax', String(MAX_DB));
-    this.style.setProperty('--unity', this.rest.toFixed(4));
   }
 
   get rest() {

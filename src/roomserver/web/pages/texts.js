@@ -172,7 +172,7 @@ export const texts = {
   },
   /** What went wrong, by the `code` of a RelayError. */
   errors: {
-    network: 'The server does not answer. Check the connection and try again.',
+    unreachable: 'The server does not answer. Check the connection and try again.',
     invalid_credentials: 'There is no such room, or the password is wrong.',
     banned: 'You may not enter this room.',
     room_closed: 'The room was closed.',

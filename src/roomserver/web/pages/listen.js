@@ -1,0 +1,271 @@
+/**
+ * `/listen/CODE`: into a room and hear it.
+ *
+ * The code stands in the path, an invite behind `#`, where no server sees it. Playing begins with a
+ * press: browsers let no page sound by itself.
+ * @module
+ */
+import { Listener, joinRoom } from '../client/relay-client.js';
+import { send, session } from './api.js';
+import { coalesced, kept, render, tabStorage } from './dom.js';
+import { page } from './listen-view.js';
+import { Meters } from './meters.js';
+import { Presets } from './presets.js';
+import { announce, drawShell, toast, toastError } from './shell.js';
+import { restingMix } from './strips.js';
+import { describeError, texts } from './texts.js';
+import { Awake, tellSystem } from './playing.js';
+
+/** Errors after which another try needs other words from whoever listens. */
+const UNKNOWN_TO_ROOM = ['invalid_credentials', 'room_not_found', 'room_closed', 'banned'];
+/** Codes of the end of a connection after which a new room token may help. */
+const TOKEN_OVER = ['token_invalid', 'token_expired', 'wrong_room'];
+
+const main = /** @type {HTMLElement} */ (document.getElementById('main'));
+const draw = coalesced(() => {
+  document.title = `${state.roomName || texts.listen.title} · ${texts.brand}`;
+  render(page(state, actions), main);
+});
+
+const code = decodeURIComponent(location.pathname.split('/')[2] ?? new URLSearchParams(location.search).get('code') ?? '')
+  .trim()
+  .toUpperCase();
+
+const state = {
+  code,
+  invite: new URLSearchParams(location.hash.slice(1)).get('invite') ?? undefined,
+  password: '',
+  /** Whether a password is asked for: by what the list of rooms says, or because one was refused. */
+  wantsPassword: false,
+  nickname: /** @type {string} */ (kept.get('nickname') ?? ''),
+  roomName: '',
+  listenerCount: /** @type {number | null} */ (null),
+  /** @type {Listener | null} */
+  listener: null,
+  entering: false,
+  /** @type {string} why it does not play */
+  problem: '',
+  volume: /** @type {number} */ (kept.get('volume') ?? 80),
+  muted: false,
+  awake: /** @type {boolean} */ (kept.get('awake') ?? true),
+  presets: new Presets(draw),
+  meters: new Meters(() => state.listener?.levels() ?? null),
+  sides: new Meters(() => state.listener?.levels() ?? null),
+};
+
+/** @type {AudioContext | null} one for the life of the page; made in a press */
+let audio = null;
+const awake = new Awake();
+
+const actions = {
+  redraw: draw,
+  /** @param {Partial<typeof state>} change */
+  change(change) {
+    Object.assign(state, change);
+    draw();
+  },
+  /** Play or stop: what the big button does. */
+  toggle() {
+    if (state.listener || state.entering) void stop();
+    else void play();
+  },
+  /** @param {number} volume 0…100 */
+  setVolume(volume) {
+    state.volume = volume;
+    state.muted = false;
+    kept.set('volume', volume);
+    applyVolume();
+  },
+  toggleMuted() {
+    state.muted = !state.muted;
+    applyVolume();
+  },
+  /** @param {boolean} wanted */
+  setAwake(wanted) {
+    state.awake = wanted;
+    kept.set('awake', wanted);
+    follow();
+  },
+  /** @param {'mix' | 'multichannel'} mode */
+  async setMode(mode) {
+    keep({ mode });
+    try {
+      await state.listener?.setMode(mode);
+    } catch (error) {
+      toastError(error);
+    }
+    draw();
+  },
+  /** @param {import('../client/relay-client.js').Mix} change */
+  setMix(change) {
+    state.listener?.setMix(change);
+  },
+  resetMix() {
+    state.listener?.setMix(restingMix(state.listener.mix.faders.length));
+  },
+};
+
+/** Into the room, and sound. Runs in the press, as far as the first `await`. */
+async function play() {
+  audio ??= new AudioContext({ latencyHint: 'interactive' });
+  void audio.resume();
+  Object.assign(state, { entering: true, problem: '' });
+  kept.set('nickname', state.nickname || undefined);
+  follow();
+  try {
+    const access = remembered() ?? (await enter());
+    if (!state.entering) return; // stopped meanwhile
+    state.roomName = access.roomName;
+    const listener = new Listener({
+      server: access.server,
+      roomId: access.roomId,
+      roomToken: access.roomToken,
+      nickname: state.nickname || undefined,
+      ...room().setup,
+      rejoin: enter,
+      audioContext: audio,
+    });
+    follow(listener);
+    state.listener = listener;
+    applyVolume();
+    await listener.start();
+  } catch (error) {
+    failed(/** @type {any} */ (error));
+  } finally {
+    state.entering = false;
+    follow();
+  }
+}
+
+async function stop() {
+  const { listener } = state;
+  Object.assign(state, { listener: null, entering: false });
+  follow();
+  await listener?.stop();
+  await audio?.suspend();
+}
+
+/** A token for the room, kept for reloads of this tab. @returns {Promise<import('../client/relay-client.js').Joined & { server: string }>} */
+async function enter() {
+  await session.resume().catch(() => null); // with an account presets are the account's
+  const joined = await joinRoom(location.origin, {
+    roomCode: state.code,
+    password: state.password || undefined,
+    invite: state.invite,
+    nickname: state.nickname || undefined,
+    accessToken: session.accessToken ?? undefined,
+  });
+  const { server, roomId, roomToken, roomName } = joined;
+  kept.set(`room:${state.code}`, { server, roomId, roomToken, roomName }, tabStorage());
+  return joined;
+}
+
+/** What an earlier `enter` of this tab got. */
+function remembered() {
+  return kept.get(`room:${state.code}`, tabStorage());
+}
+
+function forget() {
+  kept.set(`room:${state.code}`, undefined, tabStorage());
+}
+
+/** @param {{ code?: string, detail?: string }} error */
+function failed(error) {
+  if (UNKNOWN_TO_ROOM.includes(error.code ?? '')) {
+    forget();
+    state.wantsPassword = true;
+    state.problem = error.code === 'invalid_credentials' && !state.password && !state.invite
+      ? texts.listen.passwordHint
+      : describeError(error);
+    state.invite = undefined;
+  } else {
+    state.problem = describeError(error);
+  }
+  const { listener } = state;
+  state.listener = null;
+  void listener?.stop();
+  follow();
+}
+
+/** What is kept of this room: how it was heard last. */
+function room() {
+  const { mix, mode } = kept.get(`mix:${state.code}`) ?? {};
+  return { setup: { mix, mode: mode === 'multichannel' ? mode : 'mix' } };
+}
+
+/** @param {{ mix?: object, mode?: string }} change */
+function keep(change) {
+  kept.set(`mix:${state.code}`, { ...kept.get(`mix:${state.code}`), ...change });
+}
+
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let keeping;
+
+/** Draws what a listener tells. @param {Listener} [listener] a new one */
+function follow(listener) {
+  draw();
+  const current = listener ?? state.listener;
+  const live = current?.state === 'live';
+  void awake.want(state.awake && current !== null);
+  tellSystem(state.roomName, current === null ? 'paused' : 'playing', actions.toggle);
+  document.documentElement.classList.toggle('on-air', live);
+  if (!listener) return;
+  const on = (/** @type {string} */ type, /** @type {(detail: any) => void} */ heard) =>
+    listener.addEventListener(type, (event) => {
+      if (state.listener === listener) heard(/** @type {CustomEvent} */ (event).detail);
+      draw();
+    });
+  on('statechange', () => {
+    announce(texts.listen.state[listener.state]);
+    follow();
+  });
+  on('room', ({ roomName, listenerCount }) => Object.assign(state, { roomName, listenerCount }));
+  on('format', () => state.presets.ask(listener));
+  on('statistics', () => {});
+  on('mix', ({ mix, by }) => {
+    // A dragged fader is written when it rests.
+    clearTimeout(keeping);
+    keeping = setTimeout(() => keep({ mix }), 300);
+    if (by === 'owner') toast(texts.listen.mixChanged);
+  });
+  on('error', ({ error }) => console.info('relay:', error.code, error.message));
+  on('closed', ({ code: why }) => {
+    if (TOKEN_OVER.includes(why)) forget();
+    const known = /** @type {Record<string, string>} */ (texts.listen.closed);
+    state.problem = known[why] ?? known.other;
+    state.listener = null;
+    follow();
+  });
+}
+
+function applyVolume() {
+  if (state.listener) {
+    state.listener.volume = (state.volume / 100) ** 2; // as loudness is felt, roughly
+    state.listener.muted = state.muted;
+  }
+  draw();
+}
+
+/** What the list of public rooms says of this one, before anybody enters. */
+async function look() {
+  if (!state.code || state.invite) return;
+  const { rooms } = await send('GET', '/api/rooms/public', { query: { limit: 100 } });
+  const found = rooms.find((/** @type {any} */ one) => one.roomCode === state.code);
+  if (!found || state.roomName) return;
+  state.roomName = found.name;
+  state.listenerCount = found.listenerCount;
+  state.wantsPassword = !found.open && !remembered();
+  draw();
+}
+
+addEventListener('pagehide', () => {
+  clearTimeout(keeping);
+  if (state.listener) keep({ mix: state.listener.mix });
+});
+drawShell('');
+state.roomName = remembered()?.roomName ?? '';
+draw();
+void look().catch(() => {}); // it can be heard all the same
+
+/** For tests and the curious: what plays. */
+Object.defineProperty(window, 'listening', { get: () => state.listener });

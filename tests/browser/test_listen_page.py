@@ -1,0 +1,400 @@
+"""The pages of listeners: finding a room, hearing it, mixing it, and what is said when it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from playwright.async_api import Browser, Locator, Page, expect
+
+from roomserver.clients.account import AccountEntry
+from roomserver.clients.broadcast import Broadcaster
+from roomserver.clients.connection import RoomAccess, RoomApi
+from roomserver.clients.entry import RoomEntry
+from support.browser import ClientPage
+from support.live import EMAIL, ROOM_PASSWORD, LiveRoom
+from support.pages import check_looks, opened, press_tab_to, visitor
+from support.server import PASSWORD, ServerProcess
+from support.tones import ToneSource
+
+TONES = (440.0, 1000.0, 2500.0)
+NAMES = ("Voice", "Keys", "Bells")
+
+
+@asynccontextmanager
+async def room(
+    server: ServerProcess,
+    tones: Sequence[float] = TONES,
+    *,
+    on_air: bool = True,
+    names: Sequence[str] = NAMES,
+    password: str | None = None,
+    name: str = "Great hall",
+    public: bool = False,
+) -> AsyncIterator[tuple[LiveRoom, Broadcaster]]:
+    """A room in which each channel has its tone; the broadcaster runs if it is on air."""
+    async with RoomApi(server.url) as api:
+
+        async def renew() -> RoomAccess:
+            return await account.broadcaster_token(access.room_id)
+
+        account = AccountEntry(api, EMAIL, PASSWORD)
+        access = await account.create_room(password, name=name, public=public)
+        made = LiveRoom(api, RoomEntry(api, access, renew), access.room_code)
+        # On a busy machine an adaptive buffer would conceal some of it.
+        source = ToneSource(list(tones))
+        broadcaster = made.broadcaster(source, encoding=None, channel_names=names, buffer_ms=300)
+        running = asyncio.create_task(broadcaster.run()) if on_air else None
+        try:
+            yield made, broadcaster
+        finally:
+            broadcaster.stop()
+            if running is not None:
+                await running
+
+
+@asynccontextmanager
+async def heard_page(
+    browser: Browser, url: str, *, refusals: Sequence[int] = (), **options: Any
+) -> AsyncIterator[tuple[Page, ClientPage]]:
+    """A listener's page, and ears for what it plays; see `play`."""
+    async with (
+        visitor(browser, **options) as context,
+        opened(context, url, refusals=refusals) as page,
+    ):
+        yield page, ClientPage(page)
+
+
+async def play(page: Page, ears: ClientPage) -> None:
+    """Presses play, waits until it is live, and puts the ears on."""
+    await page.get_by_role("button", name="Play", exact=True).first.click()
+    await expect(status(page)).to_have_text("Live")
+    await ears.put_on_ears("listening")
+
+
+def status(page: Page) -> Locator:
+    return page.locator(".player .badge")
+
+
+def fader(page: Page, channel: str) -> Locator:
+    return page.get_by_role("slider", name=f"Level of {channel}")
+
+
+async def owner(server: ServerProcess, method: str, path: str, body: object = None) -> Any:
+    """What the rooms' owner does over HTTP."""
+    async with aiohttp.ClientSession(server.url) as session:
+        login = {"email": EMAIL, "password": PASSWORD}
+        async with session.post("/auth/broadcaster", json=login) as answer:
+            token = (await answer.json())["accessToken"]
+        headers = {"Authorization": f"Bearer {token}"}
+        async with session.request(method, path, json=body, headers=headers) as answer:
+            assert answer.status < 300, await answer.text()
+            return await answer.json() if answer.content_length else None
+
+
+async def test_public_rooms_are_listed_live_ones_first(
+    browser: Browser, server: ServerProcess, tmp_path: Path
+) -> None:
+    async with (
+        room(server, name="On air", public=True) as (live, _),
+        room(server, on_air=False, name="Later", password=ROOM_PASSWORD, public=True) as (later, _),
+        live.listen(),
+        visitor(browser) as context,
+        opened(context, server.url) as page,
+    ):
+        cards = page.locator(".room")
+        await expect(cards.nth(0)).to_contain_text("On air")
+        await expect(cards.nth(0)).to_contain_text("Live")
+        await expect(cards.nth(0)).to_contain_text("1 listener")
+        await expect(cards.filter(has_text="Later")).to_contain_text("Needs a password")
+        await check_looks(page, tmp_path, "home")
+        await page.get_by_label("Room code").fill(later.code.lower())
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Later")
+        await expect(page.get_by_label("Password")).to_be_visible()
+
+
+async def test_an_open_room_plays_at_a_press(
+    browser: Browser, server: ServerProcess, tmp_path: Path
+) -> None:
+    async with (
+        room(server) as (made, _),
+        heard_page(browser, f"{server.url}/listen/{made.code}") as (page, ears),
+    ):
+        await check_looks(page, tmp_path, "entry")
+        await play(page, ears)
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Great hall")
+        await ears.settled(lambda heard: all(heard.level(0, tone) > -30 for tone in TONES))
+        await expect(page.locator(".quality strong")).to_have_text(
+            re.compile("Excellent|Good|Fair|Poor")
+        )
+        await page.get_by_text("Connection in figures").click()
+        await expect(page.locator("dd").first).to_have_text(re.compile(r"^\d+ ms$"))
+        await check_looks(page, tmp_path, "listen")
+        await page.get_by_role("button", name="Stop").click()
+        await expect(status(page)).to_have_text("Not playing")
+
+
+async def test_a_password_is_asked_for_when_it_is_wanted(
+    browser: Browser, server: ServerProcess
+) -> None:
+    async with (
+        room(server, password=ROOM_PASSWORD) as (made, _),
+        heard_page(browser, f"{server.url}/listen/{made.code}", refusals=[401]) as (page, ears),
+    ):
+        await page.get_by_role("button", name="Play", exact=True).first.click()
+        await expect(page.get_by_role("alert")).to_contain_text("wants a password")
+        await page.get_by_label("Password").fill("something else")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("alert")).to_contain_text("the password is wrong")
+        await page.get_by_label("Password").fill(ROOM_PASSWORD)
+        await play(page, ears)
+        # A reload of the tab asks nobody again.
+        await page.reload()
+        await expect(page.get_by_label("Password")).to_have_count(0)
+        await play(page, ears)
+
+
+async def test_an_invite_lets_in_without_the_password(
+    browser: Browser, server: ServerProcess
+) -> None:
+    async with room(server, password=ROOM_PASSWORD) as (made, _):
+        path = f"/api/broadcaster/rooms/{made.code}/invites"
+        invite = await owner(server, "POST", path, {"maxUses": 1})
+        async with heard_page(browser, invite["link"]) as (page, ears):
+            await play(page, ears)
+
+
+async def test_faders_mutes_and_solos_do_as_they_say_in_both_modes(
+    browser: Browser, server: ServerProcess
+) -> None:
+    async with (
+        room(server) as (made, _),
+        heard_page(browser, f"{server.url}/listen/{made.code}") as (page, ears),
+    ):
+        await play(page, ears)
+        for mode in ("Stereo from the server", "Mix on this device"):
+            await page.get_by_text(mode).click()
+            before = await ears.settled(lambda heard: all(heard.level(0, f) > -30 for f in TONES))
+            await fader(page, "Keys").focus()
+            await page.keyboard.press("PageDown")
+            await expect(fader(page, "Keys")).to_have_attribute("aria-valuetext", "−6.0 dB")
+            wanted = before.level(0, 1000) - 6
+            await ears.settled(lambda heard: abs(heard.level(0, 1000) - wanted) < 0.2)  # noqa: B023
+            await page.get_by_role("button", name="Mute Voice").click()
+            await ears.settled(lambda heard: heard.level(0, 440) < -90)
+            await page.get_by_role("button", name="Solo Bells").click()
+            alone = await ears.settled(
+                lambda heard: heard.level(0, 1000) < -90 and heard.level(0, 2500) > -30
+            )
+            # Playing follows the buffer's target by up to 1000 ppm.
+            assert alone.tone(0) == pytest.approx(2500, rel=0.002)
+            await page.get_by_role("button", name="Reset").click()
+            await ears.settled(lambda heard: all(heard.level(0, f) > -30 for f in TONES))
+            await page.get_by_role("slider", name="Pan of Voice").focus()
+            await page.keyboard.press("Home")
+            await ears.settled(lambda heard: heard.level(1, 440) < -90)
+            await page.keyboard.press("0")
+            await ears.settled(lambda heard: heard.level(1, 440) > -30)
+
+
+async def test_a_fader_follows_the_pointer_finer_with_shift_and_springs_back(
+    browser: Browser, server: ServerProcess
+) -> None:
+    async with (
+        room(server) as (made, _),
+        heard_page(browser, f"{server.url}/listen/{made.code}") as (page, ears),
+    ):
+        await play(page, ears)
+        handle = fader(page, "Voice")
+        box = await handle.bounding_box()
+        assert box is not None
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+        async def drag(by: float) -> float:
+            """How far it went, of its way."""
+            before = await handle.evaluate("(e) => e.position")
+            await page.mouse.move(x, y)
+            await page.mouse.down()
+            await page.mouse.move(x, y + by / 2)
+            await page.mouse.move(x, y + by)
+            await page.mouse.up()
+            return float(before - await handle.evaluate("(e) => e.position"))
+
+        way = await drag(100)
+        assert way == pytest.approx(100 / box["height"], abs=0.01)
+        await page.keyboard.down("Shift")
+        assert await drag(100) == pytest.approx(way / 10, abs=0.01)
+        await page.keyboard.up("Shift")
+        await handle.dblclick()
+        await expect(handle).to_have_attribute("aria-valuetext", "0.0 dB")
+
+
+async def test_a_mix_survives_a_reload_and_presets_come_back(
+    browser: Browser, server: ServerProcess
+) -> None:
+    async with (
+        room(server) as (made, _),
+        heard_page(browser, f"{server.url}/listen/{made.code}") as (page, ears),
+    ):
+        await play(page, ears)
+        await page.get_by_role("button", name="Solo Keys").click()
+        await ears.settled(lambda heard: heard.level(0, 440) < -90)
+        await page.get_by_role("button", name="Save …").click()
+        await page.get_by_label("Name of the preset").fill("Keys alone")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_label("Preset", exact=True)).to_have_value("Keys alone")
+        await page.get_by_text("Mix on this device").click()
+        await page.reload()
+        await play(page, ears)
+        await expect(page.get_by_label("Mix on this device")).to_be_checked()
+        await expect(page.get_by_role("button", name="Solo Keys")).to_have_attribute(
+            "aria-pressed", "true"
+        )
+        heard = await ears.settled(lambda heard: heard.loudness > -40)
+        assert heard.level(0, 440) < -90
+        await page.get_by_role("button", name="Reset").click()
+        await ears.settled(lambda heard: heard.level(0, 440) > -30)
+        await page.get_by_role("button", name="Load").click()
+        await ears.settled(lambda heard: heard.level(0, 440) < -90)
+        await page.get_by_role("button", name="Delete Keys alone").click()
+        await expect(page.get_by_label("Preset", exact=True)).to_contain_text("No presets yet")
+
+
+async def test_an_owners_hand_is_seen_and_told(browser: Browser, server: ServerProcess) -> None:
+    async with (
+        room(server) as (made, _),
+        heard_page(browser, f"{server.url}/listen/{made.code}") as (page, ears),
+    ):
+        await play(page, ears)
+        base = f"/api/broadcaster/rooms/{made.code}"
+        who = (await owner(server, "GET", f"{base}/participants?live=true"))["participants"]
+        (listener,) = [each["participantId"] for each in who if each["role"] == "listener"]
+        await owner(server, "PUT", f"{base}/mixes/{listener}", {"faders": [0, 1, 2]})
+        await expect(page.locator("#toasts")).to_contain_text("Your mix was changed")
+        await expect(fader(page, "Voice")).to_have_attribute("aria-valuetext", "off")
+        await expect(fader(page, "Bells")).to_have_attribute("aria-valuetext", "+6.0 dB")
+        await owner(server, "PATCH", base, {"name": "Small hall", "channelNames": ["A", "B", "C"]})
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Small hall")
+        await expect(fader(page, "B")).to_be_visible()
+
+
+async def test_what_happens_to_the_room_is_told(browser: Browser, server: ServerProcess) -> None:
+    async with (
+        room(server, on_air=False) as (made, broadcaster),
+        heard_page(browser, f"{server.url}/listen/{made.code}") as (page, _),
+    ):
+        await page.get_by_role("button", name="Play", exact=True).first.click()
+        await expect(status(page)).to_have_text("Waiting for the broadcast")
+        running = asyncio.create_task(broadcaster.run())
+        await expect(status(page)).to_have_text("Live")
+        base = f"/api/broadcaster/rooms/{made.code}"
+        await owner(server, "POST", f"{base}/suspend", {"forS": 60})
+        await expect(status(page)).to_have_text("In a break")
+        await expect(page.locator(".player")).to_contain_text("The room waits until")
+        await owner(server, "POST", f"{base}/resume")
+        await expect(status(page)).to_have_text("Live")
+        await owner(server, "DELETE", base)
+        await expect(page.get_by_role("alert")).to_contain_text("The room was closed")
+        with pytest.raises(Exception, match="closed"):
+            await running
+
+
+async def test_a_listener_who_is_kicked_is_told_and_may_come_again(
+    browser: Browser, server: ServerProcess
+) -> None:
+    async with (
+        room(server) as (made, _),
+        heard_page(browser, f"{server.url}/listen/{made.code}") as (page, ears),
+    ):
+        await play(page, ears)
+        base = f"/api/broadcaster/rooms/{made.code}"
+        who = (await owner(server, "GET", f"{base}/participants?live=true"))["participants"]
+        (listener,) = [each["participantId"] for each in who if each["role"] == "listener"]
+        await owner(server, "POST", f"{base}/kick", {"participantId": listener})
+        await expect(page.get_by_role("alert")).to_contain_text("You were asked to leave")
+        await play(page, ears)
+
+
+async def test_it_is_all_done_by_keyboard(browser: Browser, server: ServerProcess) -> None:
+    async with (
+        room(server) as (made, _),
+        heard_page(browser, f"{server.url}/listen/{made.code}") as (page, _),
+    ):
+        await press_tab_to(page, "button", "Play")
+        await page.keyboard.press("Enter")
+        await expect(status(page)).to_have_text("Live")
+        await press_tab_to(page, "slider", "Level of Voice")
+        await page.keyboard.press("ArrowUp")
+        await page.keyboard.press("Shift+ArrowUp")
+        await expect(fader(page, "Voice")).to_have_attribute("aria-valuetext", "+1.1 dB")
+        await page.keyboard.press("End")
+        await expect(fader(page, "Voice")).to_have_attribute("aria-valuetext", "+12.0 dB")
+        await page.keyboard.press("Home")
+        await expect(fader(page, "Voice")).to_have_attribute("aria-valuetext", "off")
+        await press_tab_to(page, "button", "Mute Voice")
+        await page.keyboard.press("Space")
+        await expect(page.get_by_role("button", name="Mute Voice")).to_have_attribute(
+            "aria-pressed", "true"
+        )
+
+
+async def test_meters_of_sixty_four_strips_cost_no_layout(
+    browser: Browser, server: ServerProcess, tmp_path: Path
+) -> None:
+    tones = [200.0 + 50 * channel for channel in range(64)]
+    names = [f"Channel {channel}" for channel in range(64)]
+    async with (
+        room(server, tones, names=names) as (made, _),
+        heard_page(browser, f"{server.url}/listen/{made.code}") as (page, ears),
+    ):
+        await play(page, ears)
+        await page.get_by_text("Mix on this device").click()
+        await expect(page.locator(".strips .strip")).to_have_count(64)
+        await ears.until("() => Number.isFinite(listener.levels().channels.peak[63])")
+        await page.screenshot(path=tmp_path / "sixty-four.png")
+        session = await page.context.new_cdp_session(page)
+        await session.send("Performance.enable")
+
+        async def figures() -> dict[str, float]:
+            metrics = (await session.send("Performance.getMetrics"))["metrics"]
+            return {each["name"]: each["value"] for each in metrics}
+
+        # Statistics come once a second and may change the width of a text; meters, every frame.
+        before = await figures()
+        frames = await ears.run(
+            """async () => {
+                const end = performance.now() + 2000;
+                let frames = 0;
+                while (performance.now() < end) {
+                    await new Promise(requestAnimationFrame);
+                    frames += 1;
+                }
+                return frames;
+            }"""
+        )
+        after = await figures()
+        assert frames > 20
+        assert after["LayoutCount"] - before["LayoutCount"] < frames / 4
+
+
+async def test_over_plain_http_it_plays_and_says_what_is_missing(
+    browser: Browser, server: ServerProcess, tmp_path: Path
+) -> None:
+    url = server.url.replace("127.0.0.1", "relay.test")
+    async with (
+        room(server) as (made, _),
+        heard_page(browser, f"{url}/listen/{made.code}") as (page, ears),
+    ):
+        assert not await page.evaluate("isSecureContext")
+        await play(page, ears)
+        await ears.settled(lambda heard: all(heard.level(0, tone) > -30 for tone in TONES))
+        await expect(page.locator(".notice.warn")).to_contain_text("plain http")
+        await expect(page.get_by_label("Mix on this device")).to_be_disabled()
+        await check_looks(page, tmp_path, "plain-http")
