@@ -18,6 +18,7 @@ STREAMED: Final = {
     "floor": "a plain C `send()` loop",
     "relay": "`relaycore.Relay` in a Python program",
     "server": "the whole `roomserver`",
+    "server-2": "the whole `roomserver` with two relay threads",
     "bun": "Bun (uWebSockets)",
     "picows": "picows on uvloop",
     "nchan": "nchan in nginx",
@@ -82,6 +83,18 @@ def _house(result: Mapping[str, Any]) -> str:
             f"{sample['seconds']:.1f} s ({rate:.0f} a second), with {sample['bcrypts']} bcrypt."
         )
     return "\n".join(lines)
+
+
+def megabytes(name: str) -> Callable[[Row], str]:
+    """Bytes, as MB: a number, or a median with lowest and highest."""
+
+    def text(row: Row) -> str:
+        of = row[name]
+        if isinstance(of, Mapping):
+            return spread(name, 0, 1e-6)(row)
+        return f"{of / 1e6:.0f}"
+
+    return text
 
 
 def _kilobytes(row: Row) -> str:
@@ -152,6 +165,97 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
             "server": number("server"),
             "database": number("database"),
             "machine": number("machine"),
+        },
+    ),
+    "stalled": Layout(
+        title="Beside listeners that stopped reading",
+        caption="of those who read; medians of rounds (lowest–highest); ratio: of p99 beside "
+        "stalled ones to p99 without, by round; TCP buffers are the kernel's, of both ends",
+        columns={
+            "who": named("condition", {"all read": "nobody stalls", "stalled": "others stall"}),
+            "listeners": lambda row: str(row["listeners"]),
+            "frames missing": lambda row: str(row["missing"]),
+            "p50, ms": spread("p50_ms", 1),
+            "p99, ms": spread("p99_ms", 1),
+            "× without": spread("ratio"),
+            "memory, MB": megabytes("resident_mb"),
+            "TCP buffers, MB": megabytes("tcp_mb"),
+            "server, cores": spread("server"),
+            "others": number("others"),
+        },
+    ),
+    "mixes": Layout(
+        title="A mix for each listener",
+        caption="medians of rounds (lowest–highest); ratio: of CPU time for a frame, by round; "
+        "own: no two mixes alike, and each changes once a second",
+        columns={
+            "mixes": named("subject", {"shared": "one for all", "own": "one for each"}),
+            "CPU, µs / frame": spread("us_per_frame"),
+            "× shared": spread("ratio"),
+            "delivered": spread("delivered", 3),
+            "frames missing": lambda row: str(row["missing"]),
+            "p50, ms": spread("p50_ms", 1),
+            "p99, ms": spread("p99_ms", 1),
+            "server, cores": spread("server"),
+            "client": spread("client"),
+            "others": number("others"),
+        },
+    ),
+    "overload": Layout(
+        title="Beyond capacity",
+        caption="phases of one server, one after another; delays of what came; frames of one "
+        "listener: fewest, median, most; left out: as sequences passed over them, and as the server "
+        "counts; longest answer of a join over HTTP or a look at its health",
+        columns={
+            "phase": named(
+                "phase",
+                {
+                    "within": "as much as can be served",
+                    "beyond": "four times the bytes",
+                    "later": "four times the bytes, later",
+                    "after": "as in the beginning",
+                },
+            ),
+            "delivered": lambda row: f"{row['delivered']:.1%}",
+            "p50 / p99 / max ms": lambda row: (
+                f"{row['p50_ms']:.0f} / {row['p99_ms']:.0f} / {row['max_ms']:.0f}"
+            ),
+            "frames of one": lambda row: f"{row['fewest']} / {row['median']:.0f} / {row['most']}",
+            "left out": lambda row: f"{row['missing']} / {row['dropped']}",
+            "lost": lambda row: str(row["lost"]),
+            "memory, MB": megabytes("resident"),
+            "TCP buffers, MB": megabytes("tcp_buffers"),
+            "longest answer, ms": number("answer_ms", 0),
+            "server, cores": number("server"),
+            "client": number("client"),
+            "others": number("others"),
+        },
+    ),
+    "unheard": Layout(
+        title="Rooms that nobody hears",
+        caption="medians of rounds (lowest–highest); ratio by round; packets left out: the source "
+        "could not send them in time",
+        columns={
+            "what": named("subject", {"floor": "a loop of `recv()`", "server": "the server"}),
+            "CPU, µs / packet": spread("us_per_packet"),
+            "× floor": spread("ratio"),
+            "cores": spread("server"),
+            "packets left out": lambda row: str(row["skipped"]),
+            "memory, MB": megabytes("resident"),
+            "client": spread("client"),
+            "others": number("others"),
+        },
+    ),
+    "soak": Layout(
+        title="Hours of coming and going",
+        caption="medians of the first quarter (less the first step) and of the last; lowest and "
+        "highest of all steps",
+        columns={
+            "figure": lambda row: str(row["figure"]),
+            "first quarter": number("first", 1),
+            "last quarter": number("last", 1),
+            "lowest": number("low", 1),
+            "highest": number("high", 1),
         },
     ),
     "scrape": Layout(

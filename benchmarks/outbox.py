@@ -131,7 +131,7 @@ def _sample(number: int, condition: str, events: int, joins: int) -> OutboxSampl
             machine.cpu_seconds(family),
         )
         began = time.monotonic()
-        running.child.tell(f"flood {running.room} {events}")
+        running.child.tell(f"flood {running.room['roomId']} {events}")
         if per_second is not None:
             load.begin_join(WARM_UP + joins)
         joined: Joined | None = None

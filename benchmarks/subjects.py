@@ -78,19 +78,26 @@ def server(workload: Workload, max_seconds: int) -> Iterator[Target]:
         yield running.target
 
 
+@contextmanager
+def server_of_two(workload: Workload, max_seconds: int) -> Iterator[Target]:
+    """The same with two relay threads."""
+    options = ["--threads", "2"]
+    with running_server(workload, max_seconds, database="embedded", options=options) as running:
+        yield running.target
+
+
 @dataclass(slots=True)
 class RunningServer:
     """A roomserver with a room: its process, and how it is reached.
 
-    `room` is its id, `source` the register text of a source, `access` the token of its owner.
+    `room` is its room, as it was answered when it was made, `access` the token of its owner.
     """
 
     child: Child
     target: Target
     url: str
     access: str
-    room: str
-    source: str
+    room: Mapping[str, Any]
     data_dir: Path
     start: Callable[[int], Child]
 
@@ -169,7 +176,6 @@ def running_server(
         access = log_in(url)
         room = make_room(url, access)
         heard = post(url, "/auth/room/join", {"roomCode": room["roomCode"], "password": PASSWORD})
-        source_text = source_register(room, workload)
         tls = url.startswith("https:")
         target = Target(
             child.pid,
@@ -179,19 +185,23 @@ def running_server(
             tls=tls,
             more_pids=pids,
         )
-        running = RunningServer(
-            child, target, url, access, room["roomId"], source_text, Path(data_dir), start
-        )
+        running = RunningServer(child, target, url, access, room, Path(data_dir), start)
         if with_source:
             again = True  # the server may be started again
+            text = source_register(room, workload)
             stack.enter_context(
-                _source(workload, max_seconds, port, "/ws", source_text, tls=tls, again=again)
+                _source(workload, max_seconds, port, "/ws", text, tls=tls, again=again)
             )
         yield running
         running.end()
 
 
-SUBJECTS: Final[Mapping[str, Subject]] = {"floor": floor, "relay": relay, "server": server}
+SUBJECTS: Final[Mapping[str, Subject]] = {
+    "floor": floor,
+    "relay": relay,
+    "server": server,
+    "server-2": server_of_two,
+}
 
 
 def _python(module: str, *arguments: str) -> list[str | Path]:

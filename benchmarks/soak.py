@@ -1,0 +1,128 @@
+"""The scenario `soak`: hours of listeners who come and go; nothing may creep up."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.crowd import Crowd, Interval
+from benchmarks.scenarios import SETTLE_S, SPARE_S, Progress
+from benchmarks.subjects import running_server
+from benchmarks.workload import Workload
+
+WORKLOAD: Final = Workload(5000)
+"""Half of what one relay thread serves with this stream."""
+STEP_S: Final = 60.0
+CHURN: Final = 0.1
+"""Share of the listeners that are cut off in each step, and come back."""
+
+
+@dataclass(frozen=True, slots=True)
+class SoakSample:
+    """One step, and how it is at its end."""
+
+    at_s: float
+    interval: Interval
+    descriptors: int
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class SoakResult:
+    """Step after step of one server."""
+
+    workload: Workload
+    churn: float
+    step_s: float
+    samples: list[SoakSample] = field(default_factory=list)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The summary: how a figure was in the first quarter after the start, and in the last."""
+        quarter = max(1, len(self.samples) // 4)
+        first, last = self.samples[1 : 1 + quarter] or self.samples, self.samples[-quarter:]
+
+        def row(name: str, of: Callable[[SoakSample], float]) -> dict[str, Any]:
+            def median(samples: list[SoakSample]) -> float:
+                return statistics.median(of(s) for s in samples)
+
+            values = [of(s) for s in self.samples]
+            return {
+                "figure": name,
+                "first": median(first),
+                "last": median(last),
+                "low": min(values),
+                "high": max(values),
+            }
+
+        return [
+            row("memory of the server, MB", lambda s: s.interval.resident / 1e6),
+            row("TCP buffers, MB", lambda s: s.interval.tcp_buffers / 1e6),
+            row("descriptors", lambda s: s.descriptors),
+            row("threads", lambda s: s.threads),
+            row("delay p50, ms", lambda s: s.interval.p50_ms),
+            row("delay p99, ms", lambda s: s.interval.p99_ms),
+            row("cores of the server", lambda s: s.interval.server),
+            row("frames delivered, %", lambda s: s.interval.delivered * 100),
+        ]
+
+    def as_json(self) -> dict[str, Any]:
+        """Summary and raw results."""
+        hours = len(self.samples) * self.step_s / 3600
+        return {
+            "scenario": "soak",
+            "workload": asdict(self.workload) | {"message_bytes": self.workload.message_bytes},
+            "title": f"{self.workload}; {hours:.2g} h, {self.churn:.0%} cut off and back every "
+            f"{self.step_s:g} s",
+            "rounds": len(self.samples),
+            "seconds": self.step_s,
+            "summary": self.rows(),
+            "samples": [asdict(s) for s in self.samples],
+        }
+
+
+def soak(
+    workload: Workload,
+    *,
+    hours: float,
+    progress: Progress,
+    step_s: float = STEP_S,
+    churn: float = CHURN,
+) -> SoakResult:
+    """Lets listeners hear one server for so long, while some are cut off and come back.
+
+    What is due to those is missing while they are away: frames delivered are below 100 %.
+    """
+    result = SoakResult(workload, churn, step_s)
+    chance = random.Random(1)
+    steps = max(2, round(hours * 3600 / step_s))
+    with (
+        running_server(
+            workload, round(steps * (step_s + 1)) + 2 * SPARE_S, database="embedded"
+        ) as running,
+        Crowd(running) as crowd,
+    ):
+        progress("listeners join", 0.0)
+        listeners = crowd.join(workload.listeners)
+        crowd.client.rejoin(True)
+        time.sleep(SETTLE_S)
+        began = time.monotonic()
+        process = Path("/proc") / str(running.child.pid)
+        for number in range(steps):
+            progress(f"step {number + 1} of {steps}", number / steps)
+            crowd.client.drop(chance.sample(listeners, round(churn * len(listeners))))
+            interval = crowd.measure(workload, step_s)
+            result.samples.append(
+                SoakSample(
+                    round(time.monotonic() - began, 1),
+                    interval,
+                    len(list((process / "fd").iterdir())),
+                    len(list((process / "task").iterdir())),
+                )
+            )
+    progress("done", 1.0)
+    return result

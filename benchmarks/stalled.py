@@ -1,0 +1,113 @@
+"""The scenario `stalled`: what listeners that stop reading cost those who go on."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from benchmarks.crowd import Crowd, Interval
+from benchmarks.scenarios import SETTLE_S, SPARE_S, Progress, Spread
+from benchmarks.subjects import running_server
+from benchmarks.workload import Workload
+
+SHARE: Final = 0.1
+STALLING_S: Final = 3.0
+"""From the last byte that a stalled listener reads until its socket is full, and it is given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class StalledSample:
+    """The same listeners before and while others are stalled."""
+
+    round: int
+    without: Interval
+    beside: Interval
+
+    @property
+    def ratio(self) -> float:
+        """How much later the p99 of those who read is."""
+        return self.beside.p99_ms / self.without.p99_ms if self.without.p99_ms else float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class StalledResult:
+    """Rounds of listeners, of whom a share stops reading."""
+
+    workload: Workload
+    share: float
+    seconds: float
+    samples: list[StalledSample] = field(default_factory=list)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The summary: those who read, without stalled ones and beside them."""
+        ratio = asdict(Spread.of([s.ratio for s in self.samples]))
+
+        def row(condition: str, intervals: list[Interval]) -> dict[str, Any]:
+            def spread(of: str) -> dict[str, float]:
+                return asdict(Spread.of([getattr(i, of) for i in intervals]))
+
+            return {
+                "condition": condition,
+                "listeners": intervals[0].listeners,
+                "missing": sum(i.missing for i in intervals),
+                "p50_ms": spread("p50_ms"),
+                "p99_ms": spread("p99_ms"),
+                "ratio": ratio if condition == "stalled" else None,
+                "resident_mb": spread("resident"),
+                "tcp_mb": spread("tcp_buffers"),
+                "server": spread("server"),
+                "others": max(i.others for i in intervals),
+            }
+
+        return [
+            row("all read", [s.without for s in self.samples]),
+            row("stalled", [s.beside for s in self.samples]),
+        ]
+
+    def as_json(self) -> dict[str, Any]:
+        """Summary and raw results."""
+        return {
+            "scenario": "stalled",
+            "workload": asdict(self.workload) | {"message_bytes": self.workload.message_bytes},
+            "title": f"{self.workload}; {self.share:.0%} of them stop reading",
+            "rounds": len(self.samples),
+            "seconds": self.seconds,
+            "summary": self.rows(),
+            "samples": [asdict(s) for s in self.samples],
+        }
+
+
+def stalled(
+    workload: Workload,
+    *,
+    rounds: int,
+    seconds: float,
+    progress: Progress,
+    share: float = SHARE,
+    stalling_s: float = STALLING_S,
+) -> StalledResult:
+    """Measures listeners that read, then the same while a share of all reads nothing any more.
+
+    Each round has a server of its own. The interval begins when the stalled ones lag, and contains
+    their being reset.
+    """
+    result = StalledResult(workload, share, seconds)
+    still = max(1, round(workload.listeners * share))
+    for number in range(rounds):
+        progress(f"round {number + 1} of {rounds}", number / rounds)
+        limit = round(2 * seconds + stalling_s) + SPARE_S
+        with (
+            running_server(workload, limit, database="embedded") as running,
+            Crowd(running) as crowd,
+        ):
+            crowd.join(workload.listeners - still)
+            stopped = crowd.join(still, group=1)
+            time.sleep(SETTLE_S)
+            without = crowd.measure(workload, seconds)
+            crowd.client.limit(stopped, 0)
+            time.sleep(stalling_s)
+            beside = crowd.measure(workload, seconds)
+        result.samples.append(StalledSample(number, without, beside))
+    progress("done", 1.0)
+    return result
