@@ -203,8 +203,8 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
     ),
     "overload": Layout(
         title="Beyond capacity",
-        caption="phases of one server, one after another; delays of what came; frames of one "
-        "listener: fewest, median, most; left out: as sequences passed over them, and as the server "
+        caption="phases of one server, one after another; delays of what came; frames of "
+        "one: fewest, median, most; left out: as sequences passed over them, and as the server "
         "counts; longest answer of a join over HTTP or a look at its health",
         columns={
             "phase": named(

@@ -25,9 +25,9 @@ class Interval:
     """What the listeners of one group got in an interval, and what it took.
 
     `fewest`, `median` and `most` are frames of one listener; `missing` are frames that sequences
-    passed over, in `gaps` places. Delays are from tick to receipt. Cores used: the server's process,
-    the load client (with its source, if it has one), everything else. Bytes: the server's process,
-    and the kernel's TCP buffers at both ends of every connection of the machine.
+    passed over, in `gaps` places. Delays are from tick to receipt. Cores used: the server's
+    process, the load client (with its source, if it has one), everything else. Bytes: the server's
+    process, and the kernel's TCP buffers at both ends of every connection of the machine.
     """
 
     seconds: float

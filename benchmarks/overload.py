@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from benchmarks.crowd import Crowd, Interval
 from benchmarks.scenarios import SPARE_S, Progress
+from benchmarks.scrape import TOKEN
 from benchmarks.subjects import START_TIMEOUT_S, RunningServer, running_server
 from benchmarks.workload import Workload
 
@@ -21,7 +22,7 @@ BEYOND: Final = replace(WITHIN, channels=8)
 """Four times the bytes: some three times what two cores carry together with those who listen."""
 SETTLE_S: Final = 3.0
 ASK_S: Final = 0.2
-TOKEN: Final = "scrape-me"
+
 PHASES: Final = ("within", "beyond", "later", "after")
 """Within what can be served; beyond it; still beyond, later; and within it again."""
 

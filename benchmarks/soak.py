@@ -24,10 +24,11 @@ CHURN: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class SoakSample:
-    """One step, and how it is at its end."""
+    """One step, and how it is at its end. `returned`: how often somebody came back so far."""
 
     at_s: float
     interval: Interval
+    returned: int
     descriptors: int
     threads: int
 
@@ -120,6 +121,7 @@ def soak(
                 SoakSample(
                     round(time.monotonic() - began, 1),
                     interval,
+                    int(crowd.client.listeners()["returns"].sum()),
                     len(list((process / "fd").iterdir())),
                     len(list((process / "task").iterdir())),
                 )

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import machine, natives
@@ -124,7 +125,7 @@ Rooms = tuple[int, int, Sequence[str]]
 
 @contextmanager
 def _floor(workload: Workload, rooms: int, limit: int) -> Iterator[Rooms]:
-    command = [natives.build("recv_floor"), "--max-seconds", str(limit)]
+    command: list[str | Path] = [natives.build("recv_floor"), "--max-seconds", str(limit)]
     with Child(command) as child:
         port = child.expect("listening", START_TIMEOUT_S)["port"]
         text = source_register({"roomId": "", "roomToken": ""}, workload)

@@ -16,7 +16,9 @@ from benchmarks import (
     joins,
     listeners,
     machine,
+    mixes,
     outbox,
+    overload,
     pacing,
     peers,
     ramp,
@@ -24,7 +26,10 @@ from benchmarks import (
     report,
     scenarios,
     scrape,
+    soak,
+    stalled,
     tls,
+    unheard,
 )
 from benchmarks.child import ROOT
 from benchmarks.workload import Workload
@@ -137,6 +142,50 @@ def test_scrapes_are_measured_with_one_room_and_with_many() -> None:
     assert result.samples[-1].bytes > result.samples[0].bytes
     assert all(s.wall_ms > 0 and s.longest_other_ms > 0 for s in result.samples)
     check_tables(result.as_json(), "A scrape of /metrics", "| 5 |")
+
+
+def test_listeners_that_read_are_measured_beside_those_that_stopped() -> None:
+    result = stalled.stalled(SMALL, rounds=1, seconds=0.5, progress=quiet, stalling_s=0.5)
+    (sample,) = result.samples
+    assert sample.without.listeners == sample.beside.listeners == LISTENERS * 9 // 10
+    assert sample.without.frames > 0
+    assert sample.beside.missing == sample.beside.lost == 0
+    check_tables(result.as_json(), "10% of them stop reading", "| nobody stalls |")
+
+
+def test_mixes_of_ones_own_are_compared_with_one_for_all() -> None:
+    workload = replace(SMALL, channels=4)
+    result = mixes.mixes(workload, rounds=1, seconds=0.5, progress=quiet)
+    shared, own = result.samples
+    assert shared.interval.frames > LISTENERS
+    assert own.interval.frames > LISTENERS
+    check_tables(result.as_json(), "| one for all |", "stereo mixes of 4 channels")
+
+
+def test_too_much_is_given_and_taken_back() -> None:
+    beyond = replace(SMALL, channels=4)
+    result = overload.overload(SMALL, beyond, seconds=0.5, progress=quiet)
+    assert [s.phase for s in result.samples] == list(overload.PHASES)
+    for sample in result.samples:
+        assert sample.interval.frames > LISTENERS
+        assert sample.answers.asked > 0
+        assert sample.answers.failed == 0
+    check_tables(result.as_json(), "| as in the beginning |")
+
+
+def test_rooms_that_nobody_hears_are_compared_with_receiving() -> None:
+    result = unheard.unheard(SMALL, rooms=3, rounds=1, seconds=0.5, progress=quiet)
+    assert [s.subject for s in result.samples] == ["floor", "server"]
+    assert all(s.packets >= 3 for s in result.samples)
+    check_tables(result.as_json(), "3 sources", "| a loop of `recv()` |")
+
+
+def test_those_that_are_cut_off_in_a_soak_come_back() -> None:
+    result = soak.soak(SMALL, hours=6 / 3600, step_s=3.0, progress=quiet)
+    first, last = result.samples
+    assert 0 < first.returned < last.returned <= 4
+    assert all(s.descriptors > LISTENERS for s in result.samples)
+    check_tables(result.as_json(), "| descriptors |")
 
 
 def check_tables(result: dict[str, Any], *words: str) -> None:

@@ -1,0 +1,381 @@
+"""Runs a scenario with its usual size, shows its table, and gives what is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from benchmarks import (
+    joins,
+    listeners,
+    machine,
+    mixes,
+    outbox,
+    overload,
+    pacing,
+    reconnect,
+    report,
+    scenarios,
+    scrape,
+    soak,
+    stalled,
+    tls,
+    unheard,
+)
+from benchmarks.peers import PEERS
+from benchmarks.subjects import SUBJECTS
+from benchmarks.workload import SAMPLE_BYTES, Workload
+
+ROUNDS = 9
+QUICK_ROUNDS = 3
+STREAMED = {**SUBJECTS, **PEERS}
+CPU_SUBJECTS = ",".join(STREAMED)
+LIMIT_ROUNDS = 3
+LIMIT_SUBJECTS = ",".join(listeners.SUBJECTS)
+MEMORY_ROUNDS = 3
+PACING_ROUNDS = 3
+PACING_S = 10.0
+QUICK_PACING_S = 2.0
+# Twice as many ticks as usual, and so much in the buffer that the source's process may wait.
+PACING_WORKLOAD = Workload(listeners=200, frame_ms=10, buffer_ms=500)
+TLS_LIMIT_ROUNDS = 3
+JOIN_SUBJECTS = ",".join(joins.SUBJECTS)
+HOUSE = 5000
+HOUSE_ROUNDS = 3
+OUTBOX_ROUNDS = 5
+SCRAPES = 20
+
+WIDE = Workload(200, channels=64)
+WIDE_SUBJECTS = ("floor", "relay", "server")
+FEW_ROUNDS = 5
+
+console = Console()
+if not console.is_terminal:
+    console = Console(width=160)  # in a file or a pipe, wide enough for every column
+
+
+def workload_of(
+    listeners: int, channels: int, sample_rate: int, encoding: str, frame_ms: int
+) -> Workload:
+    """The workload, checked."""
+    if encoding not in SAMPLE_BYTES:
+        raise typer.BadParameter(f"encoding is one of {', '.join(SAMPLE_BYTES)}")
+    if frame_ms not in (5, 10, 20, 40, 60):
+        raise typer.BadParameter("frame-ms is 5, 10, 20, 40 or 60")
+    return Workload(listeners, channels, sample_rate, encoding, frame_ms)
+
+
+def run_everything(*, quick: bool = False) -> list[dict[str, Any]]:
+    """Runs and prints all scenarios but `soak`."""
+    console.print(f"All scenarios: about {'40 minutes' if quick else '2 hours'}.")
+    return [
+        run_cpu(quick=quick),
+        run_cpu(WIDE, ",".join(WIDE_SUBJECTS), quick=quick),
+        *(run_listeners(stream, quick=quick) for stream in listeners.STREAMS),
+        run_memory(quick=quick),
+        run_stalled(quick=quick),
+        run_mixes(quick=quick),
+        run_overload(quick=quick),
+        run_unheard(quick=quick),
+        run_pacing(quick=quick),
+        run_tls(quick=quick),
+        run_joins(quick=quick),
+        run_reconnect(quick=quick),
+        run_outbox(quick=quick),
+        run_scrape(quick=quick),
+    ]
+
+
+def run_cpu(
+    workload: Workload | None = None,
+    subjects: str = CPU_SUBJECTS,
+    *,
+    rounds: int | None = None,
+    seconds: float = 4.0,
+    quick: bool = False,
+) -> dict[str, Any]:
+    """Runs and prints the scenario; returns what is kept."""
+    with progress("cpu") as tell:
+        result = scenarios.cpu(
+            workload or Workload(),
+            names(subjects, tuple(STREAMED)),
+            rounds=rounds or (QUICK_ROUNDS if quick else ROUNDS),
+            seconds=seconds,
+            progress=tell,
+            known=STREAMED,
+        )
+    console.print(report.cpu_table(result))
+    return result.as_json()
+
+
+def run_listeners(
+    stream: str,
+    subjects: str = LIMIT_SUBJECTS,
+    *,
+    first: int = listeners.FIRST,
+    most: int = listeners.MOST,
+    rounds: int | None = None,
+    seconds: float = 4.0,
+    quick: bool = False,
+) -> dict[str, Any]:
+    """Runs and prints the scenario; returns what is kept."""
+    with progress("listeners") as tell:
+        result = listeners.listeners(
+            listeners.STREAMS[stream],
+            names(subjects, tuple(listeners.SUBJECTS)),
+            rounds=rounds or (1 if quick else LIMIT_ROUNDS),
+            seconds=seconds,
+            progress=tell,
+            first=first,
+            most=most,
+        )
+    return shown(result.as_json())
+
+
+def run_memory(
+    workload: Workload | None = None,
+    subjects: str = "relay,server",
+    *,
+    rounds: int | None = None,
+    quick: bool = False,
+) -> dict[str, Any]:
+    """Runs and prints the scenario; returns what is kept."""
+    with progress("memory") as tell:
+        result = scenarios.memory(
+            workload or Workload(5000, 1, 8000, "pcm_s16le", 60),
+            # The floor keeps nothing about a connection: there is nothing to compare.
+            names(subjects, tuple(name for name in SUBJECTS if name != "floor")),
+            rounds=rounds or (1 if quick else MEMORY_ROUNDS),
+            progress=tell,
+        )
+    console.print(report.memory_table(result))
+    return result.as_json()
+
+
+def run_pacing(
+    workload: Workload = PACING_WORKLOAD,
+    conditions: str = ",".join(pacing.CONDITIONS),
+    *,
+    rounds: int | None = None,
+    seconds: float | None = None,
+    quick: bool = False,
+) -> dict[str, Any]:
+    """Runs and prints the scenario; returns what is kept."""
+    with progress("pacing") as tell:
+        result = pacing.pacing(
+            workload,
+            names(conditions, pacing.CONDITIONS),
+            rounds=rounds or (1 if quick else PACING_ROUNDS),
+            seconds=seconds or (QUICK_PACING_S if quick else PACING_S),
+            progress=tell,
+        )
+    console.print(report.pacing_table(result))
+    return result.as_json()
+
+
+def run_tls(
+    workload: Workload | None = None,
+    subjects: str = "floor,plain,tls,nginx",
+    *,
+    rounds: int | None = None,
+    seconds: float = 4.0,
+    most: int = tls.MOST,
+    quick: bool = False,
+) -> dict[str, Any]:
+    """Runs and prints the scenario; returns what is kept."""
+    with progress("tls") as tell:
+        result = tls.tls(
+            workload or Workload(200),
+            names(subjects, tuple(tls.SUBJECTS)),
+            rounds=rounds or (QUICK_ROUNDS if quick else ROUNDS),
+            limit_rounds=1 if quick else TLS_LIMIT_ROUNDS,
+            seconds=seconds,
+            most=most,
+            growth=tls.QUICK_GROWTH if quick else tls.GROWTH,
+            progress=tell,
+        )
+    for table in report.tls_tables(result):
+        console.print(table)
+    return result.as_json()
+
+
+def run_joins(
+    subjects: str = JOIN_SUBJECTS,
+    count: int = 2000,
+    house: int = HOUSE,
+    *,
+    rounds: int | None = None,
+    quick: bool = False,
+) -> dict[str, Any]:
+    """Runs and prints the scenario; returns what is kept."""
+    with progress("joins") as tell:
+        result = joins.joins(
+            names(subjects, joins.SUBJECTS),
+            count=min(count, 500) if quick else count,
+            house=house,
+            rounds=rounds or (QUICK_ROUNDS if quick else ROUNDS),
+            house_rounds=1 if quick else HOUSE_ROUNDS,
+            progress=tell,
+        )
+    return shown(result.as_json())
+
+
+def run_reconnect(
+    listeners: int = HOUSE, *, rounds: int | None = None, quick: bool = False
+) -> dict[str, Any]:
+    """Runs and prints the scenario; returns what is kept."""
+    with progress("reconnect") as tell:
+        result = reconnect.reconnect(
+            replace(reconnect.WORKLOAD, listeners=listeners),
+            rounds=rounds or (1 if quick else HOUSE_ROUNDS),
+            progress=tell,
+        )
+    return shown(result.as_json())
+
+
+def run_outbox(
+    conditions: str = ",".join(outbox.CONDITIONS),
+    events: int = 30_000,
+    *,
+    rounds: int | None = None,
+    quick: bool = False,
+) -> dict[str, Any]:
+    """Runs and prints the scenario; returns what is kept."""
+    with progress("outbox") as tell:
+        result = outbox.outbox(
+            names(conditions, tuple(outbox.CONDITIONS)),
+            events=min(events, 10_000) if quick else events,
+            rounds=rounds or (1 if quick else OUTBOX_ROUNDS),
+            progress=tell,
+        )
+    return shown(result.as_json())
+
+
+def run_scrape(
+    rooms: int = 1000, *, rounds: int | None = None, quick: bool = False
+) -> dict[str, Any]:
+    """Runs and prints the scenario; returns what is kept."""
+    with progress("scrape") as tell:
+        result = scrape.scrape(
+            rooms, rounds=rounds or (QUICK_ROUNDS if quick else SCRAPES), progress=tell
+        )
+    return shown(result.as_json())
+
+
+def run_stalled(
+    workload: Workload | None = None,
+    *,
+    rounds: int | None = None,
+    seconds: float = 4.0,
+    quick: bool = False,
+) -> dict[str, Any]:
+    """Runs and prints the scenario; returns what is kept."""
+    with progress("stalled") as tell:
+        result = stalled.stalled(
+            workload or Workload(),
+            rounds=rounds or (1 if quick else FEW_ROUNDS),
+            seconds=seconds,
+            progress=tell,
+        )
+    return shown(result.as_json())
+
+
+def run_mixes(
+    workload: Workload = mixes.WORKLOAD,
+    *,
+    rounds: int | None = None,
+    seconds: float = 4.0,
+    quick: bool = False,
+) -> dict[str, Any]:
+    """Runs and prints the scenario; returns what is kept."""
+    with progress("mixes") as tell:
+        result = mixes.mixes(
+            workload,
+            rounds=rounds or (1 if quick else FEW_ROUNDS),
+            seconds=seconds,
+            progress=tell,
+        )
+    return shown(result.as_json())
+
+
+def run_overload(
+    workload: Workload = overload.WITHIN, *, seconds: float = 10.0, quick: bool = False
+) -> dict[str, Any]:
+    """Runs and prints the scenario; returns what is kept."""
+    with progress("overload") as tell:
+        result = overload.overload(
+            workload,
+            replace(workload, channels=4 * workload.channels),
+            seconds=min(seconds, 3.0) if quick else seconds,
+            progress=tell,
+        )
+    return shown(result.as_json())
+
+
+def run_unheard(
+    rooms: int = unheard.ROOMS,
+    *,
+    rounds: int | None = None,
+    seconds: float = 4.0,
+    quick: bool = False,
+) -> dict[str, Any]:
+    """Runs and prints the scenario; returns what is kept."""
+    with progress("unheard") as tell:
+        result = unheard.unheard(
+            Workload(),
+            rooms=rooms,
+            rounds=rounds or (1 if quick else FEW_ROUNDS),
+            seconds=seconds,
+            progress=tell,
+        )
+    return shown(result.as_json())
+
+
+def run_soak(workload: Workload = soak.WORKLOAD, *, hours: float = 2.0) -> dict[str, Any]:
+    """Runs and prints the scenario; returns what is kept."""
+    with progress("soak") as tell:
+        result = soak.soak(workload, hours=hours, progress=tell)
+    return shown(result.as_json())
+
+
+def shown(result: dict[str, Any]) -> dict[str, Any]:
+    """Prints the table of a result, and returns it."""
+    console.print(report.layout_table(result))
+    return result
+
+
+def names(subjects: str, known: tuple[str, ...]) -> list[str]:
+    """The subjects (or conditions) named, each once."""
+    chosen = list(dict.fromkeys(name.strip() for name in subjects.split(",") if name.strip()))
+    if not chosen or not set(chosen) <= set(known):
+        raise typer.BadParameter(f"choose some of {', '.join(known)}")
+    return chosen
+
+
+def keep(results: list[dict[str, Any]], json: bool, output: Path | None) -> None:
+    """Writes the results where they were asked for."""
+    console.print(f"commit {machine.commit()}")
+    if json:
+        console.print(f"kept: {report.save(results)}")
+    if output is not None:
+        console.print(f"kept: {report.save(results, output)}")
+
+
+@contextmanager
+def progress(title: str) -> Iterator[scenarios.Progress]:
+    """A bar on standard error while a scenario runs."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=1.0)
+
+        def tell(what: str, done: float) -> None:
+            bar.update(task, description=f"{title}: {what}", completed=done)
+
+        yield tell
