@@ -13,7 +13,13 @@ from typing import Any
 
 import pytest
 from benchmarks.load import LoadClient, Measured
-from benchmarks.subjects import TORTURED, RunningServer, running_server, stream_options
+from benchmarks.subjects import (
+    TORTURED,
+    RunningServer,
+    running_server,
+    source_register,
+    stream_options,
+)
 from benchmarks.workload import Workload
 
 # So much in the jitter buffer that a source which gets no processor for a while, as on a machine
@@ -103,7 +109,8 @@ def test_audio_that_passes_through_python_would_be_noticed() -> None:
     with running_server(
         few, MAX_SECONDS, module=TORTURED, options=PATIENT, with_source=False
     ) as server:
-        options = ["--port", str(server.target.port), "--register", server.source]
+        options = ["--port", str(server.target.port), "--register"]
+        options += [source_register(server.room, few)]
         options += map(str, stream_options(few, MAX_SECONDS))
         server.child.tell(f"feed {shlex.join(options)}")
         with LoadClient(
