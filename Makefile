@@ -43,8 +43,10 @@ types: $(STAMPS)/dev $(STAMPS)/native ## mypy, and the extension's stub against 
 	@$(BIN)/python -m mypy.stubtest relaycore --mypy-config-file pyproject.toml \
 		--allowlist tests/stubtest_allowlist.txt
 
-# These run beside each other; all others have the machine for themselves.
-BESIDE := tests/unit tests/native tests/integration
+# These have the machine for themselves; all others run beside each other, a file in one process: one
+# more than there are processors, since tests also wait.
+ALONE := tests/browser tests/fuzz tests/fault/test_stalled_listeners.py tests/fault/test_tortured_python.py
+BESIDE := --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist loadfile --no-loadscope-reorder
 
 unit: $(STAMPS)/test-system $(STAMPS)/dev $(STAMPS)/native ## the tests alone (some of them: make unit ARGS="-k ring")
 	@$(call say,pytest)
@@ -52,8 +54,8 @@ ifdef ARGS
 	@$(BIN)/python -m pytest $(ARGS)
 else
 	@failed=0; \
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(BESIDE) || failed=1; \
-	$(BIN)/python -m pytest $(BESIDE:%=--ignore=%) || failed=1; \
+	$(BIN)/python -m pytest $(BESIDE) $(ALONE:%=--ignore=%) || failed=1; \
+	$(BIN)/python -m pytest $(ALONE) || failed=1; \
 	exit $$failed
 endif
 
