@@ -6,7 +6,6 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules
-.NOTPARALLEL:
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -24,7 +23,9 @@ help: ## show this list
 demo: $(STAMPS)/native ## start a server with sixteen channels of live audio to listen to
 	@$(BIN)/roomserver demo
 
-test: lint types wheel unit ## everything that CI runs
+test: lint $(STAMPS)/test-system ## everything that CI runs
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target types wheel
+	@$(MAKE) --no-print-directory unit
 
 bench: $(STAMPS)/bench-system $(STAMPS)/dev $(STAMPS)/native ## micro-benchmarks, then whole-server scenarios
 	@$(call say,micro-benchmarks)
@@ -106,7 +107,7 @@ $(STAMPS)/server: $(STAMPS)/venv pyproject.toml
 	@$(PIP) install --no-build-isolation --editable '.[server]'
 	@touch $@
 
-$(STAMPS)/dev: $(STAMPS)/server
+$(STAMPS)/dev: $(STAMPS)/server | $(STAMPS)/native
 	@$(call say,installing the tools for development)
 	@$(PIP) install --no-build-isolation --editable '.[dev]'
 	@touch $@

@@ -20,7 +20,7 @@ from benchmarks.load import Target
 from benchmarks.source import tls_context
 from benchmarks.workload import SOURCE_PATH, Workload
 
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 120.0
 EMAIL = "benchmark@example.org"
 PASSWORD = "correct horse battery"
 TORTURED: Final = "benchmarks.tortured_server"
