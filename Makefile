@@ -20,7 +20,7 @@ say = printf '\n== %s (%s)\n' "$(1)" "$$(date +%T)"
 help: ## show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
 
-demo: $(STAMPS)/native ## start a server with sixteen channels of live audio to listen to
+demo: $(STAMPS)/native ## a server with sixteen channels of live audio, and a link to hear them
 	@$(BIN)/roomserver demo
 
 test: lint $(STAMPS)/test-system ## everything that CI runs

@@ -37,9 +37,10 @@ async def room(
     password: str | None = None,
     name: str = "Great hall",
     public: bool = False,
+    ca_file: str | None = None,
 ) -> AsyncIterator[tuple[LiveRoom, Broadcaster]]:
     """A room in which each channel has its tone; the broadcaster runs if it is on air."""
-    async with RoomApi(server.url) as api:
+    async with RoomApi(server.url, ca_file=ca_file) as api:
 
         async def renew() -> RoomAccess:
             return await account.broadcaster_token(access.room_id)
@@ -320,6 +321,69 @@ async def test_a_listener_who_is_kicked_is_told_and_may_come_again(
         await owner(server, "POST", f"{base}/kick", {"participantId": listener})
         await expect(page.get_by_role("alert")).to_contain_text("You were asked to leave")
         await play(page, ears)
+
+
+async def test_another_password_is_asked_for_when_listeners_are_dropped(
+    browser: Browser, server: ServerProcess
+) -> None:
+    async with (
+        room(server, password=ROOM_PASSWORD) as (made, _),
+        heard_page(browser, f"{server.url}/listen/{made.code}", refusals=[401]) as (page, ears),
+    ):
+        await page.get_by_role("button", name="Play", exact=True).first.click()
+        await page.get_by_label("Password").fill(ROOM_PASSWORD)
+        await play(page, ears)
+        change = {"password": "another one", "dropListeners": True}
+        await owner(server, "POST", f"/api/broadcaster/rooms/{made.code}/password", change)
+        await expect(page.get_by_role("alert")).to_contain_text("permission to listen is over")
+        await page.get_by_role("button", name="Play", exact=True).first.click()
+        await expect(page.get_by_role("alert")).to_contain_text("the password is wrong")
+        await page.get_by_label("Password").fill("another one")
+        await play(page, ears)
+
+
+async def test_appearance_is_chosen_and_kept(browser: Browser, server: ServerProcess) -> None:
+    async with (
+        visitor(browser, color_scheme="light") as context,
+        opened(context, server.url) as page,
+    ):
+
+        async def lightness() -> float:
+            """Of what is behind everything, 0…1."""
+            colour = await page.evaluate("getComputedStyle(document.body).backgroundColor")
+            return float(re.findall(r"[\d.]+", colour)[0])
+
+        assert await lightness() > 0.9
+        await page.get_by_role("button", name="Appearance: as the device").click()
+        await page.get_by_role("button", name="Appearance: light").click()
+        await expect(page.get_by_role("button", name="Appearance: dark")).to_be_visible()
+        assert await lightness() < 0.3
+        await page.reload()
+        await expect(page.get_by_role("button", name="Appearance: dark")).to_be_visible()
+        assert await lightness() < 0.3
+
+
+async def test_with_a_certificate_of_its_own_everything_works_from_another_host(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with ServerProcess.start(tmp_path, "--tls-self-signed") as server:
+        server.add_user(EMAIL)
+        certificate = str(tmp_path / "tls" / "certificate.pem")
+        async with (
+            room(server, ca_file=certificate) as (made, _),
+            heard_page(
+                browser,
+                f"{server.url.replace('127.0.0.1', 'relay.test')}/listen/{made.code}",
+                ignore_https_errors=True,  # whoever sits there has said so to their browser
+            ) as (page, ears),
+        ):
+            assert await page.evaluate("isSecureContext && crossOriginIsolated")
+            await play(page, ears)
+            await page.get_by_text("Mix on this device").click()
+            await page.get_by_role("button", name="Solo Keys").click()
+            await ears.settled(
+                lambda heard: heard.level(0, 1000) > -30 and heard.level(0, 440) < -90
+            )
 
 
 async def test_it_is_all_done_by_keyboard(browser: Browser, server: ServerProcess) -> None:

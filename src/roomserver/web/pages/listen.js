@@ -18,8 +18,6 @@ import { Awake, tellSystem } from './playing.js';
 
 /** Errors after which another try needs other words from whoever listens. */
 const UNKNOWN_TO_ROOM = ['invalid_credentials', 'room_not_found', 'room_closed', 'banned'];
-/** Codes of the end of a connection after which a new room token may help. */
-const TOKEN_OVER = ['token_invalid', 'token_expired', 'wrong_room'];
 
 const main = /** @type {HTMLElement} */ (document.getElementById('main'));
 const draw = coalesced(() => {
@@ -229,12 +227,16 @@ function follow(listener) {
     if (by === 'owner') toast(texts.listen.mixChanged);
   });
   on('error', ({ error }) => console.info('relay:', error.code, error.message));
-  on('closed', ({ code: why }) => {
-    if (TOKEN_OVER.includes(why)) forget();
+  on('closed', ({ code: why, reason }) => {
+    if (why !== 'kicked') forget(); // who was kicked may come again, as the same participant
     const known = /** @type {Record<string, string>} */ (texts.listen.closed);
-    state.problem = known[why] ?? known.other;
-    state.listener = null;
-    follow();
+    if (known[why]) {
+      state.problem = known[why];
+      state.listener = null;
+      follow();
+    } else {
+      failed({ code: why, detail: reason }); // what entering anew was answered with
+    }
   });
 }
 

@@ -126,7 +126,6 @@ export const texts = {
       expired: 'The break was too long, and the room was closed.',
       token_invalid: 'Your permission to listen is over. Press play to enter again.',
       token_expired: 'Your permission to listen is over. Press play to enter again.',
-      other: 'The connection was ended. Press play to enter again.',
     },
     mixChanged: 'Your mix was changed by whoever runs the room.',
   },
