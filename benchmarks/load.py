@@ -1,17 +1,15 @@
-"""The native load client, driven from Python."""
+"""The load client (`relaycore.LoadClient`) in a process of its own, driven from here."""
 
 from __future__ import annotations
 
 import json
-import tempfile
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from benchmarks import natives
 from benchmarks.child import Child
 
 JOIN_TIMEOUT_S = 60.0
@@ -165,24 +163,29 @@ class LoadClient:
         kernel_times: bool = False,
         realtime: bool = False,
     ) -> None:
-        command: list[str | Path] = [natives.build("load_client", tls=target.tls)]
-        pids = ",".join(map(str, (target.pid, *target.more_pids)))
-        command += ["--port", str(target.port), "--server-pid", pids]
-        command += ["--max-seconds", str(max_seconds), "--in-flight", str(in_flight)]
-        command += ["--kernel-times", str(int(kernel_times))]
-        command += ["--realtime", str(int(realtime))]
-        if target.clock_offset_us is not None:
-            command += ["--clock-offset-us", str(target.clock_offset_us)]
-        command += ["--per-second", str(per_second), "--reuse", str(int(ask is Ask.SAME))]
-        command += ["--bare", str(int(target.bare))]
-        self._files = tempfile.TemporaryDirectory(prefix="bench-")
-        registers = target.registers
+        registers = list(target.registers)
         if ask is not Ask.NO:
             registers = [with_token(text, "$TOKEN") for text in registers]
-            command += ["--ask", self._file("ask", [target.ask])]
-        if registers:
-            command += ["--register", self._file("register", registers)]
-        self._child = Child(command)
+        options = {
+            "client": {
+                "host": "127.0.0.1",
+                "port": target.port,
+                "in_flight": in_flight,
+                "registers": not target.bare,
+                "reuse": ask is Ask.SAME,
+                "clock": "config" if target.clock_offset_us is None else target.clock_offset_us,
+                "kernel_times": kernel_times,
+                "realtime": realtime,
+                "tls": target.tls,
+                "verify": False,  # it only connects to this machine
+            },
+            "registers": registers,
+            "asks": [] if ask is Ask.NO else [target.ask],
+            "per_second": per_second,
+            "pids": [target.pid, *target.more_pids],
+            "max_seconds": max_seconds,
+        }
+        self._child = Child([sys.executable, "-m", "benchmarks.load_process", json.dumps(options)])
 
     @property
     def pid(self) -> int:
@@ -236,13 +239,8 @@ class LoadClient:
     def rejoined(self, timeout: float) -> Rejoined:
         """Waits until everyone was lost and hears again."""
         said = self._child.expect("rejoined", timeout)
-        del said["event"], said["server_cpu_s"]  # of a process that is gone
+        del said["event"]
         return Rejoined(**said | {"silence_ms": Quantiles(**said["silence_ms"])})
-
-    def _file(self, name: str, lines: Sequence[str]) -> str:
-        path = Path(self._files.name) / name
-        path.write_text("\n".join(lines) + "\n")
-        return str(path)
 
     def __enter__(self) -> Self:
         return self
@@ -254,7 +252,6 @@ class LoadClient:
         trace: TracebackType | None,
     ) -> None:
         self._child.close()
-        self._files.cleanup()
 
 
 def with_token(register: str, token: str) -> str:

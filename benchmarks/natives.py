@@ -12,8 +12,9 @@ from typing import Final
 from benchmarks.child import ROOT
 
 SOURCES: Final = ROOT / "benchmarks" / "native"
+INCLUDE: Final = ROOT / "src" / "relaycore" / "include"
 CACHE: Final = ROOT / ".cache" / "benchmarks"
-FLAGS: Final = ("-std=c++20", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread")
+FLAGS: Final = ("-std=c++20", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", f"-I{INCLUDE}")
 
 
 def compiler() -> str:
@@ -34,7 +35,8 @@ def build(name: str, *, tls: bool = False) -> Path:
     flags = (*FLAGS, "-DBENCH_TLS") if tls else FLAGS
     libraries = ("-lssl", "-lcrypto") if tls else ()
     digest = hashlib.sha256(" ".join((compiler(), *flags)).encode())
-    for source in (SOURCES / f"{name}.cpp", *sorted(SOURCES.glob("*.h"))):
+    headers = sorted([*SOURCES.glob("*.h"), *INCLUDE.glob("relaycore/*.h")])
+    for source in (SOURCES / f"{name}.cpp", *headers):
         digest.update(source.read_bytes())
     program = CACHE / f"{name}-{digest.hexdigest()[:12]}"
     if program.exists():

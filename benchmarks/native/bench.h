@@ -1,5 +1,5 @@
-// What the load client and the floor share: clocks, arguments, the canned WebSocket handshake, the
-// fields of a frame, and the lines in which both speak with the harness.
+// What the floors share: clocks, arguments, the canned WebSocket handshake, the fields of a frame, and
+// the lines in which they speak with the harness.
 #pragma once
 
 #include <arpa/inet.h>
@@ -21,9 +21,8 @@
 
 namespace bench {
 
-// One fixed key, so that the floor can answer without SHA-1 and the client still checks the answer
-// (the example of RFC 6455, section 1.3).
-inline constexpr std::string_view kKey = "dGhlIHNhbXBsZSBub25jZQ==";
+// The load client's key is fixed, so that the floor can answer without SHA-1 (the example of RFC 6455,
+// section 1.3).
 inline constexpr std::string_view kAccept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 inline constexpr size_t kFrameHeader = 32;  // of every binary message, docs/protocol.md section 2
@@ -41,13 +40,6 @@ inline int64_t clock_ns(clockid_t clock) {
 }
 inline int64_t monotonic_ns() { return clock_ns(CLOCK_MONOTONIC); }
 
-// The CPU time of another process, all its threads, as a clock with nanoseconds.
-inline clockid_t cpu_clock_of(pid_t pid) {
-  clockid_t clock{};
-  if (clock_getcpuclockid(pid, &clock) != 0) die("no such process to measure");
-  return clock;
-}
-
 inline void raise_descriptor_limit() {
   rlimit limit{};
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0) die("getrlimit");
@@ -55,29 +47,11 @@ inline void raise_descriptor_limit() {
   if (setrlimit(RLIMIT_NOFILE, &limit) != 0) die("setrlimit");
 }
 
-// An address of the loopback range; any other is refused, since this is load.
-inline sockaddr_in loopback(const char* host, unsigned port) {
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(static_cast<uint16_t>(port));
-  errno = 0;
-  if (inet_pton(AF_INET, host, &address.sin_addr) != 1 ||
-      (ntohl(address.sin_addr.s_addr) >> 24) != 127)
-    die("only addresses in 127.0.0.0/8 are loaded");
-  return address;
-}
-
-template <class T>
-T load_le(const uint8_t* p) {
-  T value;
-  std::memcpy(&value, p, sizeof value);
-  return value;
-}
 template <class T>
 void store_le(uint8_t* p, T value) {
   std::memcpy(p, &value, sizeof value);
 }
-static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "frames are read and written in place");
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "frames are written in place");
 
 // `--name value` pairs.
 class Arguments {

@@ -108,7 +108,9 @@ int main(int argc, char** argv) {
   const int64_t clock_offset = clock_ns(CLOCK_REALTIME) - monotonic_ns();
 
   const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address = loopback("127.0.0.1", 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   socklen_t length = sizeof address;
   if (listener < 0 || bind(listener, reinterpret_cast<sockaddr*>(&address), length) != 0 ||
       listen(listener, 1024) != 0 ||
@@ -117,7 +119,7 @@ int main(int argc, char** argv) {
   say(R"({"event":"listening","port":%u,"clock_offset_us":%lld})", ntohs(address.sin_port),
       static_cast<long long>(clock_offset / 1000));
 
-  Stream::configure(arguments, true);
+  Stream::configure(arguments);
   std::vector<Stream> connections;
   while (connections.size() < options.listeners) {
     pollfd wait[2] = {{listener, POLLIN, 0}, {STDIN_FILENO, POLLIN, 0}};

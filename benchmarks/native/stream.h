@@ -1,5 +1,5 @@
-// What the bytes of a connection go through: a plain socket, or, in a program built with BENCH_TLS,
-// TLS over it (OpenSSL). One set of calls, so that nothing else differs between the two builds.
+// What the bytes of the floor's connections go through: a plain socket, or, in a program built with
+// BENCH_TLS, TLS over it (OpenSSL). One set of calls, so that nothing else differs between the two.
 #pragma once
 
 #include <csignal>
@@ -16,26 +16,15 @@ namespace bench {
 // A connected socket. Calls return and fail as recv() and send() do, with errno.
 class Stream {
  public:
-#ifdef BENCH_TLS
-  static constexpr bool kTls = true;
-#else
-  static constexpr bool kTls = false;
-#endif
-
-  // Once, before the first stream. A server with TLS shows `--certificate` and `--key`; a client
-  // asks nobody who he is, since it only connects to this machine.
-  static void configure([[maybe_unused]] const Arguments& arguments,
-                        [[maybe_unused]] bool is_server) {
+  // Once, before the first stream. With TLS it shows `--certificate` and `--key`.
+  static void configure([[maybe_unused]] const Arguments& arguments) {
     std::signal(SIGPIPE, SIG_IGN);
 #ifdef BENCH_TLS
-    context_ = SSL_CTX_new(is_server ? TLS_server_method() : TLS_client_method());
+    context_ = SSL_CTX_new(TLS_server_method());
     if (context_ == nullptr) tls_die("no TLS context");
-    SSL_CTX_set_verify(context_, SSL_VERIFY_NONE, nullptr);
     SSL_CTX_set_read_ahead(context_, 1);  // whole records by one recv()
-    if (is_server && (SSL_CTX_use_certificate_chain_file(
-                          context_, arguments.text("--certificate", "")) != 1 ||
-                      SSL_CTX_use_PrivateKey_file(context_, arguments.text("--key", ""),
-                                                  SSL_FILETYPE_PEM) != 1))
+    if (SSL_CTX_use_certificate_chain_file(context_, arguments.text("--certificate", "")) != 1 ||
+        SSL_CTX_use_PrivateKey_file(context_, arguments.text("--key", ""), SSL_FILETYPE_PEM) != 1)
       tls_die("the certificate cannot be used");
 #endif
   }
@@ -47,10 +36,7 @@ class Stream {
 #ifdef BENCH_TLS
     tls_ = SSL_new(context_);
     if (tls_ == nullptr || SSL_set_fd(tls_, fd) != 1) tls_die("no TLS connection");
-    if (SSL_is_server(tls_))
-      SSL_set_accept_state(tls_);
-    else
-      SSL_set_connect_state(tls_);
+    SSL_set_accept_state(tls_);
 #endif
   }
 

@@ -13,8 +13,10 @@
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 
+#include <string>
+
 #include "bench.h"
-#include "histogram.h"
+#include "relaycore/histogram.h"
 
 namespace {
 
@@ -34,6 +36,14 @@ const char* schedule(bool realtime) {
     uint64_t runtime = 100'000, deadline = 0, period = 0;
   } attributes;
   return syscall(SYS_sched_setattr, 0, &attributes, 0) == 0 ? "slice" : "plain";
+}
+
+// Pairs of a bound in microseconds and how many were under it, but not under the bound before.
+std::string ranges_json(const relaycore::Histogram& histogram) {
+  std::string out;
+  for (const auto& [bound_us, count] : histogram.ranges())
+    out += (out.empty() ? "[" : ",[") + std::to_string(bound_us) + "," + std::to_string(count) + "]";
+  return "[" + out + "]";
 }
 
 void arm(int timer, int64_t at_ns) {
@@ -59,7 +69,7 @@ int main(int argc, char** argv) {
   }
   say(R"({"event":"waking","scheduling":"%s"})", schedule(arguments.number("--realtime", 1) != 0));
 
-  Histogram late;
+  relaycore::Histogram late;
   for (int64_t deadline = monotonic_ns() + period; deadline < end;) {
     arm(timer, deadline);
     epoll_event events[2];
@@ -70,7 +80,7 @@ int main(int argc, char** argv) {
       if (events[i].data.fd != STDIN_FILENO) continue;
       char line[64];
       if (read(STDIN_FILENO, line, sizeof line) <= 0) return 0;
-      say(R"({"event":"woken","late_us":%s})", late.ranges_json().c_str());
+      say(R"({"event":"woken","late_us":%s})", ranges_json(late).c_str());
       late.clear();
     }
   }

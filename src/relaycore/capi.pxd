@@ -378,7 +378,8 @@ cdef extern from "relaycore/load_client.h" namespace "relaycore" nogil:
         bool is_sources, clock_known
         uint64_t connections, settled, joined, alive
         int64_t clock_offset_us, round_trip_us, since_ns, taken_ns, cpu_ns, wait_ns
-        uint64_t frames, bytes, reads, pings, failed, lost, returned, attempts, sent, replies, skipped
+        uint64_t frames, bytes, reads, pings, failed, lost, returned, gaps, missing
+        uint64_t attempts, sent, replies, skipped
         int64_t first_lost_ns, first_open_ns, last_joined_ns, last_back_ns
         Histogram* delay
         Histogram arrival, join, silence, reply, batch

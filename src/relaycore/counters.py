@@ -114,6 +114,10 @@ class LoadFigures(NamedTuple):
     """Connections that ended though they had joined."""
     returned: int
     """Listeners that were lost and heard again."""
+    gaps: int
+    """Places where sequences passed over frames."""
+    missing: int
+    """Frames that they passed over."""
     attempts: int
     """To come back."""
     sent: int
@@ -127,7 +131,7 @@ class LoadFigures(NamedTuple):
     last_joined_ns: int
     last_back_ns: int
     delay: tuple[Durations, ...]
-    """From a frame's tick to its being read, by group; not of frames from before joining."""
+    """From a frame's tick to its being read, by group; frames of before a return don't count."""
     arrival: Durations
     """From a frame's tick to its reaching the socket, with `kernel_times`."""
     join: Durations

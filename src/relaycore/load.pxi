@@ -75,7 +75,7 @@ cdef object _load_figures(capi.LoadFigures& f):
         f.is_sources, f.connections, f.settled, f.joined, f.alive,
         f.clock_offset_us if f.clock_known else None, f.round_trip_us, f.since_ns, f.taken_ns,
         f.cpu_ns, f.wait_ns, f.frames, f.bytes, f.reads, f.pings, f.failed, f.lost, f.returned,
-        f.attempts, f.sent, f.replies, f.skipped, f.first_lost_ns, f.first_open_ns,
+        f.gaps, f.missing, f.attempts, f.sent, f.replies, f.skipped, f.first_lost_ns, f.first_open_ns,
         f.last_joined_ns, f.last_back_ns,
         tuple([_durations(f.delay[i]) for i in range(capi.kLoadGroups)]),
         _durations(f.arrival), _durations(f.join), _durations(f.silence), _durations(f.reply),

@@ -233,8 +233,7 @@ def test_listeners_that_stop_reading_harm_nobody(
     unread_limit_bytes = unread_limit_s * workload.frames_per_s * (frame_bytes + 4)
     with on_air(tmp_path, workload, proxied=proxied) as stage, ExitStack() as stack:
         target = Target(stage.server.pid, stage.port, registers=[stage.registration])
-        load = stack.enter_context(LoadClient(target, max_seconds=MAX_SECONDS))
-        prefer(load.pid)
+        load = stack.enter_context(LoadClient(target, max_seconds=MAX_SECONDS, realtime=True))
         load.join(LISTENERS)
         stalled = [stage.connect() for _ in range(RETURNING + LOST)]
         for peer in stalled:

@@ -67,7 +67,7 @@ class LoadConnection {
   uint16_t stream_number = 0;
   uint32_t last_sequence = 0;
   uint64_t last_timestamp = 0;  // of the last frame
-  int64_t live_from_us = 0;     // it was registered at this time of the server
+  int64_t live_from_us = 0;     // it came back at this time of the server
   int64_t started_ns = 0;       // when it first connected
   int64_t heard_ns = 0;         // when the last frame came
   int64_t asked_ns = 0;         // a text was sent by command at this time and not answered yet

@@ -92,7 +92,8 @@ void LoadThread::on_joined(LoadConnection& c) {
   --entering_;
   ++figures_.joined;
   figures_.last_joined_ns = now_ns_;
-  if (clock_known_) c.live_from_us = now_ns_ / 1000 + clock_offset_us_;
+  // What it missed comes late, and through nobody's fault.
+  if (c.is_lost && clock_known_) c.live_from_us = now_ns_ / 1000 + clock_offset_us_;
   if (c.record.joined_ns == 0) {
     c.record.joined_ns = now_ns_;
     c.record.join_ns = now_ns_ - c.started_ns;
@@ -149,7 +150,11 @@ void LoadThread::on_frame(LoadConnection& c, const PacketHeader& header) {
       ++record.repeated;
       return;
     }
-    if (step > 1) ++record.gaps;
+    if (step > 1) {
+      ++record.gaps;
+      ++figures_.gaps;
+      figures_.missing += step - 1;
+    }
   }
   c.is_fresh = false;
   c.stream_number = header.first;

@@ -109,11 +109,12 @@ struct LoadFigures {
   int64_t cpu_ns = 0;
   int64_t wait_ns = 0;  // wanted a processor and had none
   uint64_t frames = 0, bytes = 0, reads = 0, pings = 0, failed = 0, lost = 0, returned = 0;
-  uint64_t attempts = 0;          // to come back
+  uint64_t gaps = 0, missing = 0;  // places where sequences passed over frames, and how many
+  uint64_t attempts = 0;           // to come back
   uint64_t sent = 0, replies = 0; // texts sent by command, and how many were answered
   uint64_t skipped = 0;           // packets that a source could not send in time
   int64_t first_lost_ns = 0, first_open_ns = 0, last_joined_ns = 0, last_back_ns = 0;  // 0: none
-  std::array<Histogram, kLoadGroups> delay;  // of frames whose tick came after their listener
+  std::array<Histogram, kLoadGroups> delay;  // but of frames from before a listener came back
   Histogram arrival;                         // the same to their reaching the socket
   Histogram join, silence, reply;  // silence: what a listener missed that was lost and came back
   Histogram batch;                 // from waking up to having handled what there was
