@@ -39,6 +39,9 @@ FLAGS = (
 # A page of the server's origin, with all its headers, on which nothing else runs.
 BLANK = "/static/client/relay-client.d.ts"
 MODULE = "/static/client/relay-client.js"
+#: What tests run in a page, and where it finds them.
+SCRIPTS = Path(__file__).parents[1] / "browser" / "scripts"
+SCRIPTS_ROUTE = "/static/tests/"
 
 
 async def launch(playwright: Playwright, microphone: Path) -> Browser:
@@ -49,6 +52,16 @@ async def launch(playwright: Playwright, microphone: Path) -> Browser:
         executable_path=executable,
         args=[*FLAGS, f"--use-file-for-fake-audio-capture={microphone}"],
     )
+
+
+def encoded(array: NDArray[Any]) -> str:
+    """Bytes of an array on their way into a page (scripts/arrays.js)."""
+    return base64.b64encode(array.tobytes()).decode()
+
+
+def decoded(text: str) -> NDArray[np.float32]:
+    """An array that comes out of a page."""
+    return np.frombuffer(base64.b64decode(text), np.float32)
 
 
 @dataclass(frozen=True)
@@ -106,6 +119,13 @@ class ClientPage:
         """Evaluates a function, an async one too, with its argument."""
         return await self.page.evaluate(script, argument)
 
+    async def call(self, script: str, function: str, *arguments: Any) -> Any:
+        """What a function of one of the tests' scripts returns."""
+        return await self.page.evaluate(
+            "async ([script, name, args]) => (await import(script))[name](...args)",
+            [SCRIPTS_ROUTE + script, function, arguments],
+        )
+
     async def until(self, condition: str, argument: Any = None, *, timeout_s: float = 20) -> None:
         """Waits until a function is true."""
         await self.page.wait_for_function(
@@ -153,26 +173,23 @@ class ClientPage:
 
     async def hear(self, seconds: float = 0.5) -> Heard:
         """What comes out of `window.listener` from now on, for so long (at most 0.6 s)."""
-        encoded, rate = await self.run(
+        texts, rate = await self.run(
             """async (seconds) => {
                 const context = listener.audioContext;
                 const end = context.currentTime + seconds;
                 while (context.currentTime < end) await new Promise((go) => setTimeout(go, 20));
                 const count = Math.floor(seconds * context.sampleRate);
-                const bytes = analysers.map((analyser) => {
+                const { encode } = await import('/static/tests/arrays.js');
+                const texts = analysers.map((analyser) => {
                     const samples = new Float32Array(analyser.fftSize);
                     analyser.getFloatTimeDomainData(samples);
-                    const newest = new Uint8Array(samples.slice(-count).buffer);
-                    let text = '';
-                    for (const byte of newest) text += String.fromCharCode(byte);
-                    return btoa(text);
+                    return encode(samples.slice(-count));
                 });
-                return [bytes, context.sampleRate];
+                return [texts, context.sampleRate];
             }""",
             seconds,
         )
-        sides = [np.frombuffer(base64.b64decode(text), np.float32) for text in encoded]
-        return Heard(np.stack(sides), rate)
+        return Heard(np.stack([decoded(text) for text in texts]), rate)
 
     async def settled(self, wanted: Callable[[Heard], bool], *, timeout_s: float = 15) -> Heard:
         """Listens until what is heard is as wanted; fails with what was heard last."""
@@ -208,6 +225,7 @@ async def client_page(
         client = ClientPage(page)
         if not isolated:
             await page.route("**/*", _without_isolation)
+        await page.route(f"**{SCRIPTS_ROUTE}*", _script)
         await page.goto(url + BLANK)
         assert await page.evaluate("crossOriginIsolated") == (isolated and "relay.test" not in url)
         await page.evaluate(f"import('{MODULE}').then((module) => {{ window.client = module; }})")
@@ -215,6 +233,11 @@ async def client_page(
         assert not client.problems, client.problems
     finally:
         await context.close()
+
+
+async def _script(route: Route, request: Request) -> None:
+    name = request.url.rpartition("/")[2]
+    await route.fulfill(path=SCRIPTS / name, content_type="text/javascript")
 
 
 async def _without_isolation(route: Route, request: Request) -> None:

@@ -1,23 +1,25 @@
-"""A way to PostgreSQL's Unix socket that a test can cut, and mend."""
+"""A way to a server that a test can cut, and mend: to PostgreSQL's Unix socket, or over TCP."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 SOCKET = ".s.PGSQL.5432"
 
+Dial = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
 
-class Severed:
-    """Between clients and a server; `directory` takes the place of the server's own."""
 
-    def __init__(self, directory: Path, server: Path) -> None:
-        self.directory = directory
-        self._server = server
+class Link:
+    """Between clients and a server, which `dial` reaches."""
+
+    def __init__(self, dial: Dial) -> None:
+        self._dial = dial
         self._cut = False
         self._links: set[asyncio.Task[None]] = set()
 
@@ -38,7 +40,7 @@ class Severed:
         self._links.add(task)
         try:
             if not self._cut:
-                up_reader, up_writer = await asyncio.open_unix_connection(self._server / SOCKET)
+                up_reader, up_writer = await self._dial()
                 try:
                     async with asyncio.TaskGroup() as group:
                         group.create_task(_pump(reader, up_writer))
@@ -52,6 +54,22 @@ class Severed:
             self._links.discard(task)
 
 
+@dataclass
+class Severed:
+    """`directory` takes the place of the one with the server's socket."""
+
+    link: Link
+    directory: Path
+
+    def cut(self) -> None:
+        """As `Link.cut`."""
+        self.link.cut()
+
+    def mend(self) -> None:
+        """As `Link.mend`."""
+        self.link.mend()
+
+
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     while data := await reader.read(65_536):
         writer.write(data)
@@ -63,11 +81,24 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 @asynccontextmanager
 async def severable(server: Path) -> AsyncIterator[Severed]:
     """A way to the server whose socket is in this directory."""
+    link = Link(lambda: asyncio.open_unix_connection(server / SOCKET))
     with tempfile.TemporaryDirectory(prefix="cut-", dir="/tmp") as name:
-        link = Severed(Path(name), server)
         listening = await asyncio.start_unix_server(link.accept, Path(name) / SOCKET)
         try:
-            yield link
+            yield Severed(link, Path(name))
         finally:
             listening.close()
             link.cut()
+
+
+@asynccontextmanager
+async def severable_url(url: str) -> AsyncIterator[tuple[Link, str]]:
+    """A way to a server over HTTP, and the URL it has there."""
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    link = Link(lambda: asyncio.open_connection(host, int(port)))
+    listening = await asyncio.start_server(link.accept, "127.0.0.1", 0)
+    try:
+        yield link, f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    finally:
+        listening.close()
+        link.cut()

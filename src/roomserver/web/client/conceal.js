@@ -125,10 +125,10 @@ export class Concealer {
       const old = fall((period - i) / (blend + 1)); // rises over the end of the period
       kept[i] = samples[end - period + i] * (1 - old) + samples[end - 2 * period + i] * old;
     }
-    const last = samples[end - 1];
-    const slope = last - samples[end - 2];
-    this.#value[side] = last + slope - kept[0];
-    this.#slope[side] = slope - (kept[1 % period] - kept[0]);
+    // How the sound differs now from what it was a period ago: that much must the seam make up.
+    const last = samples[end - 1] - samples[end - 1 - period];
+    this.#slope[side] = last - (samples[end - 2] - samples[end - 2 - period]);
+    this.#value[side] = last + this.#slope[side];
   }
 
   /** @param {Float32Array} left @param {Float32Array} right @param {number} end */

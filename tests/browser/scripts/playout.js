@@ -1,0 +1,119 @@
+// A player's jitter buffer against simulated time: a tone is sent, and what comes out looked at.
+//
+// Everything is in frames of the listening device's clock; the source's may run at another speed.
+
+import { JitterBuffer } from '/static/client/jitter.js';
+import { encode } from './arrays.js';
+
+/** @returns {() => number} Numbers in 0 … 1, the same every time. */
+function randomNumbers(seed) {
+  return () => {
+    seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0;
+    return seed / 2 ** 32;
+  };
+}
+
+/**
+ * @param {{rate: number, contextRate?: number, seconds: number, ppm?: number, frameMs?: number,
+ *   jitterMs?: number, hertz: number, bufferMs?: number | null,
+ *   lost?: number[], stalls?: {at: number, ms: number}[], slower?: {at: number, ms: number}[],
+ *   restarts?: number[], keep?: [from: number, to: number][]}} options
+ *   `lost`: numbers of frames that never come. `stalls`: from second `at` on nothing comes for so
+ *   long, then all of it at once. `slower`: from then on the way takes so much longer (negative:
+ *   less). `restarts`: seconds at which another stream begins. `keep`: seconds of the output to return.
+ */
+export function playTone(options) {
+  const { rate, seconds, hertz, ppm = 0, frameMs = 20, jitterMs = 0 } = options;
+  const contextRate = options.contextRate ?? rate;
+  const { lost = [], stalls = [], slower = [], restarts = [], keep = [] } = options;
+  const random = randomNumbers(1);
+  const samples = (rate * frameMs) / 1000;
+  const speed = 1 + ppm * 1e-6; // of the source's clock, by the device's
+  const player = new JitterBuffer(contextRate);
+  player.setMix({ faders: [], pans: [-1, 1], mutes: [], solos: [], master: 1 });
+  if (options.bufferMs !== undefined) player.setTarget(options.bufferMs);
+  const left = new Float32Array(128);
+  const right = new Float32Array(128);
+  const payload = new Float32Array(samples);
+  let next = 0;
+  let stream = 1;
+  let lastArrival = 0;
+
+  /** When frame n is there, in frames of the device: in order, as TCP has it. */
+  const arrivalOf = (n) => {
+    const sent = ((n + 1) * samples) / rate / speed;
+    let arrival = sent + 0.02 - jitterMs * 1e-3 * Math.log(1 - random() * 0.999);
+    for (const { at, ms } of slower) if (sent >= at) arrival += ms / 1000;
+    for (const { at, ms } of stalls) {
+      if (arrival >= at && arrival < at + ms / 1000) arrival = at + ms / 1000;
+    }
+    lastArrival = Math.max(lastArrival, arrival);
+    return lastArrival * contextRate;
+  };
+  let arrival = arrivalOf(0);
+
+  const figures = [];
+  const kept = keep.map(() => []);
+  // A sine obeys x[n] = 2 cos(w) x[n-1] - x[n-2]; what does not is a click.
+  const factor = 2 * Math.cos((2 * Math.PI * hertz * speed) / contextRate);
+  let before = 0;
+  let last = 0;
+  let click = 0;
+  let clickAt = 0;
+  const quanta = Math.floor((seconds * contextRate) / 128);
+  for (let quantum = 0, now = 0; quantum < quanta; quantum++, now += 128) {
+    while (arrival <= now) {
+      const first = next * samples;
+      while (restarts.length > 0 && now / contextRate >= restarts[0]) {
+        restarts.shift();
+        stream++;
+      }
+      for (let i = 0; i < samples; i++) {
+        payload[i] = 0.5 * Math.sin((2 * Math.PI * hertz * (first + i)) / rate);
+      }
+      if (!lost.includes(next)) {
+        player.push(
+          {
+            stream,
+            sampleRate: rate,
+            sequence: next,
+            sampleCount: samples,
+            channelCount: 1,
+            timestamp: 1e14 + first,
+            timeUs: 1e15 + (first / rate) * 1e6,
+            mixed: false,
+            maskLo: 1,
+            maskHi: 0,
+            discontinuity: next === 0,
+            concealed: false,
+            samples: payload,
+          },
+          now,
+        );
+      }
+      next++;
+      arrival = arrivalOf(next);
+    }
+    player.render(left, right, now);
+    const second = now / contextRate;
+    for (let i = 0; i < 128; i++) {
+      const sample = left[i];
+      const residue = Math.abs(sample - factor * last + before);
+      if (second > 2 && residue > click) {
+        click = residue;
+        clickAt = second;
+      }
+      before = last;
+      last = sample;
+    }
+    for (let index = 0; index < keep.length; index++) {
+      if (second >= keep[index][0] && second < keep[index][1]) kept[index].push(...left);
+    }
+    if (quantum % Math.floor(contextRate / 128) === 0) {
+      const { bufferMs, targetMs, driftPpm, underruns, concealedSamples, playing } =
+        player.figures(now + 128);
+      figures.push({ second, bufferMs, targetMs, driftPpm, underruns, concealedSamples, playing });
+    }
+  }
+  return { figures, click, clickAt, kept: kept.map((samples) => encode(Float32Array.from(samples))) };
+}

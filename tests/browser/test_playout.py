@@ -1,0 +1,111 @@
+"""The player against simulated time: clocks that differ, gaps, stalls, other ways and streams."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import numpy as np
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser
+
+from support.browser import ClientPage, client_page, decoded
+from support.server import ServerProcess
+
+HERTZ = 440
+#: What is left of a sine of amplitude 0.5 when the sine is taken out of it (scripts/playout.js).
+#: A sample out of place would leave its own height.
+CLICK = 0.004
+SMOOTH = 0.0002
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def page(browser: Browser, server: ServerProcess) -> AsyncIterator[ClientPage]:
+    async with client_page(browser, server.url) as page:
+        yield page
+
+
+async def play(page: ClientPage, **options: Any) -> dict[str, Any]:
+    told: dict[str, Any] = await page.call("playout.js", "playTone", {"hertz": HERTZ, **options})
+    return told
+
+
+def figure(told: dict[str, Any], second: float, name: str) -> Any:
+    """As it was at that time."""
+    return next(f for f in told["figures"] if f["second"] >= second)[name]
+
+
+@pytest.mark.parametrize("ppm", [200, -200])
+async def test_an_hour_with_clocks_that_differ_is_level_and_without_a_click(
+    page: ClientPage, ppm: int
+) -> None:
+    hour = 3600 if ppm > 0 else 600
+    keep = [[second, second + 4] for second in (60, hour - 10)]
+    told = await play(page, rate=8000, seconds=hour, ppm=ppm, jitterMs=2, keep=keep)
+    settled = [f for f in told["figures"] if f["second"] > 60]
+    delays = [f["bufferMs"] for f in settled]
+    quantum_ms = 16
+    # By far less than a quantum: 200 ppm of an hour are 720 ms.
+    assert max(delays) - min(delays) < quantum_ms
+    assert max(abs(f["bufferMs"] - f["targetMs"]) for f in settled) < quantum_ms / 2
+    assert np.mean([f["driftPpm"] for f in settled]) == pytest.approx(ppm, abs=20)
+    assert settled[-1]["underruns"] == 0
+    assert settled[-1]["concealedSamples"] == 0
+    assert told["click"] < SMOOTH
+    for text in told["kept"]:
+        heard = decoded(text).astype(np.float64)[:32_000]
+        spectrum = np.abs(np.fft.rfft(heard * np.blackman(heard.size))) ** 2
+        frequencies = np.arange(spectrum.size) * 8000 / heard.size
+        beside = spectrum[np.abs(frequencies - HERTZ) > 20].sum()
+        assert 10 * np.log10(beside / spectrum.sum()) < -85
+
+
+async def test_what_is_lost_is_concealed_and_counted(page: ClientPage) -> None:
+    told = await play(page, rate=48_000, seconds=12, lost=[300, 301, 302, 400], jitterMs=1)
+    assert figure(told, 11, "underruns") == 2
+    assert figure(told, 11, "concealedSamples") == 4 * 960
+    assert told["click"] < CLICK
+
+
+async def test_a_stall_that_happens_once_is_not_followed_but_the_second_is(
+    page: ClientPage,
+) -> None:
+    stalls = [{"at": 10, "ms": 300}, {"at": 25, "ms": 150}, {"at": 40, "ms": 140}]
+    told = await play(page, rate=48_000, seconds=70, stalls=stalls, jitterMs=1)
+    assert figure(told, 12, "bufferMs") <= figure(told, 9, "bufferMs")
+    assert figure(told, 27, "bufferMs") > 140
+    assert figure(told, 45, "underruns") == 2  # the third finds enough held back
+    assert figure(told, 68, "underruns") == 2
+    assert told["click"] < CLICK
+
+
+async def test_a_way_that_becomes_longer_and_shorter_is_followed(page: ClientPage) -> None:
+    slower = [{"at": 10, "ms": 400}, {"at": 20, "ms": -400}]
+    told = await play(page, rate=48_000, seconds=26, slower=slower, jitterMs=1)
+    for second in (13, 23):
+        assert figure(told, second, "playing")
+        assert figure(told, second, "bufferMs") < 60
+    assert told["click"] < CLICK
+
+
+async def test_after_an_interruption_the_delay_is_what_it_was(page: ClientPage) -> None:
+    stalls = [{"at": 10, "ms": 5000}]
+    told = await play(page, rate=44_100, contextRate=48_000, seconds=20, stalls=stalls, jitterMs=1)
+    assert not figure(told, 13, "playing")
+    assert figure(told, 17, "playing")
+    assert figure(told, 17, "bufferMs") <= figure(told, 9, "bufferMs") + 1
+    assert told["click"] < CLICK
+
+
+async def test_another_stream_begins_without_a_click(page: ClientPage) -> None:
+    told = await play(page, rate=48_000, seconds=10, restarts=[6], jitterMs=1)
+    assert figure(told, 9, "playing")
+    assert told["click"] < CLICK
+
+
+async def test_a_fixed_delay_is_held(page: ClientPage) -> None:
+    told = await play(page, rate=48_000, seconds=20, bufferMs=200, jitterMs=5, ppm=-100)
+    assert figure(told, 19, "targetMs") == pytest.approx(200)
+    assert figure(told, 19, "bufferMs") == pytest.approx(200, abs=8)
+    assert told["figures"][-1]["underruns"] == 0
