@@ -3,31 +3,68 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
 
+import aiohttp
 import pytest
 from playwright.async_api import Browser
 
-from support.browser import client_page
+from support.api_client import Api
+from support.browser import ClientPage, Heard, client_page
 from support.live import ROOM_PASSWORD, LiveRoom, live_room
+from support.postgres import open_directory
 from support.server import ServerProcess
+from support.severing import Link, severable_url
 from support.tones import ToneSource
 
 TONES = [440.0, 1000.0]
+SIDES = {"pans": [-1, 1]}
+
+
+@asynccontextmanager
+async def playing(
+    room: LiveRoom, tones: list[float], *, killed: bool = False
+) -> AsyncIterator[None]:
+    """The project's own broadcaster plays a tone on each channel; then it stops, or is killed."""
+    broadcaster = room.broadcaster(ToneSource(tones))
+    running = asyncio.create_task(broadcaster.run())
+    try:
+        yield
+    finally:
+        if killed:
+            running.cancel()
+        broadcaster.stop()
+        await asyncio.wait({running})
+        assert running.cancelled() or running.exception() is None
 
 
 @asynccontextmanager
 async def room_of_tones(url: str, tones: list[float]) -> AsyncIterator[LiveRoom]:
-    """A room in which each channel has its tone."""
-    async with live_room(url) as room:
-        broadcaster = room.broadcaster(ToneSource(tones), encoding=None)
-        running = asyncio.create_task(broadcaster.run())
-        try:
-            yield room
-        finally:
-            broadcaster.stop()
-            await running
+    """A new room in which each channel has its tone."""
+    async with live_room(url) as room, playing(room, tones):
+        yield room
+
+
+def hears(tones: list[float]) -> Callable[[Heard], bool]:
+    """Says whether left and right are these tones."""
+
+    def check(heard: Heard) -> bool:
+        loud = heard.loudness > -25
+        return loud and [heard.tone(0), heard.tone(1)] == pytest.approx(tones, abs=1)
+
+    return check
+
+
+def beside(heard: Heard, tone: float) -> float:
+    """What is loudest at the left besides a tone, against that."""
+    spectrum = heard.spectrum(0)
+    at = round(tone * heard.samples.shape[1] / heard.rate)
+    loudest = max(spectrum[: at - 40].max(), spectrum[at + 40 :].max())
+    return float(loudest / spectrum[at - 2 : at + 3].max())
 
 
 @pytest.mark.parametrize("mode", ["mix", "multichannel"])
@@ -39,7 +76,138 @@ async def test_a_listener_hears_the_tones_of_the_room(
         room_of_tones(server.url, TONES) as room,
         client_page(browser, server.url, isolated=isolated) as page,
     ):
-        mix = {"pans": [-1, 1]}
-        await page.listen(room.code, ROOM_PASSWORD, mode=mode, mix=mix)
-        heard = await page.settled(lambda heard: heard.loudness > -20)
-        assert [heard.tone(0), heard.tone(1)] == pytest.approx(TONES, abs=1)
+        await page.listen(room.code, ROOM_PASSWORD, mode=mode, mix=SIDES)
+        await page.settled(hears(TONES))
+        await page.until("() => listener.statistics.latencyMs > 0")
+        told = await page.statistics()
+        assert 0 < told["bufferMs"] < 200
+        assert told["bufferMs"] < told["latencyMs"] < 1000
+        levels = await page.run("() => Array.from(listener.levels().channels.peak.slice(0, 3))")
+        assert levels[:2] == pytest.approx([-12, -12], abs=0.5)
+
+
+async def test_over_plain_http_from_another_host_the_server_mix_plays(
+    browser: Browser, server: ServerProcess
+) -> None:
+    url = f"http://relay.test:{urlsplit(server.url).port}"
+    async with (
+        room_of_tones(server.url, TONES) as room,
+        client_page(browser, url) as page,
+    ):
+        await page.listen(room.code, ROOM_PASSWORD, mode="multichannel", mix=SIDES)
+        # Nothing but the tone, or the buffers would not adjoin.
+        await page.settled(lambda heard: hears(TONES)(heard) and beside(heard, TONES[0]) < 1e-3)
+        told = await page.run("() => ({ mode: listener.mode, ...listener.capabilities })")
+        assert (told["mode"], told["worklet"]) == ("mix", False)
+        assert told["fallback"] == "buffer-sources"
+        assert any("https" in sentence for sentence in told["missing"])
+        refusal = await page.run("() => listener.setMode('multichannel').catch((e) => e.code)")
+        assert refusal == "not_supported"
+
+
+async def test_sound_returns_after_the_network_was_cut(
+    browser: Browser, server: ServerProcess
+) -> None:
+    async with (
+        room_of_tones(server.url, TONES) as room,
+        severable_url(server.url) as (link, url),
+        client_page(browser, url) as page,
+    ):
+        await page.listen(room.code, ROOM_PASSWORD, mode="multichannel", mix=SIDES)
+        await page.settled(hears(TONES))
+        await check_returns(page, lambda: cut(link))
+
+
+async def cut(link: Link) -> None:
+    link.cut()
+    await asyncio.sleep(5)  # what the outage lasts, not a wait
+    link.mend()
+
+
+async def check_returns(page: ClientPage, disturb: Callable[[], Awaitable[None]]) -> None:
+    """Sound returns by itself after something has happened, and the delay with it."""
+    before = await page.statistics()
+    await disturb()
+    await page.until(
+        "(n) => listener.state === 'live' && listener.statistics.reconnects > n",
+        before["reconnects"],
+    )
+    await page.settled(hears(TONES))
+    assert "reconnecting" in await page.run("() => states")
+    await page.until(
+        """() => {
+            const { bufferMs, targetMs, quality } = listener.statistics;
+            return Math.abs(bufferMs - targetMs) < 20 && quality !== 'unknown';
+        }"""
+    )
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    """Where a server may have its private database."""
+    with open_directory() as directory:
+        yield directory / "data"
+
+
+async def test_sound_returns_after_the_server_was_restarted(
+    browser: Browser, data_dir: Path
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+
+    def start() -> ServerProcess:
+        return ServerProcess.start(data_dir, "--port", port, "--database-url", "embedded")
+
+    server = await asyncio.to_thread(start)
+    try:
+        await asyncio.to_thread(server.add_user)
+        async with (
+            room_of_tones(server.url, TONES) as room,
+            client_page(browser, server.url) as page,
+        ):
+            await page.listen(room.code, ROOM_PASSWORD, mode="mix", mix=SIDES)
+            await page.settled(hears(TONES))
+
+            async def restart() -> None:
+                nonlocal server
+                assert await asyncio.to_thread(server.stop) == 0
+                server = await asyncio.to_thread(start)
+
+            await check_returns(page, restart)
+    finally:
+        await asyncio.to_thread(server.stop)
+
+
+async def test_sound_returns_with_the_source(browser: Browser, server: ServerProcess) -> None:
+    async with live_room(server.url) as room, client_page(browser, server.url) as page:
+        await page.begin(room.code, ROOM_PASSWORD, mode="multichannel", mix=SIDES)
+        await page.until("() => listener.state === 'waiting'")
+        async with playing(room, TONES, killed=True):
+            await page.settled(hears(TONES))
+        await page.until("() => listener.state === 'suspended'")
+        async with playing(room, list(reversed(TONES))):
+            await page.settled(hears(list(reversed(TONES))))
+        told = await page.statistics()
+        assert told["reconnects"] == 0
+        assert await page.run("() => states.includes('reconnecting')") is False
+
+
+async def test_who_is_kicked_is_told_and_does_not_return(
+    browser: Browser, server: ServerProcess
+) -> None:
+    async with (
+        room_of_tones(server.url, TONES) as room,
+        client_page(browser, server.url) as page,
+    ):
+        await page.listen(room.code, ROOM_PASSWORD)
+        async with aiohttp.ClientSession() as session:
+            api = Api(server.url, session)
+            token = (await api.login())["accessToken"]
+            path = f"/api/broadcaster/rooms/{room.code}"
+            answer = await api.call("GET", f"{path}/participants?live=true", token=token)
+            (listener,) = [p for p in answer.body["participants"] if p["role"] == "listener"]
+            whom = {"participantId": listener["participantId"]}
+            assert (await api.call("POST", f"{path}/kick", token=token, json=whom)).status == 200
+        await page.until("() => window.refused !== undefined")
+        assert await page.run("() => [refused.code, listener.state]") == ["kicked", "closed"]

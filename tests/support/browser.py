@@ -110,8 +110,13 @@ class ClientPage:
 
     def _console(self, message: ConsoleMessage) -> None:
         where = message.location["url"] if message.location else ""
-        # The browser logs a connection that a test breaks; the blank page has no icon.
-        known = "WebSocket connection" in message.text or where.endswith("/favicon.ico")
+        # The browser logs a connection that a test breaks, and that plain http isolates nothing;
+        # the blank page has no icon.
+        known = (
+            "WebSocket connection" in message.text
+            or "URL's origin was untrustworthy" in message.text
+            or where.endswith("/favicon.ico")
+        )
         if message.type in ("error", "warning") and not known:
             self.problems.append(f"{message.text} ({where})")
 
@@ -148,7 +153,7 @@ class ClientPage:
                 window.errors = [];
                 listener.addEventListener('statechange', (e) => states.push(e.detail.state));
                 listener.addEventListener('error', (e) => errors.push(e.detail.error.code));
-                listener.addEventListener('closed', (e) => { window.closed = e.detail; });
+                listener.addEventListener('closed', (e) => { window.refused = e.detail; });
                 await listener.start();
             }""",
             [room, password, options],

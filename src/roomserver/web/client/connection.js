@@ -203,6 +203,7 @@ export class Connection {
           case 'sourceRegistered':
           case 'listenerRegistered':
             registered = true;
+            this.clock = new ServerClock(); // a server that was started again has another one
             this.#socket = socket;
             clearTimeout(watch);
             look();

@@ -7,6 +7,7 @@ import { FrameRing } from './frame-ring.js';
 import { parseServerMessage } from './wire.js';
 
 const FIGURES_MS = 1000;
+const FIRST_FIGURES_MS = 300; // after registering: the clock is known by then
 const MAX_LAG_MS = 500; // what the server tolerates before it leaves frames out itself
 const TWO_32 = 2 ** 32;
 
@@ -120,6 +121,7 @@ export class ListenerSession {
     this.#subscribed(message);
     this.#lastDelayUs = NaN;
     this.#tell({ type: 'registered', message });
+    setTimeout(() => this.#report(), FIRST_FIGURES_MS);
   }
 
   /** @param {import('./connection.js').Message} message */

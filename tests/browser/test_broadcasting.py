@@ -1,0 +1,178 @@
+"""A browser broadcasts, another listens: every channel in its place, and the mixer obeyed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser
+
+from browser.conftest import MICROPHONE_HZ
+from support.browser import ClientPage, Heard, client_page
+from support.live import ROOM_PASSWORD, LiveRoom, live_room
+from support.server import ServerProcess
+
+TONES = [300.0 + 220 * channel for channel in range(8)]
+AMPLITUDE = 0.1
+LEVEL = -20.0
+SILENT = -80.0
+
+
+@asynccontextmanager
+async def studio(
+    browser: Browser, server: ServerProcess, inputs: str, argument: Any = None
+) -> AsyncIterator[tuple[LiveRoom, ClientPage]]:
+    """A room into which a browser broadcasts what the function `inputs` adds."""
+    async with live_room(server.url) as room, client_page(browser, server.url) as page:
+        access = room.entry.access
+        options = {"roomId": access.room_id, "roomToken": access.room_token, "frameMs": 10}
+        await page.run(
+            """(options) => {
+                window.broadcaster = new client.Broadcaster(options);
+                window.errors = [];
+                broadcaster.addEventListener('error', (e) => errors.push(e.detail.error.message));
+            }""",
+            options,
+        )
+        await page.run(inputs, argument)
+        await page.run("() => broadcaster.start()")
+        try:
+            yield room, page
+        finally:
+            await page.run("() => broadcaster.close()")
+
+
+EIGHT_TONES = """([tones, amplitude]) => {
+    const context = broadcaster.audioContext;
+    const merger = new ChannelMergerNode(context, { numberOfInputs: tones.length });
+    tones.forEach((frequency, channel) => {
+        const tone = new OscillatorNode(context, { frequency });
+        tone.connect(new GainNode(context, { gain: amplitude })).connect(merger, 0, channel);
+        tone.start();
+    });
+    broadcaster.addNode(merger, tones.length, 'Stage');
+}"""
+
+
+def levels(heard: Heard, side: int) -> list[float]:
+    return [heard.level(side, frequency) for frequency in TONES]
+
+
+def is_at(heard: Heard, left: Sequence[float | None], right: Sequence[float | None]) -> bool:
+    """Whether each tone has the level wanted, within half a decibel; None: it is not there."""
+    for side, wanted in enumerate((left, right)):
+        for level, want in zip(levels(heard, side), wanted, strict=True):
+            if want is None and level > SILENT + 20:
+                return False
+            if want is not None and abs(level - want) > 0.5:
+                return False
+    return True
+
+
+@pytest.mark.parametrize("mode", ["mix", "multichannel"])
+async def test_eight_channels_arrive_in_their_places_and_obey_the_mixer(
+    browser: Browser, server: ServerProcess, mode: str
+) -> None:
+    even = [LEVEL if channel % 2 == 0 else None for channel in range(8)]
+    odd = [LEVEL if channel % 2 else None for channel in range(8)]
+    pans = [-1 if channel % 2 == 0 else 1 for channel in range(8)]
+    async with (
+        studio(browser, server, EIGHT_TONES, [TONES, AMPLITUDE]) as (room, _),
+        client_page(browser, server.url) as page,
+    ):
+        await page.listen(room.code, ROOM_PASSWORD, mode=mode, mix={"pans": pans})
+        await page.settled(lambda heard: is_at(heard, even, odd))
+
+        faders = [1.0] * 8
+        faders[2] = 10 ** (-12 / 20)
+        faders[5] = 10 ** (6 / 20)
+        await page.run("(faders) => listener.setMix({ faders })", faders)
+        left, right = even.copy(), odd.copy()
+        left[2], right[5] = LEVEL - 12, LEVEL + 6
+        await page.settled(lambda heard: is_at(heard, left, right))
+
+        mutes = [channel == 4 for channel in range(8)]
+        await page.run("(mutes) => listener.setMix({ mutes })", mutes)
+        left[4] = None
+        await page.settled(lambda heard: is_at(heard, left, right))
+
+        solos = [channel == 3 for channel in range(8)]
+        await page.run("(solos) => listener.setMix({ solos })", solos)
+        alone = [LEVEL if channel == 3 else None for channel in range(8)]
+        await page.settled(lambda heard: is_at(heard, [None] * 8, alone))
+
+        await page.run("() => listener.setMix({ solos: [], mutes: [], pans: [], faders: [] })")
+        middle = [LEVEL - 3.01] * 8
+        await page.settled(lambda heard: is_at(heard, middle, middle))
+        assert (await page.statistics())["framesMissing"] == 0
+
+
+async def test_a_microphone_is_heard_on_both_channels(
+    browser: Browser, server: ServerProcess
+) -> None:
+    async with (
+        studio(browser, server, "() => broadcaster.addDevice('')") as (room, source),
+        client_page(browser, server.url) as page,
+    ):
+        count = await source.run("() => broadcaster.inputs[0].channelCount")
+        assert count == 2
+        await page.listen(room.code, ROOM_PASSWORD, mix={"pans": [-1, 1]})
+        await page.settled(
+            lambda heard: (
+                heard.loudness > -30
+                and [heard.tone(0), heard.tone(1)] == pytest.approx(MICROPHONE_HZ, abs=2)
+            )
+        )
+        peaks = await source.run("() => Array.from(broadcaster.levels().peak.slice(0, 2))")
+        assert peaks == pytest.approx([-12, -12], abs=1.5)
+
+
+async def test_presets_and_modes_keep_the_mix(browser: Browser, server: ServerProcess) -> None:
+    async with (
+        studio(browser, server, EIGHT_TONES, [TONES[:2], AMPLITUDE]) as (room, _),
+        client_page(browser, server.url) as page,
+    ):
+        await page.listen(room.code, ROOM_PASSWORD, mode="multichannel")
+        await page.run(
+            """async () => {
+                listener.setMix({ faders: [0.5, 2], pans: [-1, 1] });
+                await listener.savePreset('wide');
+                listener.setMix({ faders: [1, 1], pans: [0, 0] });
+            }"""
+        )
+        assert await page.run("() => listener.listPresets()") == ["wide"]
+        loaded = await page.run("() => listener.loadPreset('wide')")
+        assert (loaded["faders"], loaded["pans"]) == ([0.5, 2], [-1, 1])
+        for mode in ("mix", "multichannel"):
+            await page.run("(mode) => listener.setMode(mode)", mode)
+            heard = await page.settled(
+                lambda heard: abs(heard.level(1, TONES[1]) - LEVEL - 6.02) < 0.5
+            )
+            assert heard.level(0, TONES[0]) == pytest.approx(LEVEL - 6.02, abs=0.5)
+        assert await page.run("() => listener.loadPreset('none').catch((e) => e.code)") == (
+            "preset_not_found"
+        )
+        assert await page.run("() => listener.deletePreset('wide')") is None
+
+
+async def test_the_source_goes_on_after_its_connection_broke_and_its_status_tells(
+    browser: Browser, server: ServerProcess
+) -> None:
+    async with (
+        studio(browser, server, "() => broadcaster.addTone({ frequency: 700 })") as (room, source),
+        client_page(browser, server.url) as page,
+    ):
+        await page.listen(room.code, ROOM_PASSWORD)
+        await page.settled(lambda heard: heard.tone(0) == pytest.approx(700, abs=1))
+        await source.until("() => broadcaster.status?.listenerCount === 1")
+        status = await source.run("() => broadcaster.status")
+        assert status["lost"] == [0]
+        assert abs(status["captureOffsetUs"]) < 500_000
+        # Another number of channels is another stream, which listeners hear without joining anew.
+        await source.run("() => broadcaster.addTone({ frequency: 1100 })")
+        await page.until("() => listener.format.channelCount === 2")
+        await page.settled(lambda heard: heard.level(0, 1100) > LEVEL - 4)
+        assert (await page.statistics())["reconnects"] == 0
+        assert await source.run("() => broadcaster.channelNames") == ["700 Hz", "1100 Hz"]
