@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import wave
 from collections.abc import AsyncIterator, Iterator
+from inspect import iscoroutinefunction
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ MICROPHONE_HZ = (500.0, 800.0)
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if HERE in item.path.parents and isinstance(item, pytest.Function):
+        ours = HERE in item.path.parents and isinstance(item, pytest.Function)
+        if ours and iscoroutinefunction(item.function):
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
 
 
