@@ -22,8 +22,11 @@ MICROPHONE_HZ = (500.0, 800.0)
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        ours = HERE in item.path.parents and isinstance(item, pytest.Function)
-        if ours and iscoroutinefunction(item.function):
+        if (
+            isinstance(item, pytest.Function)
+            and HERE in item.path.parents
+            and iscoroutinefunction(item.function)
+        ):
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
 
 

@@ -21,6 +21,7 @@ from support.server import ServerProcess
 from support.severing import Link, severable_url
 from support.tones import ToneSource
 
+DOCS = Path(__file__).parents[2] / "docs"
 TONES = [440.0, 1000.0]
 SIDES = {"pans": [-1, 1]}
 
@@ -191,6 +192,40 @@ async def test_sound_returns_with_the_source(browser: Browser, server: ServerPro
         told = await page.statistics()
         assert told["reconnects"] == 0
         assert await page.run("() => states.includes('reconnecting')") is False
+
+
+async def test_after_the_browser_suspended_the_sound_it_is_live_at_once(
+    browser: Browser, server: ServerProcess
+) -> None:
+    async with (
+        room_of_tones(server.url, TONES) as room,
+        client_page(browser, server.url) as page,
+    ):
+        await page.listen(room.code, ROOM_PASSWORD, mode="multichannel", mix=SIDES)
+        await page.settled(hears(TONES))
+        await page.run("() => listener.audioContext.suspend()")
+        await page.until("() => listener.state === 'buffering'")
+        await page.statistics()  # a second passes, and nobody plays what comes
+        await page.run("() => listener.audioContext.resume()")
+        await page.settled(hears(TONES))
+        await page.until("() => listener.statistics.bufferMs < listener.statistics.targetMs + 60")
+
+
+async def test_the_page_of_the_documentation_plays(browser: Browser, server: ServerProcess) -> None:
+    async with (
+        room_of_tones(server.url, TONES) as room,
+        client_page(browser, server.url) as page,
+    ):
+        example = (DOCS / "examples" / "listen.html").read_text()
+        # Its script stands in it; pages of this server may not have that.
+        await page.page.route(
+            "**/example", lambda route: route.fulfill(body=example, content_type="text/html")
+        )
+        await page.page.goto(server.url + "/example")
+        await page.page.fill("#code", room.code)
+        await page.page.fill("#password", ROOM_PASSWORD)
+        await page.page.click("#play")
+        await page.until("() => document.getElementById('state').value === 'live'")
 
 
 async def test_who_is_kicked_is_told_and_does_not_return(

@@ -22,6 +22,16 @@ class Link:
         self._dial = dial
         self._cut = False
         self._links: set[asyncio.Task[None]] = set()
+        self._open = asyncio.Event()  # upwards
+        self._open.set()
+
+    def hold(self) -> None:
+        """From now on nothing that clients send goes on, until `go_on`."""
+        self._open.clear()
+
+    def go_on(self) -> None:
+        """What clients send arrives again."""
+        self._open.set()
 
     def cut(self) -> None:
         """Every connection breaks, and new ones are refused."""
@@ -43,7 +53,7 @@ class Link:
                 up_reader, up_writer = await self._dial()
                 try:
                     async with asyncio.TaskGroup() as group:
-                        group.create_task(_pump(reader, up_writer))
+                        group.create_task(_pump(reader, up_writer, self._open))
                         group.create_task(_pump(up_reader, writer))
                 finally:
                     up_writer.close()
@@ -70,8 +80,12 @@ class Severed:
         self.link.mend()
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _pump(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, is_open: asyncio.Event | None = None
+) -> None:
     while data := await reader.read(65_536):
+        if is_open is not None:
+            await is_open.wait()
         writer.write(data)
         await writer.drain()
     with contextlib.suppress(OSError):
