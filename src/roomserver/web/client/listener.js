@@ -434,6 +434,7 @@ export class Listener extends EventTarget {
     const arrivals = this.#arrivals;
     const figures = this.#figures;
     if (arrivals === null || figures === null) return;
+    this.#settle(); // a player that stands still reports nothing
     const live = this.#state === 'live';
     const rate = this.#format?.sampleRate ?? 48000;
     const concealedMs = (figures.concealedSamples / rate) * 1000;
@@ -479,8 +480,8 @@ export class Listener extends EventTarget {
   /** The state follows from room, sound and connection. */
   #settle() {
     if (!this.#registered || this.#state === 'closed' || this.#state === 'idle') return;
-    if (performance.now() - this.#lastPlaying < DRY_MS) this.#become('live');
-    else if (this.#context?.state !== 'running') this.#become('buffering', 'audio_suspended');
+    if (this.#context?.state !== 'running') this.#become('buffering', 'audio_suspended');
+    else if (performance.now() - this.#lastPlaying < DRY_MS) this.#become('live');
     else if (this.#room.state === 'suspended') this.#become('suspended');
     else if (!this.#room.hasBroadcaster) this.#become('waiting');
     else this.#become('buffering');
