@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from benchmarks import (
+    browser,
     documents,
     listeners,
     mixes,
@@ -212,6 +213,23 @@ def scrape_command(
 ) -> None:
     """What a scrape of /metrics costs with many rooms, and whom it holds up."""
     runs.keep([runs.run_scrape(rooms, rounds=rounds, quick=quick)], json, output)
+
+
+@app.command("browser")
+def browser_command(
+    modes: Annotated[
+        str, typer.Option(help="Who mixes, separated by commas: multichannel (the page), mix.")
+    ] = ",".join(browser.MODES),
+    channels: Channels = browser.WORKLOAD.channels,
+    rounds: Rounds = None,
+    seconds: Seconds = 20.0,
+    quick: Quick = False,
+    json: Json = False,
+    output: Output = None,
+) -> None:
+    """What 64 channels cost a page that listens: its main thread, its browser, what it misses."""
+    result = runs.run_browser(modes, channels, rounds=rounds, seconds=seconds, quick=quick)
+    runs.keep([result], json, output)
 
 
 @app.command("stalled")

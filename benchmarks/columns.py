@@ -34,6 +34,8 @@ CONDITIONS: Final = {
     "flat-out": "as many as get in",
 }
 
+MIXED: Final = {"multichannel": "in the page", "mix": "by the server"}
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -268,6 +270,19 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
             "ms": spread("wall_ms", 1),
             "CPU, ms": spread("cpu_ms", 1),
             "others wait, ms": spread("other_ms", 1),
+        },
+    ),
+    "browser": Layout(
+        title="A page that listens",
+        caption="medians of rounds (lowest–highest); main thread: part of the time that it is "
+        "busy; browser: cores used by all its processes; missing and underruns: of all rounds",
+        columns={
+            "mixed": named("mode", MIXED),
+            "main thread, %": spread("main", 1, 100),
+            "browser, cores": spread("cpu"),
+            "delay, ms": spread("latency_ms", 0),
+            "frames missing": number("missing", 0),
+            "underruns": number("underruns", 0),
         },
     ),
 }

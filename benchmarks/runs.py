@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks import (
+    browser,
     joins,
     listeners,
     machine,
@@ -51,6 +52,7 @@ HOUSE = 5000
 HOUSE_ROUNDS = 3
 OUTBOX_ROUNDS = 5
 SCRAPES = 20
+BROWSER_ROUNDS = 3
 
 WIDE = Workload(200, channels=64)
 WIDE_SUBJECTS = ("floor", "relay", "server")
@@ -90,6 +92,7 @@ def run_everything(*, quick: bool = False) -> list[dict[str, Any]]:
         run_reconnect(quick=quick),
         run_outbox(quick=quick),
         run_scrape(quick=quick),
+        run_browser(quick=quick),
     ]
 
 
@@ -265,6 +268,26 @@ def run_scrape(
     with progress("scrape") as tell:
         result = scrape.scrape(
             rooms, rounds=rounds or (QUICK_ROUNDS if quick else SCRAPES), progress=tell
+        )
+    return shown(result.as_json())
+
+
+def run_browser(
+    modes: str = ",".join(browser.MODES),
+    channels: int = browser.WORKLOAD.channels,
+    *,
+    rounds: int | None = None,
+    seconds: float = 20.0,
+    quick: bool = False,
+) -> dict[str, Any]:
+    """Runs and prints the scenario; returns what is kept."""
+    with progress("browser") as tell:
+        result = browser.browser(
+            names(modes, browser.MODES),
+            replace(browser.WORKLOAD, channels=channels),
+            rounds=rounds or (1 if quick else BROWSER_ROUNDS),
+            seconds=min(seconds, 5.0) if quick else seconds,
+            progress=tell,
         )
     return shown(result.as_json())
 
