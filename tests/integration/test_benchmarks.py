@@ -145,7 +145,6 @@ def test_scrapes_are_measured_with_one_room_and_with_many() -> None:
     check_tables(result.as_json(), "A scrape of /metrics", "| 5 |")
 
 
-<<<<<<< HEAD
 def test_listeners_that_read_are_measured_beside_those_that_stopped() -> None:
     result = stalled.stalled(SMALL, rounds=1, seconds=0.5, progress=quiet, stalling_s=0.5)
     (sample,) = result.samples
@@ -188,7 +187,8 @@ def test_those_that_are_cut_off_in_a_soak_come_back() -> None:
     assert 0 < first.returned < last.returned <= 4
     assert all(s.descriptors > LISTENERS for s in result.samples)
     check_tables(result.as_json(), "| descriptors |")
-=======
+
+
 def test_a_page_is_measured_that_listens() -> None:
     workload = replace(browser.WORKLOAD, channels=4)
     result = browser.browser(["multichannel"], workload, rounds=1, seconds=1, progress=quiet)
@@ -197,7 +197,6 @@ def test_a_page_is_measured_that_listens() -> None:
     assert 0 < sample.main_thread_s < sample.seconds
     assert sample.browser_cpu_s > 0
     check_tables(result.as_json(), "4 channels in Chromium", "| in the page |")
->>>>>>> 38d2800 (Benchmark: a page that hears 64 channels)
 
 
 def check_tables(result: dict[str, Any], *words: str) -> None:
