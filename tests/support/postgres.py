@@ -54,12 +54,18 @@ max_client_conn = 200
 def open_directory() -> Iterator[Path]:
     """A directory whose parents are open to everybody, unlike pytest's own; removed afterwards.
 
-    In memory, if there is enough of it: a cluster is a thousand files.
+    In memory, if there is enough of it and programs may be there: a cluster is a thousand files.
     """
-    in_memory = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ENOUGH_BYTES
-    with tempfile.TemporaryDirectory(prefix="relay-", dir=MEMORY if in_memory else "/tmp") as name:
+    with tempfile.TemporaryDirectory(prefix="relay-", dir=MEMORY if _roomy() else "/tmp") as name:
         Path(name).chmod(0o755)
         yield Path(name)
+
+
+def _roomy() -> bool:
+    if not MEMORY.is_dir():
+        return False
+    about = os.statvfs(MEMORY)
+    return about.f_bavail * about.f_frsize > ENOUGH_BYTES and not about.f_flag & os.ST_NOEXEC
 
 
 @dataclass(frozen=True)
