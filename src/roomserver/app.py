@@ -26,9 +26,10 @@ from roomserver.auth.passwords import PasswordPool, RoomPasswords
 from roomserver.auth.secret import SigningKeys, prepare_data_dir
 from roomserver.auth.tokens import Tokens
 from roomserver.config import EMBEDDED, ConfigError, Settings
-from roomserver.edge.addresses import ClientAddresses
+from roomserver.edge.addresses import Asker, ClientAddresses
 from roomserver.edge.application import private_application, public_application
-from roomserver.edge.http import HttpConnection, connection_factory
+from roomserver.edge.handover import HandOver
+from roomserver.edge.http import HttpConnection, Opener, connection_factory
 from roomserver.edge.limits import Limits
 from roomserver.edge.origins import Origins
 from roomserver.edge.self_signed import SelfSigned, own_addresses, own_names, self_signed
@@ -185,7 +186,9 @@ class Server:
                 max_body_bytes=settings.max_body_bytes,
                 with_private=settings.admin_port is None,
             )
-            make_connection = await self._connections_of(public, HTTP_SHARE, stack)
+            make_connection = await self._connections_of(
+                public, HTTP_SHARE, stack, HandOver(services).open
+            )
             private = private_application(services, max_body_bytes=settings.max_body_bytes)
             make_admin_connection = await self._connections_of(private, ADMIN_SHARE, stack)
             if certificate is not None:
@@ -274,11 +277,15 @@ class Server:
             queue=self.settings.password_queue,
         )
 
-    def _tls_peer(self, request: web.Request) -> str | None:
+    def _tls_peer(self, request: Asker) -> str | None:
         return self._bridge.peer_of(request) if self._bridge is not None else None
 
     async def _connections_of(
-        self, app: web.Application, share: float, stack: AsyncExitStack
+        self,
+        app: web.Application,
+        share: float,
+        stack: AsyncExitStack,
+        opener: Opener | None = None,
     ) -> Callable[[], HttpConnection]:
         """Runs the application; what makes its connections."""
         settings = self.settings
@@ -295,6 +302,7 @@ class Server:
             runner.server,
             timeout_s=settings.request_timeout_s,
             max_head_bytes=settings.max_head_bytes,
+            opener=opener,
         )
 
     async def _listen_for_admins(

@@ -100,11 +100,19 @@ class RequestFigures:
             buckets=REQUEST_BOUNDS_S,
             registry=registry,
         )
+        # Looking for the series takes longer than counting.
+        self._found: dict[tuple[str, str, int], tuple[CounterMetric, Histogram]] = {}
 
     def answered(self, method: str, route: str, status: int, duration_s: float) -> None:
         """One more; `method` and `route` are of a bounded number, not what a client makes up."""
-        self._requests.labels(method, route, str(status)).inc()
-        self._durations.labels(route).observe(duration_s)
+        key = (method, route, status)
+        found = self._found.get(key)
+        if found is None:
+            count = self._requests.labels(method, route, str(status))
+            found = self._found[key] = (count, self._durations.labels(route))
+        count, durations = found
+        count.inc()
+        durations.observe(duration_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,13 +127,13 @@ async def test_limiters_on_one_storage_do_not_mix() -> None:
 
 async def test_what_is_left_of_a_limit_is_told_in_the_fields_of_the_draft() -> None:
     joins = limiter("3 per minute")
-    unused = await joins.usage("key")
+    unused = joins.usage("key")
     assert unused.headers == {
         "RateLimit-Policy": '"join";q=3;w=60',
         "RateLimit": '"join";r=3;t=0',
     }
     await fail(joins, "key")
-    used = await joins.usage("key")
+    used = joins.usage("key")
     assert (used.remaining, 59 < used.reset_s <= 60) == (2, True)
 
 

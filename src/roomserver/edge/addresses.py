@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Protocol
 
 import structlog
-from aiohttp import web
+from multidict import MultiMapping
 
 UNKNOWN = "unknown"
 FORWARDED = "X-Forwarded-For"
@@ -18,6 +20,22 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 log = structlog.stdlib.get_logger("roomserver.http")
+
+
+class Asker(Protocol):
+    """What is known of who asks: an aiohttp request, or what has become none."""
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """None when the client has left."""
+
+    @property
+    def protocol(self) -> asyncio.BaseProtocol:
+        """That of the connection."""
+
+    @property
+    def headers(self) -> MultiMapping[str]:
+        """Names are the same in any case."""
 
 
 class ClientAddresses:
@@ -31,14 +49,12 @@ class ClientAddresses:
         peer_of: The address behind a connection that the TLS bridge made, None for any other.
     """
 
-    def __init__(
-        self, trusted: Sequence[str], peer_of: Callable[[web.Request], str | None]
-    ) -> None:
+    def __init__(self, trusted: Sequence[str], peer_of: Callable[[Asker], str | None]) -> None:
         self._trusted = [ipaddress.ip_network(network, strict=False) for network in trusted]
         self._peer_of = peer_of
         self._warned = False
 
-    def of(self, request: web.Request) -> str:
+    def of(self, request: Asker) -> str:
         """The client's address as text; `unknown` for a Unix socket without a header."""
         peer = self._peer_of(request)
         if peer is None:
@@ -62,7 +78,7 @@ class ClientAddresses:
             address = step
         return _text(address)
 
-    def is_secure(self, request: web.Request) -> bool:
+    def is_secure(self, request: Asker) -> bool:
         """Whether the client came over TLS: ours, or that of a proxy which says so."""
         if self._peer_of(request) is not None:
             return True
@@ -88,7 +104,7 @@ def limit_key(address: str) -> str:
     return address
 
 
-def user_agent_of(request: web.Request) -> str | None:
+def user_agent_of(request: Asker) -> str | None:
     """What the client says it is, cut to a length that can be kept."""
     said = request.headers.get("User-Agent", "")[:MAX_USER_AGENT]
     # Headers that are no UTF-8 come with surrogates, which nothing else can hold.

@@ -9,8 +9,7 @@ from aiohttp import web
 
 from roomserver.edge.cors import share_with_origins
 from roomserver.edge.endpoints import Endpoint
-from roomserver.edge.handover import websocket
-from roomserver.edge.http import mind_requests
+from roomserver.edge.handover import PATH, refuse
 from roomserver.edge.metering import meter_requests
 from roomserver.edge.openapi import describe
 from roomserver.edge.pages import add_pages
@@ -33,7 +32,7 @@ def public_application(
     """
     endpoints = [each for each in ENDPOINTS if with_private or not _is_private(each)]
     app = _application(services, endpoints, max_body_bytes)
-    app.router.add_get("/ws", websocket)
+    app.router.add_get(PATH, refuse)
     add_pages(app, services.origins, services.addresses)
     return app
 
@@ -54,7 +53,7 @@ def _application(
     services: Services, endpoints: Sequence[Endpoint], max_body_bytes: int
 ) -> web.Application:
     app = web.Application(
-        middlewares=[mind_requests, meter_requests, problems, share_with_origins],
+        middlewares=[meter_requests, problems, share_with_origins],
         client_max_size=max_body_bytes,
     )
     app[SERVICES] = services

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from roomserver.edge.addresses import Asker
 from roomserver.edge.problems import ON_ANSWER, Handler, Problem, ProblemCode
-from roomserver.edge.services import SERVICES
+from roomserver.edge.services import SERVICES, Services
 
 METHODS = "GET, POST, PUT, PATCH, DELETE"
 REQUEST_HEADERS = "Authorization, Content-Type"
 PREFLIGHT_S = 600
 
 
-def refuse_foreign_page(request: web.Request) -> None:
+def refuse_foreign_page(services: Services, request: Asker) -> None:
     """Raises Problem (403) when a page that may not use this server asks."""
-    if not request.app[SERVICES].origins.admits(request):
+    if not services.origins.admits(request):
         raise Problem(ProblemCode.ORIGIN_NOT_ALLOWED, "pages of that origin may not do this")
 
 
 @web.middleware
 async def share_with_origins(request: web.Request, handler: Handler) -> web.StreamResponse:
     """CORS: answers the question that browsers ask first, and lets pages read answers."""
-    headers = request.app[SERVICES].origins.headers(request)
+    services = request.app[SERVICES]
+    headers = services.origins.headers(request)
     if headers:
         request[ON_ANSWER].append(lambda response: response.headers.update(headers))
     if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
-        refuse_foreign_page(request)
+        refuse_foreign_page(services, request)
         return web.Response(
             status=204,
             headers={

@@ -19,8 +19,7 @@ from __future__ import annotations
 
 import math
 import typing
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict, TypeVar, Unpack
 
@@ -31,7 +30,7 @@ from roomserver.auth.passwords import PoolFullError
 from roomserver.edge.addresses import limit_key, user_agent_of
 from roomserver.edge.elsewhere import look_for_room
 from roomserver.edge.limits import Attempt, Limiter, LimitReachedError, Usage
-from roomserver.edge.problems import ON_ANSWER, Problem, ProblemCode
+from roomserver.edge.problems import ADDRESS, ON_ANSWER, Problem, ProblemCode
 from roomserver.edge.requests import authenticate, read_body, read_query
 from roomserver.edge.services import SERVICES, Services
 from roomserver.store.records import Account, AuditEvent
@@ -83,26 +82,41 @@ class Call:
             **facts,
         )
 
-    @asynccontextmanager
-    async def limited(
-        self, limiter: Limiter, *key: str, same: Hashable = None
-    ) -> AsyncIterator[Attempt]:
+    def limited(self, limiter: Limiter, *key: str, same: Hashable = None) -> Limited:
         """An attempt under a limit, as in `Limiter.attempt`; the answer says what is left.
 
-        Raises Problem (429).
+        Its block raises Problem (429) at its beginning.
         """
+        return Limited(self, limiter, key, same)
+
+    def tell(self, usage: Usage) -> None:
+        """Says in the answer how much of a limit is left."""
+        self.on_answer.append(lambda answer: answer.headers.extend(usage.headers))
+
+
+class Limited:
+    """See `Call.limited`."""
+
+    __slots__ = ("_attempt", "_call", "_key", "_limiter")
+
+    def __init__(self, call: Call, limiter: Limiter, key: tuple[str, ...], same: Hashable) -> None:
+        self._call = call
+        self._limiter = limiter
+        self._key = key
+        self._attempt = limiter.attempt(*key, same=same)
+
+    async def __aenter__(self) -> Attempt:
         try:
-            async with limiter.attempt(*key, same=same) as attempt:
-                yield attempt
+            return await self._attempt.__aenter__()
         except LimitReachedError as error:
+            self._call.tell(self._limiter.usage(*self._key))
             raise Problem.later(
                 ProblemCode.RATE_LIMITED, "too many attempts", after_s=error.retry_after_s
             ).audited(limit=error.name, retry_s=math.ceil(error.retry_after_s)) from None
-        finally:
-            self._tell(await limiter.usage(*key))
 
-    def _tell(self, usage: Usage) -> None:
-        self.on_answer.append(lambda answer: answer.headers.extend(usage.headers))
+    async def __aexit__(self, *error: object) -> None:
+        await self._attempt.__aexit__(*error)
+        self._call.tell(self._limiter.usage(*self._key))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +143,7 @@ class Endpoint:
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         services = request.app[SERVICES]
-        call = Call(request, services, services.addresses.of(request))
+        call = Call(request, services, request[ADDRESS])
         if any("\0" in part for part in request.match_info.values()):
             raise Problem(ProblemCode.NOT_FOUND, "nothing has a name with a NUL character")
         arguments: dict[str, object] = {}

@@ -1,104 +1,143 @@
-"""`GET /ws`: the socket leaves aiohttp and goes to the relay, which itself sends the 101.
+"""`GET /ws`: the socket leaves HTTP and goes to the relay, which itself sends the 101.
 
-Nothing that the client says can be lost in a buffer here, because it may not speak before the 101.
-aiohttp keeps nothing of the connection afterwards: no task, no transport, no protocol.
+The request never reaches aiohttp, which takes longer to read it than all of this does. Nothing
+that the client says can be lost in a buffer here, because it may not speak before the 101.
+Afterwards Python keeps nothing of the connection: no task, no transport, no protocol.
+
+What speaks against a request goes the way of every other refusal: aiohttp gets the request, and
+`refuse` its route.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
+import time
+from dataclasses import dataclass
+from typing import NoReturn, cast
 
 import structlog
 from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
+from multidict import CIMultiDict
 
-from relaycore.errors import UpgradeRefused
-from relaycore.handshake import upgrade_response
-from roomserver.edge.addresses import limit_key, user_agent_of
+from relaycore.errors import RelayClosedError, UpgradeRefused
+from relaycore.handshake import Upgrade, parse_upgrade
+from roomserver.edge.addresses import Asker, limit_key, user_agent_of
 from roomserver.edge.cors import refuse_foreign_page
+from roomserver.edge.http import MAX_HEADERS, MAX_LINE, HttpConnection
 from roomserver.edge.problems import Problem, ProblemCode
-from roomserver.edge.services import SERVICES
+from roomserver.edge.services import SERVICES, Services
+
+PATH = "/ws"
+SWITCHING_PROTOCOLS = 101
+OLD_DRAFT = "sec-websocket-key1"  # to whose handshake eight bytes of body belong
 
 log = structlog.stdlib.get_logger("roomserver.http")
 
 
-class Detached(web.StreamResponse):
-    """What the route returns: nothing may be written, for the transport is no longer ours."""
+@dataclass(frozen=True, slots=True)
+class UpgradeRequest:
+    """A request for a WebSocket, of which aiohttp never learns."""
 
-    def __init__(self) -> None:
-        super().__init__(status=101)
+    transport: asyncio.Transport | None
+    protocol: asyncio.BaseProtocol
+    headers: CIMultiDict[str]
 
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+
+class HandOver:
+    """Takes sockets out of HTTP and gives them to the relay. The event loop's own."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def open(self, connection: HttpConnection, request: bytes) -> Problem | None:
+        """An `Opener`."""
+        began = time.monotonic()
+        try:
+            upgrade = parse_upgrade(request)
+            if (
+                upgrade.path.partition("?")[0] != PATH
+                or OLD_DRAFT in upgrade.headers
+                or _is_too_much(request)
+            ):
+                return Problem(ProblemCode.INVALID_REQUEST, "as aiohttp will say, in other words")
+            self._hand_over(connection, upgrade)
+        except UpgradeRefused as refused:
+            # Whoever meant a WebSocket may go on with frames, which are no requests.
+            return Problem(
+                ProblemCode.UPGRADE_REFUSED,
+                str(refused),
+                status=refused.status,
+                headers=refused.headers,
+                close=True,
+            )
+        except Problem as problem:
+            return problem
+        self._services.metrics.requests.answered(
+            "GET", PATH, SWITCHING_PROTOCOLS, time.monotonic() - began
+        )
         return None
 
-    async def write_eof(self, data: bytes = b"") -> None:
-        return None
+    def _hand_over(self, connection: HttpConnection, upgrade: Upgrade) -> None:
+        """Raises Problem when the connection stays where it is."""
+        transport = connection.transport
+        assert transport is not None
+        # TLS ends in front of this (edge/tls.py); what comes here is a socket the relay can read.
+        assert transport.get_extra_info("ssl_object") is None
+        headers = CIMultiDict(upgrade.headers)
+        for name, value in upgrade.headers.items():
+            if not value.isascii():  # aiohttp takes it for UTF-8, so that limits and log do, too
+                headers[name] = value.encode("latin-1").decode(errors="surrogateescape")
+        asker = UpgradeRequest(transport, connection, headers)
+        address = admitted_address(self._services, asker)
+        if transport.get_write_buffer_size():
+            raise Problem(
+                ProblemCode.UPGRADE_REFUSED, "the answer before this was not taken", close=True
+            )
+        try:
+            descriptor = os.dup(transport.get_extra_info("socket").fileno())
+        except OSError as error:
+            log.warning("handover_failed", reason=error.strerror)
+            raise Problem.later(
+                ProblemCode.BUSY, "the server has no room for more connections", after_s=10.0
+            ) from None
+        try:
+            self._services.connections.admit(
+                descriptor, upgrade.response, address, limit_key(address), user_agent_of(asker)
+            )
+        except BaseException as error:
+            os.close(descriptor)
+            if isinstance(error, RelayClosedError):
+                raise Problem.later(
+                    ProblemCode.SHUTTING_DOWN, "the server is shutting down", after_s=5.0
+                ) from None
+            raise
+        # Closes the other descriptor without a FIN: the connection lives on in the copy.
+        transport.abort()
 
-    @property
-    def keep_alive(self) -> bool:
-        return False
 
-    @property
-    def prepared(self) -> bool:
-        return True
-
-
-async def websocket(request: web.Request) -> web.StreamResponse:
-    """Checks the upgrade and hands the socket over."""
-    services = request.app[SERVICES]
-    address = services.addresses.of(request)
-    refuse_foreign_page(request)
+def admitted_address(services: Services, asker: Asker) -> str:
+    """The address of a client that may open a WebSocket. Raises Problem (403, 429)."""
+    address = services.addresses.of(asker)
+    refuse_foreign_page(services, asker)
     if not services.connections.may_connect(limit_key(address)):
         raise Problem.later(
             ProblemCode.TOO_MANY_CONNECTIONS,
             "too many connections from this address that did not register",
             after_s=10.0,
         )
-    try:
-        response = upgrade_response(
-            method=request.method,
-            version=(request.version.major, request.version.minor),
-            headers=request.headers,
-        )
-    except UpgradeRefused as refused:
-        # Whoever meant a WebSocket may go on with frames, which are no requests.
-        raise Problem(
-            ProblemCode.UPGRADE_REFUSED,
-            str(refused),
-            status=refused.status,
-            headers=refused.headers,
-            close=True,
-        ) from None
-    transport = request.transport
-    if transport is None or transport.is_closing():
-        return Detached()
-    # TLS ends in front of this (edge/tls.py); what comes here is a socket the relay can read.
-    assert transport.get_extra_info("ssl_object") is None
-    if transport.get_write_buffer_size() or _has_early_bytes(request):
-        raise Problem(
-            ProblemCode.UPGRADE_REFUSED,
-            "bytes before the answer to the upgrade",
-            close=True,
-        )
-    try:
-        descriptor = os.dup(transport.get_extra_info("socket").fileno())
-    except OSError as error:
-        log.warning("handover_failed", reason=error.strerror)
-        raise Problem.later(
-            ProblemCode.BUSY, "the server has no room for more connections", after_s=10.0
-        ) from None
-    # Closes aiohttp's descriptor without a FIN: the connection lives on in the copy.
-    transport.abort()
-    try:
-        services.connections.admit(
-            descriptor, response, address, limit_key(address), user_agent_of(request)
-        )
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return Detached()
+    return address
 
 
-def _has_early_bytes(request: web.Request) -> bool:
-    # aiohttp has no public name for what came behind the request.
-    return bool(getattr(request.protocol, "_message_tail", b""))
+async def refuse(request: web.Request) -> NoReturn:
+    """The route of requests for a WebSocket that were not taken: says why."""
+    admitted_address(request.app[SERVICES], request)
+    refusal = cast(HttpConnection, request.protocol).refusal
+    raise refusal or Problem(ProblemCode.UPGRADE_REFUSED, "this is no way to ask", close=True)
+
+
+def _is_too_much(request: bytes) -> bool:
+    """Whether it goes over the limits that aiohttp has for every request."""
+    if request.count(b"\r\n") > MAX_HEADERS + 2:
+        return True
+    return len(request) > MAX_LINE and max(map(len, request.split(b"\r\n"))) > MAX_LINE

@@ -1,63 +1,100 @@
 """Connections that still speak HTTP: aiohttp's protocol, with bounds on what a client may ask.
 
 A request's head has to be complete in a given time, however steadily it trickles in, and may have a
-given length in all (aiohttp bounds each line, and between requests the time without one). What is
-no HTTP gets a problem document, like every other error.
+given length in all (aiohttp bounds each line, and between requests the time without one). Requests
+reach aiohttp one at a time: what comes behind one waits until that is answered. A request for a
+WebSocket does not reach it at all, unless something speaks against it. What is no HTTP gets a
+problem document, like every other error.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
+import sys
 from collections.abc import Callable
-from typing import cast
+from typing import Final, cast
 
 import structlog
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
-from roomserver.edge.problems import Handler, Problem, ProblemCode
+from roomserver.edge.problems import Problem, ProblemCode
 
 # A connection on which nobody asks anything any more is closed after this.
 IDLE_S = 75.0
 MAX_HEADERS = 64
+MAX_LINE = 8190
+WEBSOCKET: Final = b"GET /ws"
+# Of what comes behind a request before it is answered; the rest stays in the kernel until then.
+HELD_BYTES: Final = 65_536
 
-_BLANK_LINE = b"\r\n\r\n"
+_BLANK_LINE: Final = b"\r\n\r\n"
+_VERSION_1: Final = re.compile(rb"[^\r]* HTTP/1\.[0-9]\r\n")
+_METHOD: Final = re.compile(rb"[A-Z]{1,32}(?: |\Z)|\Z")
+_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r\n")
+_CODING: Final = b"transfer-encoding"
 
 log = structlog.stdlib.get_logger("roomserver.http")
 
+Opener = Callable[["HttpConnection", bytes], Problem | None]
+"""Takes the socket of a connection whose client asks, with this head, for a WebSocket.
+
+What comes behind the head stands behind it. Says what speaks against it; None: it is taken.
+"""
+
 
 class HttpConnection(web.RequestHandler):
-    """One connection; made by `connection_factory`, and told by `mind_requests` how far it is.
+    """One connection; made by `connection_factory`.
 
     The clock runs from the connection's start, or from the first byte of a later request, until its
-    handler begins. Everything runs in the event loop's thread.
+    head is complete. Everything runs in the event loop's thread.
     """
 
     __slots__ = (
-        "_begun",
         "_expired",
         "_head_bytes",
+        "_held",
         "_in_head",
-        "_last",
+        "_left",
         "_max_head",
+        "_opener",
+        "_server",
+        "_serves",
         "_timeout_s",
+        "refusal",
     )
 
-    def __init__(self, server: web.Server, *, timeout_s: float, max_head_bytes: int) -> None:
+    def __init__(
+        self,
+        server: web.Server,
+        *,
+        timeout_s: float,
+        max_head_bytes: int,
+        opener: Opener | None,
+    ) -> None:
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
             access_log=None,  # type: ignore[arg-type]
             keepalive_timeout=IDLE_S,
+            tcp_keepalive=False,  # who says nothing for so long is closed
             max_headers=MAX_HEADERS,
+            max_line_size=MAX_LINE,
+            max_field_size=MAX_LINE,
         )
+        self._server = server
         self._timeout_s = timeout_s
         self._max_head = max_head_bytes
+        self._opener = opener
+        self._serves = False  # aiohttp knows of the connection
         self._expired: asyncio.TimerHandle | None = None
         self._await_head()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
+        # aiohttp's own way makes a task and a timer, for a socket that may leave it at once.
+        self.transport = cast(asyncio.Transport, transport)
+        self._server.connection_made(self, self.transport)  # which closes it at the end
         self._start_clock()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -65,19 +102,24 @@ class HttpConnection(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._in_head and not self._takes(data):
-            self._refuse(ProblemCode.HEAD_TOO_LARGE, "the head of the request is too long")
-            return
-        super().data_received(data)
+        if self._in_head:
+            self._read_head(data)
+        else:
+            self._read_body(data)
 
-    def begin_request(self) -> None:
-        """A handler begins: the head was complete."""
-        self._in_head = False
-        self._stop_clock()
-
-    def end_request(self) -> None:
-        """It is done, and what comes next is the head of another request."""
-        self._await_head()
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Sends the answer, then looks at what came behind the request."""
+        if self._left or not request.content.is_eof():
+            resp.force_close()  # the rest of the body is no head of another request
+        finished = await super().finish_response(request, resp, start_time)
+        if resp.keep_alive and self._held:
+            # Not before the answer has left the transport's buffer.
+            asyncio.get_running_loop().call_soon(self._go_on)
+        elif resp.keep_alive:
+            self._await_head()
+        return finished
 
     def handle_error(
         self,
@@ -99,26 +141,64 @@ class HttpConnection(web.RequestHandler):
 
     def _await_head(self) -> None:
         self._in_head = True
-        self._begun = False  # blank lines may come first
+        self._held = b""  # of it, or of what comes behind the request, and not passed on
         self._head_bytes = 0
-        self._last = b""
+        self._left = 0  # of the body
+        self.refusal: Problem | None = None
+        """Why the request for a WebSocket under way is none that is taken."""
 
-    def _takes(self, data: bytes) -> bool:
-        """Follows the head to its end; false when it is too long."""
+    def _go_on(self) -> None:
+        """The next request has begun to come while the one before was answered."""
+        if self.transport is not None and not self.transport.is_closing():
+            held = self._held
+            self._await_head()
+            self.transport.resume_reading()
+            self.data_received(held)
+
+    def _read_head(self, data: bytes) -> None:
         if self._expired is None:
             self._start_clock()
-        looked_at = self._last + data
-        if not self._begun:
-            looked_at = looked_at.lstrip(b"\r\n")
-            self._begun = bool(looked_at)
-        end = looked_at.find(_BLANK_LINE)
-        if end < 0:
-            self._head_bytes += len(data)
-            self._last = looked_at[1 - len(_BLANK_LINE) :]
-        else:
-            self._head_bytes += len(data) - (len(looked_at) - end - len(_BLANK_LINE))
-            self._in_head = False
-        return self._head_bytes <= self._max_head
+        self._head_bytes += len(data)
+        head = self._held = (self._held + data).lstrip(b"\r\n")  # blank lines may come first
+        end = head.find(_BLANK_LINE)
+        whole = end >= 0
+        end = end + len(_BLANK_LINE) if whole else len(head)
+        if self._head_bytes - (len(head) - end) > self._max_head:
+            self._refuse(ProblemCode.HEAD_TOO_LARGE, "the head of the request is too long")
+        elif whole:
+            self._begin(head[:end], head[end:])
+        elif not _may_be_http(head):
+            self._begin(head, b"")  # aiohttp says so
+
+    def _begin(self, head: bytes, behind: bytes) -> None:
+        self._in_head = False
+        self._stop_clock()
+        if self._opener is not None and head.startswith(WEBSOCKET):
+            self.refusal = self._opener(self, head + behind)
+            if self.refusal is None:
+                return
+        self._held = b""
+        self._left = _length_of_body(head)
+        self._pass_on(head)
+        if behind:
+            self._read_body(behind)
+
+    def _read_body(self, data: bytes) -> None:
+        body, behind = data[: self._left], data[self._left :]
+        if body:
+            self._left -= len(body)
+            self._pass_on(body)
+        if behind:
+            self._held += behind
+            if len(self._held) >= HELD_BYTES and self.transport is not None:
+                self.transport.pause_reading()
+
+    def _pass_on(self, data: bytes) -> None:
+        """To aiohttp."""
+        if not self._serves and self.transport is not None:
+            self._serves = True
+            super().connection_made(self.transport)
+        super().data_received(data)
 
     def _start_clock(self) -> None:
         self._expired = asyncio.get_running_loop().call_later(self._timeout_s, self._too_slow)
@@ -145,20 +225,26 @@ class HttpConnection(web.RequestHandler):
 
 
 def connection_factory(
-    server: web.Server, *, timeout_s: float, max_head_bytes: int
+    server: web.Server, *, timeout_s: float, max_head_bytes: int, opener: Opener | None = None
 ) -> Callable[[], HttpConnection]:
     """What makes the protocol of each connection that is accepted."""
-    return lambda: HttpConnection(server, timeout_s=timeout_s, max_head_bytes=max_head_bytes)
+    return lambda: HttpConnection(
+        server, timeout_s=timeout_s, max_head_bytes=max_head_bytes, opener=opener
+    )
 
 
-@web.middleware
-async def mind_requests(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Tells the connection when a request's handler begins and ends: the outermost middleware."""
-    connection = cast(HttpConnection, request.protocol)
-    connection.begin_request()
-    response = await handler(request)
-    if not request.content.is_eof():
-        response.force_close()  # the rest of the body is no head of another request
-    if response.keep_alive is not False:
-        connection.end_request()
-    return response
+def _may_be_http(head: bytes) -> bool:
+    """Whether more of it may make a request."""
+    return _METHOD.match(head) is not None and head.count(b"\n") == head.count(b"\r\n")
+
+
+def _length_of_body(head: bytes) -> int:
+    """In bytes; of a body that does not say it, and of what is no head, more than will ever come.
+
+    Where aiohttp reads it otherwise, the request fails: it gets no byte but these.
+    """
+    lower = head.lower()
+    if _CODING in lower or not (head.endswith(_BLANK_LINE) and _VERSION_1.match(head)):
+        return sys.maxsize
+    length = _LENGTH.search(lower)
+    return int(length[1]) if length is not None else 0

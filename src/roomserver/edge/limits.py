@@ -11,10 +11,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Hashable
-from contextlib import asynccontextmanager
+from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Self
 
 import limits
 from limits.aio.storage import MemoryStorage
@@ -55,14 +54,30 @@ class LimitReachedError(Exception):
 
 
 class Attempt:
-    """One attempt under way; call `count` when it is one of those that are limited."""
+    """One attempt: under way in the block that it manages, over at its end.
 
-    def __init__(self) -> None:
-        self.counts = False
+    Call `count` when it is one of those that are limited.
+    """
+
+    __slots__ = ("_counts", "_key", "_limiter", "_same")
+
+    def __init__(self, limiter: Limiter, key: tuple[str, ...], same: Hashable) -> None:
+        self._limiter = limiter
+        self._key = key
+        self._same = same or self
+        self._counts = False
 
     def count(self) -> None:
         """Counts the attempt when it is over."""
-        self.counts = True
+        self._counts = True
+
+    async def __aenter__(self) -> Self:
+        """Raises LimitReachedError."""
+        self._limiter.begin(self._key, self._same)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._limiter.end(self._key, self._same, counts=self._counts)
 
 
 class LimitStorage(MemoryStorage):
@@ -114,38 +129,39 @@ class Limiter:
         self._quota = item.amount
         self._window_s = item.get_expiry()
         self._storage = storage
-        self._running: dict[tuple[str, ...], Counter[Hashable]] = {}
+        self._running: dict[tuple[str, ...], dict[Hashable, int]] = {}
 
-    async def usage(self, *key: str) -> Usage:
+    def usage(self, *key: str) -> Usage:
         """How much is left, attempts under way not counted."""
         used, reset_s = self._storage.usage(self._key(key))
         return Usage(self.name, self._quota, self._window_s, max(self._quota - used, 0), reset_s)
 
-    @asynccontextmanager
-    async def attempt(self, *key: str, same: Hashable = None) -> AsyncIterator[Attempt]:
+    def attempt(self, *key: str, same: Hashable = None) -> Attempt:
         """An attempt; those with an equal `same` are one while they are under way, None is unique.
 
-        Raises LimitReachedError.
+        Its block raises LimitReachedError at its beginning.
         """
-        attempt = Attempt()
-        same = same or attempt
-        usage = await self.usage(*key)
-        running = self._running.setdefault(key, Counter())
-        if usage.remaining - (len(running) - (same in running)) <= 0:
-            if not running:
-                del self._running[key]
-            raise LimitReachedError(self.name, usage.reset_s)
-        running[same] += 1
-        try:
-            yield attempt
-        finally:
-            if attempt.counts:
-                await self._storage.incr(self._key(key), self._window_s)
-            running[same] -= 1
-            if running[same] <= 0:
-                del running[same]
-            if not running and self._running.get(key) is running:
-                del self._running[key]
+        return Attempt(self, key, same)
+
+    def begin(self, key: tuple[str, ...], same: Hashable) -> None:
+        """An attempt is under way now. Raises LimitReachedError when it may not be."""
+        used, reset_s = self._storage.usage(self._key(key))
+        running = self._running.get(key, {})
+        if used + len(running) - (same in running) >= self._quota:
+            raise LimitReachedError(self.name, reset_s)
+        running[same] = running.get(same, 0) + 1
+        self._running[key] = running
+
+    async def end(self, key: tuple[str, ...], same: Hashable, *, counts: bool) -> None:
+        """It is over, and counts or not."""
+        if counts:
+            await self._storage.incr(self._key(key), self._window_s)
+        running = self._running[key]
+        running[same] -= 1
+        if not running[same]:
+            del running[same]
+        if not running:
+            del self._running[key]
 
     def _key(self, key: tuple[str, ...]) -> str:
         return "\0".join((self.name, *key))  # which no text from outside contains

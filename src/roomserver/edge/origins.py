@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-from aiohttp import web
+from roomserver.edge.addresses import Asker
 
 ANY = "*"
 ANSWER_HEADERS = "RateLimit, RateLimit-Policy, Retry-After"
@@ -23,7 +23,7 @@ class Origins:
         self.named = frozenset(origin.lower() for origin in allowed if origin != ANY)
         self._any = ANY in allowed
 
-    def admits(self, request: web.Request) -> bool:
+    def admits(self, request: Asker) -> bool:
         """Whether the request comes from no page at all, or from one that may use this server."""
         return (
             self._any
@@ -32,11 +32,11 @@ class Origins:
             or _is_ours(request)
         )
 
-    def admits_cookie(self, request: web.Request) -> bool:
+    def admits_cookie(self, request: Asker) -> bool:
         """Whether the request comes from a page that may use what the browser holds for us."""
         return self._is_named(request) or _is_ours(request)
 
-    def headers(self, request: web.Request) -> dict[str, str]:
+    def headers(self, request: Asker) -> dict[str, str]:
         """What lets a page of another origin read the answer; none for those that may not."""
         origin = request.headers.get("Origin")
         if origin is None or not (self.named or self._any):
@@ -49,14 +49,14 @@ class Origins:
             return {"Access-Control-Allow-Origin": ANY} | vary | _EXPOSED
         return vary
 
-    def _is_named(self, request: web.Request) -> bool:
+    def _is_named(self, request: Asker) -> bool:
         return request.headers.get("Origin", "").lower() in self.named
 
 
 _EXPOSED = {"Access-Control-Expose-Headers": ANSWER_HEADERS}
 
 
-def _is_ours(request: web.Request) -> bool:
+def _is_ours(request: Asker) -> bool:
     with contextlib.suppress(ValueError):  # it is no URL
         netloc = urlsplit(request.headers.get("Origin", "")).netloc.lower()
         return bool(netloc) and netloc == request.headers.get("Host", "").lower()

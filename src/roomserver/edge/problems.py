@@ -207,6 +207,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 ON_ANSWER = web.RequestKey("on_answer", list[Callable[[web.StreamResponse], object]])
 """What is done to the answer of a request, whichever that becomes."""
+ADDRESS = web.RequestKey("address", str)
+"""Of the client, found out when its request began: one that has left has none."""
 
 
 @web.middleware
@@ -222,7 +224,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
 
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     services = request.app[SERVICES]
-    address = services.addresses.of(request)  # now: a client that has left has none
+    address = request[ADDRESS] = services.addresses.of(request)
     try:
         return await handler(request)
     except Problem as problem:

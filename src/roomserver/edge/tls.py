@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import cast
 
 import structlog
-from aiohttp import web
 
 from roomserver.config import ConfigError
+from roomserver.edge.addresses import Asker
 
 # Above this a side stops the other from reading; some 1.3 s of 48 kHz stereo PCM16.
 WRITE_BUFFER = 256 * 1024
@@ -182,7 +182,7 @@ class TlsBridge:
         while self._clients:
             await asyncio.wait([client.over for client in self._clients])
 
-    def peer_of(self, request: web.Request) -> str | None:
+    def peer_of(self, request: Asker) -> str | None:
         """The address of the client behind a request that came through here, else None."""
         return self._peers.get(request.protocol)
 

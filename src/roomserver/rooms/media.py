@@ -8,6 +8,7 @@ import math
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 
 import structlog
 
@@ -272,6 +273,7 @@ class Media:
                 log.warning("event_unexpected", kind=type(event).__name__)
 
 
+@lru_cache(maxsize=256)  # most listeners ask for the same
 def _native(subscription: SubscriptionState) -> Subscription:
     mix = subscription.mix
     return Subscription(

@@ -214,8 +214,8 @@ class Room:
     @property
     def max_listeners(self) -> int:
         """How many it admits, 0 for no limit: as its owner says, within what the server does."""
-        limits = (self.record.max_listeners, self._server_max_listeners)
-        return min((limit for limit in limits if limit), default=0)
+        ours, servers = self.record.max_listeners, self._server_max_listeners
+        return min(ours, servers) if ours and servers else ours or servers
 
     def add_listener(
         self,

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal, TypeAlias
 
 import asyncpg
+import msgspec
 
 CONNECT_TIMEOUT_S = 5.0
 COMMAND_TIMEOUT_S = 30.0
@@ -148,5 +149,12 @@ async def _prepare(connection: Connection) -> None:
     # pooler could give it another connection.
     async with connection.transaction():
         await connection.set_type_codec(
-            "jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog"
+            "jsonb",
+            encoder=lambda value: msgspec.json.encode(value).decode(),
+            decoder=msgspec.json.decode,
+            schema="pg_catalog",
+        )
+        # As the text it is here too: Python's own addresses are slow to make.
+        await connection.set_type_codec(
+            "inet", encoder=str, decoder=str, schema="pg_catalog", format="text"
         )

@@ -14,6 +14,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from ipaddress import ip_address
 
 import asyncpg
@@ -35,7 +36,7 @@ from roomserver.store.faultpoints import fault_point
 from roomserver.store.outbox import Entry, Outbox
 from roomserver.store.records import AuditRecord, ParticipantRecord, RoomRecord
 
-BATCH = 500
+BATCH = 1000
 # How long what is not a full batch may wait for more, unless somebody waits for the database.
 GATHER_S = 0.05
 RETRY_FROM_S = 0.1
@@ -477,6 +478,7 @@ def _audit_row(id: str, record: AuditRecord) -> tuple[object, ...]:  # noqa: A00
     )
 
 
+@lru_cache(maxsize=4096)
 def _address(text: str | None) -> str | None:
     """What is no address, as behind a Unix socket whose proxy says none, is not kept."""
     try:

@@ -27,13 +27,14 @@ QUIET = frozenset({AuditEvent.ROOM_JOINED, AuditEvent.ROOM_LEFT})
 LOGGER = "roomserver.audit"
 
 log = structlog.stdlib.get_logger(LOGGER)
+_logger = logging.getLogger(LOGGER)
 
 
 def log_audit(record: AuditRecord) -> None:
     """Says it in the server's log too."""
     # Thousands come and go; what an operator reads by default is the rest.
     level = logging.DEBUG if record.event in QUIET else logging.INFO
-    if not logging.getLogger(LOGGER).isEnabledFor(level):
+    if not _logger.isEnabledFor(level):
         return
     log.log(
         level,

@@ -88,6 +88,12 @@ HANDSHAKES: dict[str, tuple[bytes, tuple[int, str]]] = {
 }
 
 
+def post(body: bytes) -> bytes:
+    """A request with a body, which is refused for what it lacks."""
+    head = b"POST /auth/room/join HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n" % len(body)
+    return head + b"Content-Type: application/json\r\n\r\n" + body
+
+
 async def test_bad_handshakes_are_answered_and_ended(server: ServerProcess) -> None:
     async def answer(request: bytes) -> Reply:
         async with Hostile.open(server) as hostile:
@@ -123,6 +129,7 @@ async def test_handshakes_that_are_strange_but_right_are_accepted(server: Server
         "blank lines first": b"\r\n\r\n\r\n" + upgrade(),
         "as long as may be": of_length(MAX_HEAD),
         "after another request": b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" + upgrade(),
+        "after a body": post(b"{}") + upgrade(),
     }
 
     async def status(request: bytes) -> int:
@@ -130,6 +137,8 @@ async def test_handshakes_that_are_strange_but_right_are_accepted(server: Server
             hostile.send(request)
             if request.startswith(b"GET /health"):
                 assert (await hostile.reply()).status == 200
+            elif request.startswith(b"POST"):
+                assert (await hostile.reply()).status == 400
             code = await hostile.head()
             if code == 101:
                 await hostile.text("config")
@@ -139,6 +148,31 @@ async def test_handshakes_that_are_strange_but_right_are_accepted(server: Server
 
     answers = await all_of({name: status(request) for name, request in requests.items()})
     assert answers == dict.fromkeys(requests, 101)
+
+
+async def test_a_handshake_in_a_body_is_a_body(server: ServerProcess) -> None:
+    """However it is cut: where a request begins is known by its length, and not by its looks."""
+    unnamed = b"POST /auth/room/join HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    requests = {
+        "with a length": (post(upgrade()), b"", False),
+        "in pieces": (post(upgrade())[: -len(upgrade())], upgrade(), False),
+        "in a head": (b"GET /health HTTP/1.1\r\nX: ", upgrade(), False),
+        "in chunks": (unnamed + b"%x\r\n" % len(upgrade()), upgrade() + b"\r\n0\r\n\r\n", True),
+    }
+
+    async def answer(first: bytes, then: bytes) -> tuple[int, bool]:
+        async with Hostile.open(server) as hostile:
+            hostile.send(first)
+            await asyncio.sleep(0.1)  # so that it is read in two pieces; neither order is wrong
+            hostile.send(then)
+            reply = await hostile.reply()
+            return reply.status, reply.over
+
+    answers = await all_of({name: answer(*sent[:2]) for name, sent in requests.items()})
+    assert all(status < 500 and status != 101 for status, _ in answers.values())
+    assert {name: over for name, (_, over) in answers.items()} == {
+        name: over for name, (*_, over) in requests.items()
+    }
 
 
 async def test_a_handshake_may_come_in_pieces_cut_anywhere(server: ServerProcess) -> None:
