@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,10 +12,13 @@ import pytest
 from playwright.async_api import Browser
 
 from browser.conftest import MICROPHONE_HZ
+from roomserver.clients.wav import WavWriter
+from roomserver.clients.wire import Encoding
 from support.browser import ClientPage, Heard, client_page
 from support.live import ROOM_PASSWORD, LiveRoom, live_room
 from support.server import ServerProcess
 from support.severing import severable_url
+from support.tones import ToneSource
 
 TONES = [300.0 + 220 * channel for channel in range(8)]
 AMPLITUDE = 0.1
@@ -131,6 +136,70 @@ async def test_a_microphone_is_heard_on_both_channels(
         )
         peaks = await source.run("() => Array.from(broadcaster.levels().peak.slice(0, 2))")
         assert peaks == pytest.approx([-12, -12], abs=1.5)
+
+
+async def test_a_file_plays_once_and_is_told_to_have_ended(
+    browser: Browser, server: ServerProcess
+) -> None:
+    file = io.BytesIO()
+    tones = ToneSource([600.0, 900.0]).read(48_000)
+    writer = WavWriter(file, 2, 48_000, Encoding.F32LE)
+    writer.write(tones)
+    writer.close()
+    add = """async (text) => {
+        const { decode } = await import('/static/tests/arrays.js');
+        const file = new File([decode(text)], 'tones.wav');
+        await broadcaster.addFile(file);
+        await broadcaster.addFile(file, { loop: false });
+        window.refusal = await broadcaster.addFile(new Blob(['x'])).catch((error) => error.code);
+    }"""
+    async with (
+        studio(browser, server, add, base64.b64encode(file.getvalue()).decode()) as (room, source),
+        client_page(browser, server.url) as page,
+    ):
+        assert await source.run("() => refusal") == "not_audio"
+        await source.until("() => broadcaster.inputs[1].ended")
+        assert await source.run("() => broadcaster.inputs[0].ended") is False
+        names = await source.run("() => broadcaster.channelNames")
+        assert names == ["tones.wav 1", "tones.wav 2"] * 2
+        await page.listen(room.code, ROOM_PASSWORD, mix={"pans": [-1, 1]})
+        await page.settled(
+            lambda heard: (
+                heard.loudness > -30
+                and [heard.tone(0), heard.tone(1)] == pytest.approx([600, 900], abs=2)
+            )
+        )
+
+
+async def test_gain_and_mute_of_an_input_and_sound_that_was_suspended(
+    browser: Browser, server: ServerProcess
+) -> None:
+    tone = "() => broadcaster.addTone({ frequency: 700 })"
+    async with (
+        studio(browser, server, tone) as (room, source),
+        client_page(browser, server.url) as page,
+    ):
+        await page.listen(room.code, ROOM_PASSWORD)
+        await source.run("() => { broadcaster.inputs[0].gain = 0.5; }")
+        wanted = LEVEL - 3.01 - 6.02
+        await page.settled(lambda heard: abs(heard.level(0, 700) - wanted) < 0.5)
+        await source.run("() => { broadcaster.inputs[0].muted = true; }")
+        await page.settled(lambda heard: heard.loudness < SILENT)
+        await source.run("() => { broadcaster.inputs[0].muted = false; }")
+        await source.run(
+            """() => {
+                window.audio = [];
+                broadcaster.addEventListener('audio', (e) => audio.push(e.detail.running));
+                return broadcaster.audioContext.suspend();
+            }"""
+        )
+        await page.until("() => listener.state === 'buffering'")
+        await source.run("() => broadcaster.audioContext.resume()")
+        await page.settled(lambda heard: abs(heard.level(0, 700) - wanted) < 0.5)
+        assert await source.run("() => audio") == [False, True]
+        # Its timeline went on with time, so that nothing came late.
+        await source.until("() => broadcaster.status !== null")
+        assert await source.run("() => broadcaster.status.late") == [0]
 
 
 async def test_presets_and_modes_keep_the_mix(browser: Browser, server: ServerProcess) -> None:

@@ -55,6 +55,9 @@ export class Broadcaster extends EventTarget {
   /** @type {Promise<AudioWorkletNode>} */
   #capture;
   #onDevices = () => void this.#reopenDevices();
+  #onAudio = () => this.#emit('audio', { running: this.audioContext.state === 'running' });
+  /** Phones silence pages that are not seen, and leave it at that. */
+  #onVisible = () => void (document.hidden || this.audioContext.resume());
 
   /** @param {BroadcasterOptions} options */
   constructor(options) {
@@ -73,7 +76,8 @@ export class Broadcaster extends EventTarget {
     this.#capture = this.#makeCapture();
     this.#capture.catch(() => {}); // start() tells
     navigator.mediaDevices?.addEventListener('devicechange', this.#onDevices);
-    this.audioContext.addEventListener('statechange', () => this.#emit('inputs', this.inputs));
+    this.audioContext.addEventListener('statechange', this.#onAudio);
+    document.addEventListener('visibilitychange', this.#onVisible);
   }
 
   get state() {
@@ -307,6 +311,8 @@ export class Broadcaster extends EventTarget {
   async close() {
     await this.stop();
     navigator.mediaDevices?.removeEventListener('devicechange', this.#onDevices);
+    this.audioContext.removeEventListener('statechange', this.#onAudio);
+    document.removeEventListener('visibilitychange', this.#onVisible);
     for (const input of this.#inputs.splice(0)) input.stop();
     this.#names = [];
     const node = await this.#capture.catch(() => null);

@@ -118,6 +118,8 @@ export class Listener extends EventTarget {
   /** @type {((message: Message) => void)[]} */
   #subscribed = [];
   #onContextState = () => this.#followContext();
+  /** Phones silence pages that are not seen, and leave it at that. */
+  #onVisible = () => void (document.hidden || this.#context?.resume());
 
   /** @param {ListenerOptions} options */
   constructor(options) {
@@ -193,6 +195,7 @@ export class Listener extends EventTarget {
     this.#context = context;
     void context.resume(); // while this is the gesture's doing; it may take until one comes
     context.addEventListener('statechange', this.#onContextState);
+    document.addEventListener('visibilitychange', this.#onVisible);
     this.#output = context.createGain();
     this.#gain = context.createGain();
     this.#setGain();
@@ -200,7 +203,7 @@ export class Listener extends EventTarget {
     /** @param {import('./player.js').Report} report */
     const report = (report) => this.#report(report);
     const player = this.capabilities.worklet
-      ? await WorkletPlayer.create(context, report)
+      ? await WorkletPlayer.create(context, report, () => this.#playerFailed())
       : new BufferPlayer(context, report);
     if (this.state !== 'connecting') return player.end(); // stopped meanwhile
     this.#player = player;
@@ -469,6 +472,11 @@ export class Listener extends EventTarget {
     this.#emit('statistics', this.#statistics);
   }
 
+  #playerFailed() {
+    const error = new RelayError('player_failed', 'the browser stopped the audio worklet');
+    void this.#refused(error);
+  }
+
   #followContext() {
     const running = this.#context?.state === 'running';
     this.#session?.tell({ type: 'hold', held: !running });
@@ -533,6 +541,7 @@ export class Listener extends EventTarget {
     this.#player?.end();
     this.#player = null;
     this.#context?.removeEventListener('statechange', this.#onContextState);
+    document.removeEventListener('visibilitychange', this.#onVisible);
     this.#output?.disconnect();
     this.#gain?.disconnect();
     await session?.leave();

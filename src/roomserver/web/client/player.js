@@ -39,9 +39,10 @@ export class WorkletPlayer {
   /** @type {Transferable[]} */
   transfer = [];
 
-  /** @param {AudioWorkletNode} node @param {(report: Report) => void} report */
-  constructor(node, report) {
+  /** @param {AudioWorkletNode} node @param {(report: Report) => void} report @param {() => void} failed */
+  constructor(node, report, failed) {
     this.output = node;
+    node.onprocessorerror = failed;
     node.port.onmessage = (event) => report(event.data);
     if (globalThis.crossOriginIsolated) {
       const ring = FrameRing.allocate(RING_BYTES);
@@ -55,14 +56,14 @@ export class WorkletPlayer {
     }
   }
 
-  /** @param {AudioContext} context @param {(report: Report) => void} report */
-  static async create(context, report) {
+  /** @param {AudioContext} context @param {(report: Report) => void} report @param {() => void} failed */
+  static async create(context, report, failed) {
     await context.audioWorklet.addModule(new URL('./player-worklet.js', import.meta.url));
     const node = new AudioWorkletNode(context, 'relay-player', {
       numberOfInputs: 0,
       outputChannelCount: [2],
     });
-    return new WorkletPlayer(node, report);
+    return new WorkletPlayer(node, report, failed);
   }
 
   /** @param {import('./mixer.js').FullMix} mix */

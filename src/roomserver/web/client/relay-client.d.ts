@@ -267,6 +267,7 @@ export class Broadcaster extends EventTarget {
   };
   /** Newest levels by channel, before going live too. Always the same object. */
   levels(): { peak: Float32Array; rms: Float32Array; clipped: Uint8Array };
+  // event `audio` {running}: whether the browser lets sound run; nothing is sent while it does not
   // event `room` {type: 'roomChanged' | 'roomClosed', …}, event `closed` {code, reason, status?},
   // event `error` {error: RelayError}
 }
