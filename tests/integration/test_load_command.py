@@ -176,6 +176,32 @@ def test_ctrl_c_gives_the_report_so_far(run: Run) -> None:
     assert report["groups"]["listening"]["missing"] == 0
 
 
+def test_listeners_that_are_refused_are_counted_with_the_reason(run: Run, tmp_path: Path) -> None:
+    with ServerProcess.start(tmp_path, "--join-success-limit", "5 per minute") as own:
+        own.add_user()
+        command = load(run, "-n", "10", "--seconds", "1", "--expect-all", url=own.url)
+        report = report_of(command, code=1)
+    # The load itself joined once, to see the room.
+    assert (report["wanted"], report["joined"], report["failed"]) == (10, 4, 6)
+    [(what, times)] = report["errors"].items()
+    assert re.fullmatch(r"HTTP/1\.1 429 .*: rate_limited", what)
+    assert times == 6
+    assert report["groups"]["listening"]["missing"] == 0
+    assert report["complete"] is False
+    assert "error: 6 joins failed, 0 frames are missing" in command.said
+
+
+def test_a_process_that_ends_leaves_the_rest_of_the_report(run: Run) -> None:
+    with subprocess.Popen(["sleep", "600"]) as watched:
+        command = load(run, "-n", "5", "--seconds", "3", "--pid", str(watched.pid))
+        command.wait_for("everybody listens")
+        watched.kill()
+        watched.wait()
+        report = report_of(command)
+    assert any(what.startswith(f"process {watched.pid}:") for what in report["errors"])
+    assert report["groups"]["listening"]["missing"] == 0
+
+
 def test_a_room_that_is_there_is_listened_to_and_told_in_tables(run: Run, tmp_path: Path) -> None:
     code = on_air(run, tmp_path)
     command = run("load", "--room", code, "-n", "8", "--seconds", "1", "--expect-all")

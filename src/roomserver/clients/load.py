@@ -38,6 +38,7 @@ from roomserver.clients.load_report import (
     thread_loads,
     total,
 )
+from roomserver.clients.tasks import unless
 from roomserver.clients.tracker import StreamFormat
 from roomserver.clients.wire import Encoding, Frame
 
@@ -196,6 +197,7 @@ class LoadRun:
         self._tokens: list[str] = []
         self._frame_ms = options.frame_ms
         self._channels = options.channels
+        self._gone = ""  # why the server's process is not to be seen any more
 
     def stop(self) -> None:
         """End now. From the loop only."""
@@ -214,6 +216,8 @@ class LoadRun:
         with await self._client() as client:
             if self._rooms[0].source is not None:
                 await self._start_sources(client)
+            if self._stopping.is_set():
+                raise ClientError("ended before anybody joined")
             begun = time.monotonic()
             self._add_listeners(client)
             await self._wait_joined(client)
@@ -322,7 +326,7 @@ class LoadRun:
                 break
             await self._pause(_PROGRESS_S)
         for number in {0, len(texts) - 1}:
-            await self._hear(number)
+            await unless(self._stopping, self._hear(number))
 
     async def _hear(self, number: int) -> None:
         """Wait until a room has audio."""
@@ -421,9 +425,9 @@ class LoadRun:
         try:
             while not self._stopping.is_set():
                 passed = time.monotonic() - begun
-                if options.pid is not None and passed - sampled >= _SAMPLE_S:
+                if passed - sampled >= _SAMPLE_S:
                     sampled = passed
-                    self._samples.append(ProcessSample.take(options.pid))
+                    self._sample()
                 if storm is None and options.storm_s is not None and passed >= options.storm_s:
                     storm = _Storm(client, self._counts()[0], options.storm)
                 figures = client.figures()
@@ -431,8 +435,7 @@ class LoadRun:
                 if passed >= options.seconds:
                     break
                 await self._pause(min(_PROGRESS_S, options.seconds - passed))
-            if options.pid is not None:
-                self._samples.append(ProcessSample.take(options.pid))
+            self._sample()
         finally:
             if changer is not None:
                 changer.cancel()
@@ -440,6 +443,15 @@ class LoadRun:
         if changer is not None and not changer.cancelled():
             changer.result()
         return storm.report(client) if storm is not None else None
+
+    def _sample(self) -> None:
+        """Look at the server's process. One that is gone is told as what went wrong."""
+        if self._options.pid is None:
+            return
+        try:
+            self._samples.append(ProcessSample.take(self._options.pid))
+        except ClientError as error:
+            self._gone = str(error)
 
     async def _change_mixes(self, client: LoadClient) -> None:
         """Listeners by turns change their mixes, at an even pace."""
@@ -512,6 +524,8 @@ class LoadRun:
             f.errors.items() for f in (*joining, *final)
         ):
             errors[what] = errors.get(what, 0) + count
+        if self._gone:
+            errors[self._gone] = 1
         server = None
         if self._before is not None and len(self._samples) >= 2:
             server = ServerReport.of(self._before, self._samples, frames)
