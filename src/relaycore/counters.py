@@ -18,11 +18,13 @@ class ChannelCounters(NamedTuple):
     """
 
     received: int
-    """Placed at its position."""
+    """Placed at its position, and played or still to be played. What is given up after all is taken
+    off here and counted late or dropped."""
     duplicate: int
     """Its position was already filled; the first to come was kept."""
     late: int
-    """Its position was already played."""
+    """Its position was already played, or passed over: of what an interruption held up no more is
+    played than a fixed target wants, even if it had been received already."""
     lost: int
     """Positions concealed whose sample has not come to this moment. One that comes within a second
     after all is counted late and taken off here."""
@@ -30,7 +32,8 @@ class ChannelCounters(NamedTuple):
     """Positions played without data: at most 200 ms of each gap. After that the channel has fallen
     silent, and silence is not counted until it speaks again."""
     dropped: int
-    """Outside the window, or came after the end."""
+    """Outside the window, or came after the end, or was not yet played when the source's clock
+    jumped."""
 
 
 class ThreadCounters(NamedTuple):

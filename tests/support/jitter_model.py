@@ -69,6 +69,7 @@ class Channel:
     spoke: bool = False
     missing: int = 0  # length of the gap so far
     fade_left: int = 0  # samples that may still be faded in
+    played: int = 0  # of what was received
     received: int = 0
     duplicate: int = 0
     late: int = 0
@@ -187,6 +188,8 @@ class JitterModel:
         self.head_source = packet.timestamp - self.samples(ROOM_MS)
         self.history = 0
         for channel in self.channels:
+            channel.received -= len(channel.held)
+            channel.dropped += len(channel.held)
             channel.held.clear()
             channel.concealed_at.clear()
             channel.end = self.head
@@ -271,7 +274,9 @@ class JitterModel:
         skipped = first - self.head
         for channel in self.channels:
             for position in range(self.head, first):
-                channel.held.pop(position, None)
+                if channel.held.pop(position, None) is not None:
+                    channel.received -= 1
+                    channel.late += 1
         self.history = min(self.behind, self.history + skipped)
         self.head += skipped
         self.head_source += skipped
@@ -328,6 +333,7 @@ class JitterModel:
             channel.missing = 0
             channel.active = channel.spoke = True
             frame.samples[c, i] = channel.held.pop(position)
+            channel.played += 1
             frame.exact[c, i] = True
             if channel.fade_left:
                 channel.fade_left -= 1

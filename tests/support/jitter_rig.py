@@ -198,6 +198,7 @@ class ComparedRun:
             self.frames.append(frame)
         for c, channel in enumerate(self.model.channels):
             assert self.buffer.counters(c) == channel.counters
+            assert channel.received == channel.played + len(channel.held)
         assert self.buffer.state == ("live" if self.model.live else "buffering")
         assert self.buffer.ended == self.model.ended
         assert self.buffer.end_timestamp == self.model.timestamp

@@ -103,11 +103,19 @@ def test_what_was_held_up_does_not_lengthen_a_fixed_delay(stall_ms: int, spread_
     frames = play(buffer, packets)
 
     assert abs(buffer.fill_ms - 100) < 25
-    assert [frame.discontinuity for frame in frames].count(True) <= 3
+    breaks = [frame.discontinuity for frame in frames].count(True)
+    assert breaks <= 3
     assert not any(frame.concealed_mask for frame in frames[-50:])
     assert all(a.timestamp < b.timestamp for a, b in itertools.pairwise(frames))
     # Each moment of the source but those of the stall, and what came too late to be worth it.
     assert len(frames) * 20 >= 12_000 - 2 * stall_ms - 800
+    # What was received is what is heard, and what was passed over was late; but for the rest of the
+    # last frame before each break everything is counted.
+    played = 160 * len(frames + finish(buffer))
+    counters = buffer.counters(0)
+    assert counters.received + counters.late == sum(packet.samples.size for packet in packets)
+    assert counters.late > 0
+    assert 0 <= played - counters.received - counters.concealed <= 160 * breaks
 
 
 @pytest.mark.parametrize("slower_ms", [300, 600, 1200])

@@ -161,6 +161,14 @@ std::size_t JitterBuffer::fill_in(Channel& channel, std::uint64_t position, cons
   return fresh;
 }
 
+// The next n positions are not played: what is held for them was received in vain. Returns how much
+// that was.
+std::size_t JitterBuffer::give_up(Channel& channel, std::size_t n) noexcept {
+  const std::size_t was_held = n - channel.present.set(head_, n);
+  channel.counters.received -= was_held;
+  return was_held;
+}
+
 // Decides, before a packet is placed, whether it tells the position anew.
 void JitterBuffer::settle(std::uint64_t source_timestamp, std::int64_t arrival_ns,
                           std::int64_t n) noexcept {
@@ -204,8 +212,11 @@ void JitterBuffer::anchor(std::uint64_t source_timestamp, std::int64_t arrival_n
   head_source_ = source_timestamp - static_cast<std::uint64_t>(room_);
   history_ = 0;
   for (unsigned c = 0; c < config_.channels; ++c) {
-    channels_[c].present.reset();
-    channels_[c].end = head_;
+    Channel& ch = channels_[c];
+    const std::int64_t extent = wrapping_difference(ch.end, head_);
+    if (extent > 0) ch.counters.dropped += give_up(ch, static_cast<std::size_t>(extent));
+    ch.present.reset();
+    ch.end = head_;
   }
   arrivals_.anchor(source_timestamp, arrival_ns);
   anchored_ = true;
@@ -271,7 +282,9 @@ bool JitterBuffer::ready(std::int64_t now_ns, std::uint64_t from) const noexcept
 
 void JitterBuffer::begin(std::int64_t now_ns, std::uint64_t from) noexcept {
   const auto skipped = static_cast<std::size_t>(from - head_);
-  for (unsigned c = 0; c < config_.channels; ++c) channels_[c].present.set(head_, skipped);
+  for (unsigned c = 0; c < config_.channels; ++c) {
+    channels_[c].counters.late += give_up(channels_[c], skipped);
+  }
   advance(skipped);
   if (ever_live_) {
     const auto jump = static_cast<double>(wrapping_difference(head_source_, stop_source_));

@@ -30,10 +30,10 @@
 // packet outside the window does so at once.
 //
 // Every sample pushed counts as exactly one of
-//   received   placed
+//   received   placed, and since then played, or still to be played
 //   duplicate  its position was already filled (the first to come is kept)
-//   late       its position was already played, or passed over
-//   dropped    outside the window, or after finish()
+//   late       its position was already played, or passed over, even if it came before that
+//   dropped    outside the window, or after finish(), or held when the position became another one
 // and every position played of an active channel is received or
 //   concealed  played without data: for at most 200 ms of each gap; then the channel has fallen
 //              silent, is not active any more, and plays uncounted silence until it speaks again
@@ -172,6 +172,7 @@ class JitterBuffer : Counted<"JitterBuffer"> {
   void advance(std::size_t n) noexcept;
   void stop() noexcept;
   void end() noexcept;
+  std::size_t give_up(Channel& channel, std::size_t n) noexcept;
   std::size_t fill_in(Channel& channel, std::uint64_t position, const float* samples,
                       std::size_t n) noexcept;
   unsigned next_frame_samples() noexcept;
