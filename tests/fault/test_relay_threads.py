@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,8 +14,10 @@ import pytest
 from relaycore import Relay
 from roomserver.clients.errors import UnreachableError
 from support.freeze import frozen, thread_named, thread_names
+from support.hostile import Hostile
 from support.live import Capture, live_room, wav_source
 from support.native import compile_with
+from support.peer import PING, TEXT, mask
 from support.server import ServerProcess
 
 RATE = 48_000
@@ -64,14 +66,39 @@ def test_who_wants_no_watchdog_has_none() -> None:
     assert "relay-watchdog" not in thread_names()
 
 
-async def test_a_thread_that_dies_takes_the_process_with_it_and_says_why(tmp_path: Path) -> None:
+@pytest.fixture
+def without_memory(tmp_path: Path) -> Iterator[ServerProcess]:
+    """A server whose relay thread gets no memory for objects once SIGUSR2 has come.
+
+    The test sees to it that it dies of that.
+    """
     library = tmp_path / "failing_memory.so"
     source = Path(__file__).with_name("failing_memory.cpp")
     compile_with("g++", ["-shared", "-fPIC", source, "-o", library])
     server = ServerProcess.start(tmp_path / "data", *OPTIONS, env={"LD_PRELOAD": str(library)})
+    yield server
+    assert server.stop() == -signal.SIGABRT
+    assert "relay thread 0 died: std::bad_alloc" in server.output()
+
+
+async def test_a_thread_that_dies_takes_the_process_with_it_and_says_why(
+    without_memory: ServerProcess,
+) -> None:
+    server = without_memory
     with pytest.raises(UnreachableError):  # noqa: PT012 - it is told as the listener leaves
         async with heard(server):
             server.signal(signal.SIGUSR2)
             await asyncio.to_thread(server.process.wait, 20)
-    assert server.stop() == -signal.SIGABRT
-    assert "relay thread 0 died: std::bad_alloc" in server.output()
+
+
+@pytest.mark.parametrize("message", [mask(TEXT, b"{}"), mask(PING, b"")], ids=["text", "ping"])
+async def test_so_does_one_that_dies_in_the_middle_of_what_it_reads(
+    without_memory: ServerProcess, message: bytes
+) -> None:
+    """Nobody listens: the message is the first thing for which it needs memory."""
+    server = without_memory
+    async with Hostile.upgraded(server) as client, asyncio.timeout(20):
+        server.signal(signal.SIGUSR2)
+        while server.process.poll() is None:  # what comes before the signal is still taken
+            client.send(message)
+            await asyncio.sleep(0.02)

@@ -105,7 +105,7 @@ inline void ws_unmask(uint8_t* p, size_t n, uint8_t (&key)[4]) noexcept {
 //   bool on_close(uint16_t code, const uint8_t* p, size_t n);   // 1005: the peer gave no code
 // Each returns true to go on, or false to stop behind this message, say to pause reading. The
 // bytes are lent until the handler returns and are not aligned. A handler must neither feed nor
-// destroy the parser that calls it, and must not throw.
+// destroy the parser that calls it. What it throws goes through feed(); such a parser is of no more use.
 //
 // Memory: an idle connection costs the object alone. A message that is unfragmented and complete
 // within one feed() is handed over where it stands. Otherwise it is collected in a buffer that
@@ -130,7 +130,7 @@ class WsParser {
   // Unmasks `data` in place as far as it is consumed. Less than `n` is consumed only when paused.
   // After an error or a close frame the parser is closed: it consumes everything and says nothing.
   template <class Handler>
-  Result feed(uint8_t* data, size_t n, const WsLimits& limits, Handler& handler) noexcept {
+  Result feed(uint8_t* data, size_t n, const WsLimits& limits, Handler& handler) {
     size_t at = 0;
     while (!closed_) {
       if (!in_payload_) {
@@ -253,7 +253,7 @@ class WsParser {
 
   template <class Handler>
   Fault take_data(const uint8_t* chunk, size_t n, const WsLimits& limits, Handler& handler,
-                  bool& go_on) noexcept {
+                  bool& go_on) {
     if (message_ == WsOpcode::text && !utf8_.feed(chunk, n)) return {1007, "text is not UTF-8"};
     const bool done = left_ == 0 && is_final();
     const uint8_t* whole = chunk;
@@ -277,7 +277,7 @@ class WsParser {
   }
 
   template <class Handler>
-  Fault take_control(const uint8_t* chunk, size_t n, Handler& handler, bool& go_on) noexcept {
+  Fault take_control(const uint8_t* chunk, size_t n, Handler& handler, bool& go_on) {
     const uint8_t* whole = chunk;
     size_t total = n;
     if (left_ != 0 || control_size_ != 0) {
@@ -303,7 +303,7 @@ class WsParser {
   }
 
   template <class Handler>
-  Fault take_close(const uint8_t* p, size_t n, Handler& handler, bool& go_on) noexcept {
+  Fault take_close(const uint8_t* p, size_t n, Handler& handler, bool& go_on) {
     uint16_t code = 1005;
     if (n == 1) return {1002, "close frame with half a code"};
     if (n >= 2) {
