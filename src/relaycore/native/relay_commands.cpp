@@ -212,7 +212,7 @@ void RelayThread::resume_reading(uint64_t id) {
     return;
   }
   connection->read_paused = false;
-  receive(*connection);
+  read_soon(*connection);
 }
 
 // ---- queueing and closing ----
@@ -220,9 +220,9 @@ void RelayThread::resume_reading(uint64_t id) {
 void RelayThread::enqueue(Connection& connection, Ref<Text> text, Delivery change,
                           uint64_t not_before, bool is_close) {
   auto entry = std::make_unique<OutboxEntry>();
-  connection.outbox_bytes += outbox_cost(text);
   entry->text = std::move(text);
   entry->change = change;
+  connection.outbox_bytes += outbox_cost(*entry);
   entry->is_close = is_close;
   entry->not_before = not_before;
   if (OutboxEntry* tail = connection.outbox_tail) {
@@ -256,9 +256,7 @@ void RelayThread::begin_close(Connection& connection, CloseReason reason, uint16
   if (connection.role == PeerRole::source) detach_from_room(connection);
   if (connection.read_paused) {
     connection.read_paused = false;
-    call([id = connection.id](RelayThread& t) {
-      if (Connection* c = t.find(id)) t.receive(*c);
-    });
+    read_soon(connection);
   }
 }
 
@@ -269,7 +267,9 @@ void RelayThread::detach_from_room(Connection& connection) {
     view.release_layout(connection.delivery.layout);
     if (connection.ramp_from) view.release_layout(connection.ramp_from);
     for (OutboxEntry* e = connection.outbox.get(); e; e = e->next.get()) {
+      connection.outbox_bytes -= outbox_cost(*e);
       if (e->change.layout) view.release_layout(std::exchange(e->change.layout, nullptr));
+      connection.outbox_bytes += outbox_cost(*e);
       e->not_before = 0;
     }
     connection.delivery = {};
@@ -308,7 +308,8 @@ void RelayThread::destroy(Connection& connection, bool reset) {
   ::close(connection.fd);
   connection.fd = -1;
   detach_from_room(connection);
-  leave_ready(connection);
+  ready_.remove(connection);
+  readers_.remove(connection);
   while (connection.outbox) connection.outbox = std::move(connection.outbox->next);
   connection.outbox_tail = nullptr;
   connection.partial = {};

@@ -11,8 +11,13 @@
 namespace relaycore {
 namespace {
 
-constexpr int kReadsPerTurn = 4;
 constexpr int64_t kSecond = 1'000'000'000;
+// Read of a source in a second, beside its audio: as many packets as it may send.
+constexpr size_t kSourceQuota = 8 << 20;
+
+size_t bytes_per_second(const SourceFormat& format) noexcept {
+  return size_t{format.sample_rate} * format.channels * sample_bytes(format.encoding);
+}
 
 }  // namespace
 
@@ -91,9 +96,9 @@ struct ReceiveHandler {
   }
 };
 
+// One read at most, so that others have their turn.
 void RelayThread::receive(Connection& connection) {
   if (connection.fd < 0 || connection.doomed || connection.read_paused) return;
-  now_ns = monotonic_ns();
   if (connection.source && connection.source->pending.message) {
     PendingPacket& pending = connection.source->pending;
     if (!push_packet(connection, pending.packet, pending.offset, pending.arrival_ns)) return;
@@ -104,40 +109,37 @@ void RelayThread::receive(Connection& connection) {
                               backlog.size - backlog.offset);
     if (backlog.offset == backlog.size) backlog = {};
   }
-  for (int i = 0; i < kReadsPerTurn && connection.readable && !connection.read_paused; ++i) {
-    ssize_t got = ::recv(connection.fd, read_buffer_.get(), kReadBytes, MSG_DONTWAIT);
-    if (got > 0) {
-      connection.last_received_ns = connection.last_progress_ns = now_ns;
-      connection.bytes_received += static_cast<size_t>(got);
-      counters.bytes_received.add(static_cast<size_t>(got));
-      // A short read has emptied the socket; what comes now makes a new edge. The end of the
-      // stream makes none of its own once it has been told.
-      if (static_cast<size_t>(got) < kReadBytes && !connection.read_to_end)
-        connection.readable = false;
-      size_t taken = consume(connection, read_buffer_.get(), static_cast<size_t>(got));
-      if (size_t rest = static_cast<size_t>(got) - taken) {
-        Backlog& backlog = connection.backlog;
-        backlog.data = std::make_unique_for_overwrite<uint8_t[]>(rest);
-        backlog.size = static_cast<uint32_t>(rest);
-        std::memcpy(backlog.data.get(), read_buffer_.get() + taken, rest);
-      }
-    } else if (got == 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) {
-      if (connection.closing == Closing::open && got < 0)
-        connection.closed_event.detail = std::strerror(errno);
-      // It may still read our answer to its close.
-      if (got == 0 && connection.closing == Closing::replied) send_due(connection);
-      destroy(connection);
-      return;
-    } else if (errno != EINTR) {
+  if (!connection.readable || connection.read_paused ||
+      connection.read_lately >= read_quota(connection))
+    return;
+  ssize_t got = ::recv(connection.fd, read_buffer_.get(), kReadBytes, MSG_DONTWAIT);
+  if (got > 0) {
+    connection.last_received_ns = connection.last_progress_ns = now_ns;
+    connection.bytes_received += static_cast<size_t>(got);
+    connection.read_lately += static_cast<size_t>(got);
+    counters.bytes_received.add(static_cast<size_t>(got));
+    // A short read has emptied the socket; what comes now makes a new edge. The end of the
+    // stream makes none of its own once it has been told.
+    if (static_cast<size_t>(got) < kReadBytes && !connection.read_to_end)
       connection.readable = false;
+    size_t taken = consume(connection, read_buffer_.get(), static_cast<size_t>(got));
+    if (size_t rest = static_cast<size_t>(got) - taken) {
+      Backlog& backlog = connection.backlog;
+      backlog.data = std::make_unique_for_overwrite<uint8_t[]>(rest);
+      backlog.size = static_cast<uint32_t>(rest);
+      std::memcpy(backlog.data.get(), read_buffer_.get() + taken, rest);
     }
+  } else if (got == 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) {
+    if (connection.closing == Closing::open && got < 0)
+      connection.closed_event.detail = std::strerror(errno);
+    // It may still read our answer to its close.
+    if (got == 0 && connection.closing == Closing::replied) send_due(connection);
+    destroy(connection);
+    return;
+  } else if (errno != EINTR) {
+    connection.readable = false;
   }
-  // There is more, but others have their turn first.
-  if (connection.readable && !connection.read_paused) {
-    call([id = connection.id](RelayThread& t) {
-      if (Connection* c = t.find(id)) t.receive(*c);
-    });
-  }
+  if (connection.readable && !connection.read_paused) read_soon(connection);
 }
 
 // What a connection may send, so that nobody makes the server hold what it would refuse in the end.
@@ -145,13 +147,22 @@ WsLimits RelayThread::limits_of(const Connection& connection) const noexcept {
   const RelayConfig& config = shared.config;
   WsLimits limits{config.max_text_bytes, config.max_binary_bytes};
   if (connection.role == PeerRole::source) {
-    const SourceFormat& format = connection.source->link->format;
-    size_t second = size_t{format.sample_rate} * format.channels * sample_bytes(format.encoding);
+    size_t second = bytes_per_second(connection.source->link->format);
     limits.max_binary = kHeaderBytes + std::min(config.max_binary_bytes, second);
   } else if (!connection.deliver_binary && connection.closing == Closing::open) {
     limits.refuse_binary = connection.role == PeerRole::listener ? 1003 : 4400;
   }
   return limits;
+}
+
+// What is read of a connection in about a second. Some frames mean nothing and can't be forbidden, as
+// pongs; a thread that reads them without end is late whatever it does between: one that runs in real
+// time all the time is stopped by the kernel. Who only talks needs no more than may be unprocessed.
+size_t RelayThread::read_quota(const Connection& connection) const noexcept {
+  if (connection.deliver_binary) return SIZE_MAX;
+  if (connection.role != PeerRole::source)
+    return std::max(kReadBytes, kMaxTextsPending * shared.config.max_text_bytes);
+  return kSourceQuota + 4 * bytes_per_second(connection.source->link->format);
 }
 
 // Returns how much of it was taken; less than all when reading is paused.

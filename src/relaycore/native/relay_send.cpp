@@ -366,7 +366,7 @@ void RelayThread::commit(Connection& connection, SendPlan& plan, size_t sent) {
         break;
       case SendPlan::Kind::message: {
         OutboxEntry& entry = *item.entry;
-        connection.outbox_bytes -= outbox_cost(entry.text);
+        connection.outbox_bytes -= outbox_cost(entry);
         if (entry.change.layout) {
           apply(connection, std::exchange(entry.change, {}));
           connection.owes_frame = true;

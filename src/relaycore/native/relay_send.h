@@ -10,10 +10,13 @@
 
 namespace relaycore {
 
-// What a queued message costs, the small ones' overhead included. Shared texts count in full. No
-// message is longer than 2^30 bytes, nor may more be queued, so that the sum fits 32 bits.
-inline uint32_t outbox_cost(const Ref<Text>& text) noexcept {
-  return static_cast<uint32_t>(sizeof(OutboxEntry) + (text ? sizeof(Text) + text->size() : 0));
+// What a queued message costs, the small ones' overhead included: with a change of the mix that is
+// mostly the layout. What is shared counts in full. No message is longer than 2^30 bytes, nor may more
+// be queued, so that the sum fits 32 bits.
+inline uint32_t outbox_cost(const OutboxEntry& entry) noexcept {
+  size_t text = entry.text ? sizeof(Text) + entry.text->size() : 0;
+  size_t layout = entry.change.layout ? sizeof(Layout) : 0;
+  return static_cast<uint32_t>(sizeof entry + text + layout);
 }
 constexpr size_t kReadBytes = 256 * 1024;    // read at once; one buffer per thread
 

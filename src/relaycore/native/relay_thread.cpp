@@ -6,6 +6,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
@@ -133,7 +134,7 @@ void RelayThread::use_realtime_scheduling() noexcept {
   struct {
     uint32_t size = 48, policy = SCHED_OTHER;
     uint64_t flags = 0;
-    int32_t nice = 0;
+    int32_t nice = getpriority(PRIO_PROCESS, 0);  // what it has: of this thread, not of all
     uint32_t priority = 0;
     uint64_t runtime = 100'000, deadline = 0, period = 0;  // ns; the shortest slice there is
   } attributes;
@@ -155,10 +156,11 @@ void RelayThread::run() noexcept {
 void RelayThread::loop() {
   now_ns = monotonic_ns();
   while (true) {
-    bool busy = ready_head_ || !passes_.empty();
+    bool busy = !readers_.empty() || !ready_.empty() || !passes_.empty();
     if (!busy) arm_timer();
     note_due(busy ? now_ns : timer_armed_ns_);
     handle_events(busy ? 0 : -1);
+    run_reads();
     run_tasks();
     run_ticks();
     if (now_ns >= next_sweep_ns_) sweep();
@@ -210,9 +212,16 @@ void RelayThread::handle_events(int timeout_ms) {
     if (what & EPOLLOUT && connection.blocked) unblock(connection);
     if (what & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
       connection.readable = true;
-      receive(connection);
+      read_soon(connection);
     }
   }
+}
+
+// One slice: whoever has more to say is heard again when the others, commands, ticks and sends have
+// had their turn. So no source and no chatterbox holds up what is due.
+void RelayThread::run_reads() {
+  for (int64_t end = now_ns + kSliceNs; !readers_.empty() && now_ns < end; now_ns = monotonic_ns())
+    receive(readers_.pop());
 }
 
 void RelayThread::run_tasks() {
@@ -276,24 +285,6 @@ void RelayThread::schedule_pass(RoomView& view) {
   passes_.push_back(&view);
 }
 
-void RelayThread::make_ready(Connection& connection) noexcept {
-  if (connection.in_ready) return;
-  connection.in_ready = true;
-  connection.ready_previous = ready_tail_;
-  connection.ready_next = nullptr;
-  (ready_tail_ ? ready_tail_->ready_next : ready_head_) = &connection;
-  ready_tail_ = &connection;
-}
-
-void RelayThread::leave_ready(Connection& connection) noexcept {
-  if (!connection.in_ready) return;
-  connection.in_ready = false;
-  Connection* before = connection.ready_previous;
-  Connection* after = connection.ready_next;
-  (before ? before->ready_next : ready_head_) = after;
-  (after ? after->ready_previous : ready_tail_) = before;
-}
-
 // One slice: after it, ticks, reads and commands have their turn. Those who have something of their
 // own to be sent, or can be sent to again, share it evenly with the passes. A pass goes on where it
 // stopped; blocks that come meanwhile begin it anew from there, so that whoever has waited longest
@@ -310,10 +301,8 @@ void RelayThread::run_passes() {
     return (sends & 3) == 0 && (now_ns = monotonic_ns()) >= end;
   };
   begin_share();
-  while (ready_head_) {
-    Connection& connection = *ready_head_;
-    leave_ready(connection);
-    send_due(connection);
+  while (!ready_.empty()) {
+    send_due(ready_.pop());
     if (spent()) break;
   }
   begin_share();
@@ -355,6 +344,8 @@ void RelayThread::sweep() {
 
 void RelayThread::check_connection(Connection& connection) {
   const RelayConfig& config = shared.config;
+  connection.read_lately = 0;
+  if (connection.readable) read_soon(connection);
   if (connection.closing != Closing::open && now_ns >= connection.deadline_ns) {
     destroy(connection, true);
     return;

@@ -87,10 +87,9 @@ class RelayThread {
 
   void schedule_tick(Room& room, int64_t deadline_ns);
   void schedule_pass(RoomView& view);
-  void make_ready(Connection& connection) noexcept;
-
-  // relay_receive.cpp
-  void receive(Connection& connection);
+  // Its turn to be sent to, or to be read from, comes soon.
+  void make_ready(Connection& connection) noexcept { ready_.push(connection); }
+  void read_soon(Connection& connection) noexcept { readers_.push(connection); }
 
   // relay_send.cpp: one sendmsg with all that is due to the connection.
   // False: there was nothing, or it may not be sent now.
@@ -132,6 +131,7 @@ class RelayThread {
   void handle_events(int timeout_ms);
   bool watch(Connection& connection) noexcept;
   void unwatch(Connection& connection) noexcept;
+  void run_reads();
   void run_tasks();
   void run_ticks();
   void run_passes();
@@ -139,7 +139,6 @@ class RelayThread {
   void check_connection(Connection& connection);
   void check_stalled(Connection& connection);
   void skip_to(Connection& connection, uint64_t cursor) noexcept;
-  void leave_ready(Connection& connection) noexcept;
   void detach_from_room(Connection& connection);
   void finish_stopping();
   void bury();
@@ -147,8 +146,10 @@ class RelayThread {
   void tune_socket(Connection& connection, size_t frame_bytes, unsigned frame_ms);
 
   // relay_receive.cpp
+  void receive(Connection& connection);
   size_t consume(Connection& connection, uint8_t* data, size_t n);
   WsLimits limits_of(const Connection& connection) const noexcept;
+  size_t read_quota(const Connection& connection) const noexcept;
   bool on_packet(Connection& connection, const uint8_t* data, size_t n);
   bool push_packet(Connection& connection, const SourcePacket& packet, uint32_t& offset,
                    int64_t arrival_ns);
@@ -183,8 +184,8 @@ class RelayThread {
   };
   std::vector<Deadline> deadlines_;  // heap, earliest first
   std::deque<RoomView*> passes_;
-  Connection* ready_head_ = nullptr;
-  Connection* ready_tail_ = nullptr;
+  ConnectionQueue<&Connection::ready> ready_;
+  ConnectionQueue<&Connection::reading> readers_;
   size_t sweep_position_ = 0;
   int64_t next_sweep_ns_ = 0;
   int64_t next_forget_ns_ = 0;

@@ -7,8 +7,8 @@ from typing import Any, get_args
 
 import numpy as np
 
-from relaycore import Relay
-from relaycore.events import CloseReason, ConnectionClosed
+from relaycore import Relay, Subscription
+from relaycore.events import CloseReason, ConnectionClosed, RoomReport
 from roomserver.clients import wire
 from roomserver.protocol import client
 from support.peer import PING, PONG, Events, Peer
@@ -71,3 +71,27 @@ def test_texts_for_a_listener_that_reads_none_pile_up_to_a_limit(
     assert closed.detail == "messages piled up unread"
     relay.send_room(room, text)
     assert other.next_text("news")
+
+
+def test_mixes_that_wait_for_a_listener_count_as_what_they_take() -> None:
+    """Which is far more than their messages, or no message at all."""
+    most, gains_bytes = 200_000, 2 * 4 * client.MAX_CHANNELS
+    with Relay(threads=1, max_queued_bytes=most, max_lag_ms=100, ping_interval_ms=100) as relay:
+        events = Events(relay)
+        room = relay.open_room()
+        deaf = bind_listener(relay, room)
+        lag_ms = 0.0
+        while lag_ms < 1500:  # it answers no ping: soon nothing is sent any more
+            relay.inspect(room)
+            lag_ms = events.wait(RoomReport).listeners[0].lag_ms
+            time.sleep(0.05)
+        for i in range(10):
+            relay.subscribe(deaf.connection, Subscription(mode="mix", faders=[i / 10]))
+        relay.inspect(room)
+        assert events.wait(RoomReport).listeners
+        for i in range(most // gains_bytes):
+            relay.subscribe(deaf.connection, Subscription(mode="mix", faders=[1 + i / 1000]))
+        closed = events.wait(ConnectionClosed)
+        assert (closed.connection, closed.reason) == (deaf.connection, CloseReason.TOO_SLOW)
+        assert closed.detail == "messages piled up unread"
+        Peer.close_all()

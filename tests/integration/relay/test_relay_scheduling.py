@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -113,6 +113,31 @@ def test_realtime_scheduling_is_asked_for_unless_refused(wanted: bool) -> None:
 def test_a_thread_without_realtime_scheduling_has_a_short_slice() -> None:
     with relay_thread(realtime=False) as thread:
         assert slice_ns(thread) == slice_that_is_granted(100_000)
+
+
+def niceness_of_relay_thread(wanted: int) -> tuple[int, int]:
+    """Of a thread that asked for it, and of the thread of a relay that it started then."""
+    answers: list[int] = []
+
+    def ask() -> None:
+        with suppress(PermissionError):  # then it has what it had
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), wanted)
+        with relay_thread(realtime=False) as thread:
+            both = (threading.get_native_id(), thread)
+            answers.extend(os.getpriority(os.PRIO_PROCESS, one) for one in both)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+    return answers[0], answers[1]
+
+
+@pytest.mark.parametrize("wanted", [-5, 7])
+def test_a_thread_without_realtime_scheduling_is_as_nice_as_who_started_it(wanted: int) -> None:
+    ours, relays = niceness_of_relay_thread(wanted)
+    assert relays == ours
+    if wanted > os.getpriority(os.PRIO_PROCESS, 0):
+        assert ours == wanted
 
 
 def test_without_permission_the_relay_runs_all_the_same() -> None:

@@ -18,6 +18,7 @@
 namespace relaycore {
 
 class RoomView;
+struct Connection;
 
 // At so many texts not yet processed a connection is not read from until some are.
 constexpr uint32_t kMaxTextsPending = 16;
@@ -73,6 +74,13 @@ struct SourceState : Counted<"SourceState"> {
   uint32_t packets_in_window = 0;
 };
 
+// Where a connection stands in a ConnectionQueue.
+struct ConnectionLink {
+  Connection* previous = nullptr;
+  Connection* next = nullptr;
+  bool is_linked = false;
+};
+
 // What a send touches comes first, so that it is two cache lines and not six: after each send the
 // kernel has driven most of ours out of the caches.
 struct alignas(64) Connection : Counted<"Connection"> {
@@ -92,7 +100,6 @@ struct alignas(64) Connection : Counted<"Connection"> {
   bool read_paused : 1 = false;    // for texts not yet processed, or a source ahead of its room
   bool readable : 1 = false;       // more may be waiting in the socket
   bool read_to_end : 1 = false;    // the peer has ended its side: read until 0 comes
-  bool in_ready : 1 = false;
   bool doomed : 1 = false;         // messages piled up: reset at the next turn
   bool deaf : 1 = false;           // its framing is broken: nothing it says is understood
   bool is_slow : 1 = false;        // its layout is: see RelayThread::tune_socket
@@ -146,15 +153,51 @@ struct alignas(64) Connection : Counted<"Connection"> {
   // counts it down from there; who does posts the resume through a queue, behind the pause.
   std::atomic<uint32_t> texts_pending{0};
   uint64_t bytes_received = 0;
+  size_t read_lately = 0;  // bytes since the last sweep came by: see RelayThread::read_quota
   int64_t last_received_ns = 0;
 
   // Its place in the thread's lists.
   uint32_t slot = 0;
-  Connection* ready_previous = nullptr;
-  Connection* ready_next = nullptr;
+  ConnectionLink ready;    // to be sent to
+  ConnectionLink reading;  // to be read from
   int64_t deadline_ns = 0;  // to register, for a fault to be told, or to finish closing
   const uint64_t id;
   ClosedEvent closed_event;
+};
+
+// Connections in the order in which they came, each once. It takes no memory of its own, and whoever
+// is in it may leave at any time.
+template <ConnectionLink Connection::*kLink>
+class ConnectionQueue {
+ public:
+  bool empty() const noexcept { return !head_; }
+
+  void push(Connection& connection) noexcept {
+    ConnectionLink& link = connection.*kLink;
+    if (link.is_linked) return;
+    link = {tail_, nullptr, true};
+    (tail_ ? (tail_->*kLink).next : head_) = &connection;
+    tail_ = &connection;
+  }
+
+  void remove(Connection& connection) noexcept {
+    ConnectionLink& link = connection.*kLink;
+    if (!link.is_linked) return;
+    (link.previous ? (link.previous->*kLink).next : head_) = link.next;
+    (link.next ? (link.next->*kLink).previous : tail_) = link.previous;
+    link = {};
+  }
+
+  // Takes out the first one; there must be one.
+  Connection& pop() noexcept {
+    Connection& first = *head_;
+    remove(first);
+    return first;
+  }
+
+ private:
+  Connection* head_ = nullptr;
+  Connection* tail_ = nullptr;
 };
 
 }  // namespace relaycore

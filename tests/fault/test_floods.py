@@ -1,0 +1,89 @@
+"""Floods that no limit forbids: many connections send without end what costs most to read.
+
+What is due to others is made and sent in time all the same, and nothing of a flood is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import aiohttp
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from support.api_client import Api
+from support.flood import FLOODS, Flood
+from support.hostile import Bystanders, Memory, make_room, websocket_peer
+from support.server import ServerProcess
+
+FLOODERS = 64
+FLOOD_S = 5.0
+LEAST_BYTES = 100 << 20  # or it was no flood
+#: A relay that read from all of them before it looked at the clock would be late by hundreds of ms.
+LATE_S = 0.065
+MAX_GROWTH_BYTES = 8 << 20
+TOKEN = "scrape-" + "0123456789" * 4
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    # A bystander that gets no time to read is no slow listener.
+    options = ("--threads=1", "--max-lag-ms=30000", "--evict-after-s=60")
+    directory = tmp_path_factory.mktemp("floods")
+    with ServerProcess.start(
+        directory, *options, env={"ROOMSERVER_METRICS_TOKEN": TOKEN}
+    ) as process:
+        process.add_user()
+        yield process
+
+
+@dataclass
+class Ticks:
+    """Of the relay's thread, since its start."""
+
+    count: float
+    in_time: float
+
+    @classmethod
+    async def of(cls, server: ServerProcess) -> Ticks:
+        """As of now."""
+        async with aiohttp.ClientSession() as session:
+            answer = await Api(server.url, session).call("GET", "/metrics", token=TOKEN)
+        (family,) = (
+            family
+            for family in text_string_to_metric_families(answer.body)
+            if family.name == "roomserver_relay_tick_late_seconds"
+        )
+        buckets = {float(s.labels["le"]): s.value for s in family.samples if "le" in s.labels}
+        return cls(buckets[float("inf")], max(n for le, n in buckets.items() if le <= LATE_S))
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+async def test_a_flood_holds_nobody_up_and_fills_nothing(server: ServerProcess, kind: str) -> None:
+    room, token = await make_room(server)
+    silent, silent_token = await make_room(server)
+    registration = {
+        "type": "registerListener",
+        "roomId": silent.id,
+        "roomToken": silent_token,
+    }
+    with Bystanders.in_room(server, room, token) as everyone:
+        with ExitStack() as stack:
+            peers = [websocket_peer(server, registration) for _ in range(FLOODERS)]
+            for peer in peers:
+                stack.callback(peer.close)
+            before, memory = await Ticks.of(server), Memory.of(server)
+            taken = await asyncio.to_thread(Flood(peers, kind).send, FLOOD_S)
+            after, grown = await Ticks.of(server), Memory.of(server).since(memory)
+            everyone.check()
+        ticks = after.count - before.count
+        late = ticks - (after.in_time - before.in_time)
+        print(f"{taken >> 20} MB taken, {late:.0f} of {ticks:.0f} ticks late, grown by {grown}")
+        assert taken > LEAST_BYTES
+        assert ticks >= 0.8 * FLOOD_S * 50
+        assert late <= 0.01 * ticks
+        assert grown < MAX_GROWTH_BYTES
+        everyone.check()
