@@ -319,13 +319,44 @@ async def is_told_the_end(listener: Socket, room: RoomKeys) -> None:
 async def test_a_broadcaster_asleep_for_a_minute_goes_on_at_the_present_moment(
     server: ServerProcess, recording: Path
 ) -> None:
+    """Its process alone: the machine answers for it, and takes in what is sent to it."""
     async with hall(server, recording) as it:
-        await it.begin_fault()
-        it.broadcaster.signal_group(signal.SIGSTOP)
-        await it.are_told("roomStatus", within_s=BUFFERING_WITHIN_S, buffering=True)
-        await it.are_told("roomSuspended", within_s=SUSPENDED_WITHIN_S)
-        await asyncio.sleep(it.fault + SLEEP_S - time.time())
-        awake = time.time()
-        it.broadcaster.signal_group(signal.SIGCONT)
-        await it.are_told("roomResumed", within_s=math.inf)
-        await it.hear_again(awake)
+        await sleep_and_wake(
+            it,
+            lambda: it.broadcaster.signal_group(signal.SIGSTOP),
+            lambda: it.broadcaster.signal_group(signal.SIGCONT),
+        )
+
+
+@overlapping
+async def test_a_machine_asleep_for_a_minute_goes_on_at_the_present_moment(
+    server: ServerProcess, recording: Path
+) -> None:
+    """Nothing leaves it and nothing reaches it, not even the end of its connection."""
+    with Cable() as cable:
+        async with hall(server, recording, cable.prefix, cable.host) as it:
+
+            def fall_asleep() -> None:
+                cable.cut()
+                it.broadcaster.signal_group(signal.SIGSTOP)
+
+            def wake() -> None:
+                cable.join()
+                it.broadcaster.signal_group(signal.SIGCONT)
+
+            await sleep_and_wake(it, fall_asleep, wake)
+
+
+async def sleep_and_wake(
+    it: Hall, fall_asleep: Callable[[], None], wake: Callable[[], None]
+) -> None:
+    """A minute in which the broadcaster does nothing, what listeners are told, and its end."""
+    await it.begin_fault()
+    fall_asleep()
+    await it.are_told("roomStatus", within_s=BUFFERING_WITHIN_S, buffering=True)
+    await it.are_told("roomSuspended", within_s=SUSPENDED_WITHIN_S)
+    await asyncio.sleep(it.fault + SLEEP_S - time.time())
+    awake = time.time()
+    wake()
+    await it.are_told("roomResumed", within_s=math.inf)
+    await it.hear_again(awake)

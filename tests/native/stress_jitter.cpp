@@ -53,7 +53,7 @@ void ring_between_threads(uint64_t first_index, Placement placement) {
 }
 
 // One pushes, one pops, two look on.
-void port_between_threads() {
+void port_between_threads(Placement placement) {
   constexpr unsigned kChannels = 3;
   constexpr int64_t kPacket = 160;
   constexpr int64_t kPackets = 3000;
@@ -64,6 +64,7 @@ void port_between_threads() {
   uint64_t pushed = 0;
 
   std::thread pusher([&] {
+    pin(placement.producer);
     std::vector<float> samples(kChannels * kPacket, 0.5f);
     std::vector<int16_t> pcm(kChannels * kPacket, 16384);
     for (int64_t k = 0; k < kPackets; ++k) {
@@ -80,6 +81,7 @@ void port_between_threads() {
     port->finish();
   });
   std::thread popper([&] {
+    pin(placement.consumer);
     std::vector<float> planes(kChannels * kPacket);
     float* at[kChannels] = {planes.data(), planes.data() + kPacket, planes.data() + 2 * kPacket};
     FrameInfo info;
@@ -118,11 +120,12 @@ void port_between_threads() {
 }
 
 // Overlapping calls of one role are refused, never both let in.
-void one_thread_per_role() {
+void one_thread_per_role(Placement placement) {
   Role role;
   int inside = 0;  // not atomic: the sanitizer sees it when two are in
   std::atomic<int> entered{0};
-  auto contend = [&] {
+  auto contend = [&](int cpu) {
+    pin(cpu);
     for (int i = 0; i < 50'000; ++i) {
       if (!role.enter()) continue;
       require(++inside == 1, "alone");
@@ -131,8 +134,9 @@ void one_thread_per_role() {
       role.leave();
     }
   };
-  std::thread other(contend);
-  contend();
+  std::thread one(contend, placement.producer);
+  std::thread other(contend, placement.consumer);
+  one.join();
   other.join();
   require(entered > 0, "somebody was let in");
 }
@@ -140,10 +144,11 @@ void one_thread_per_role() {
 }  // namespace
 
 int main() {
-  for (uint64_t first : {uint64_t{0}, (uint64_t{1} << 32) - 1000, ~uint64_t{0} - 1000}) {
-    for (Placement placement : kPlacements) ring_between_threads(first, placement);
+  for (Placement placement : kPlacements) {
+    for (uint64_t first : {uint64_t{0}, (uint64_t{1} << 32) - 1000, ~uint64_t{0} - 1000})
+      ring_between_threads(first, placement);
+    port_between_threads(placement);
+    one_thread_per_role(placement);
   }
-  port_between_threads();
-  one_thread_per_role();
   std::puts("ok");
 }

@@ -236,6 +236,18 @@ class Peer:
             if isinstance(message, Closed):
                 return message
 
+    def is_reset(self) -> bool:
+        """Whether the connection ends with a reset, and not as if all had been said.
+
+        What comes before that is passed over.
+        """
+        try:
+            while self.sock.recv(65536):
+                pass
+        except ConnectionResetError:
+            return True
+        return False
+
 
 class Events:
     """The events of a relay, waited for instead of slept for."""

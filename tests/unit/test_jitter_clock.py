@@ -211,6 +211,7 @@ def simulate(
     drift: Callable[[float], float],
     jitter_ms: float = 0,
     target_ms: float | None = None,
+    rate: int = 8000,
     frame_ms: int = 60,
     settled_s: float = 600,
 ) -> Day:
@@ -220,8 +221,8 @@ def simulate(
     nothing else is.
     """
     rng = random.Random(1)
-    buffer = JitterBuffer(1, 8000, frame_ms=frame_ms, target_ms=target_ms)
-    n = 8 * frame_ms
+    buffer = JitterBuffer(1, rate, frame_ms=frame_ms, target_ms=target_ms)
+    n = rate * frame_ms // 1000
     samples = np.ones(n, np.int16)
     out = np.empty((1, n), np.float32)
     push, pop = buffer.push, buffer.pop
@@ -277,17 +278,27 @@ def wandering(t: float) -> float:
     return 200e-6 * math.sin(2 * math.pi * t / 7200)
 
 
+# 200 ppm come to 17 s in a day, which are 288 of the longest frames; and to 720 ms in an hour,
+# which are 36 of the usual ones.
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("hours", "rate", "frame_ms"), [(24, 8000, 60), (1, 48_000, 20)], ids=["day", "usual-hour"]
+)
 @pytest.mark.parametrize(
     ("drift", "target_ms"),
     [(lambda t: 200e-6, None), (lambda t: -200e-6, 200), (wandering, None)],
     ids=["+200ppm", "-200ppm", "wandering"],
 )
-def test_a_day_with_a_clock_that_is_off(
-    drift: Callable[[float], float], target_ms: float | None
+def test_a_clock_that_is_off_for_a_long_time(
+    drift: Callable[[float], float],
+    target_ms: float | None,
+    hours: float,
+    rate: int,
+    frame_ms: int,
 ) -> None:
-    frame_ms = 60  # 200 ppm come to 17 s in a day: 288 of these
-    day = simulate(hours=24, drift=drift, jitter_ms=5, target_ms=target_ms, frame_ms=frame_ms)
+    day = simulate(
+        hours=hours, drift=drift, jitter_ms=5, target_ms=target_ms, rate=rate, frame_ms=frame_ms
+    )
     assert day.off_ever < frame_ms
     assert day.off_settled < 5
     # Level from the first hour to the last, and at every moment in between.

@@ -204,6 +204,21 @@ def test_behind_a_proxy_only_what_a_listener_says_shows_that_it_is_there() -> No
         assert sum(t.evicted for t in relay.counters().threads) == 1
 
 
+def test_who_takes_nothing_for_too_long_is_reset() -> None:
+    """It sees that it was given up, and the kernel keeps nothing for it."""
+    with (
+        Relay(threads=1, max_lag_ms=200, ping_interval_ms=200, evict_after_s=1.0) as relay,
+        on_air(relay, channels=16) as room,
+    ):
+        events = Events(relay)
+        listener = bind_listener(relay, room)
+        listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listener.next_frame()
+        closed = events.wait(ConnectionClosed)
+        assert (closed.connection, closed.code) == (listener.connection, 4413)
+        assert listener.is_reset()
+
+
 def test_a_listener_whose_socket_was_full_for_too_long_goes_on_at_live() -> None:
     """Also when no ping is on its way that would tell."""
     with (
