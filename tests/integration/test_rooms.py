@@ -347,7 +347,7 @@ async def test_nobody_changes_or_sees_the_room_of_another(
         ("POST", "/password", {"password": "mine"}),
     ):
         answer = await api.call(method, path + end, token=other_token, json=body)
-        refused(answer, 403, "not_allowed")
+        refused(answer, 404, "room_not_found")
     refused(await api.call("GET", "/api/admin/rooms", token=other_token), 403, "not_allowed")
     answer = await api.call("DELETE", f"/api/admin/rooms/{room.id}", token=other_token)
     refused(answer, 403, "not_allowed")

@@ -35,6 +35,13 @@ def pool() -> Iterator[CountingPool]:
     pool.close()
 
 
+def test_an_accounts_password_has_eight_characters_or_more() -> None:
+    assert password_bytes("ü" * 8, least=8) == ("ü" * 8).encode()
+    with pytest.raises(InvalidPasswordError, match="at least 8 characters"):
+        password_bytes("ü" * 7, least=8)
+    assert password_bytes("x") == b"x"  # a room's
+
+
 @pytest.mark.parametrize("text", ["", "x" * 73, "ü" * 37, "a\0b", "\ud800"])
 def test_what_bcrypt_would_cut_or_cannot_take_is_refused(text: str) -> None:
     with pytest.raises(InvalidPasswordError):

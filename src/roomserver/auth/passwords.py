@@ -21,26 +21,32 @@ from typing import TypeVar
 import bcrypt
 
 MAX_PASSWORD_BYTES = 72  # bcrypt reads no more
+LEAST_ACCOUNT_PASSWORD = 8  # characters; a room's is as short as its owner likes
 LOWER_PRIORITY = 10  # added to the nice value
 LOWEST_PRIORITY = 19
 
 
 class InvalidPasswordError(ValueError):
-    """A text that cannot be a password: empty, too long for bcrypt, or with a NUL."""
+    """A text that cannot be a password: too short, too long for bcrypt, or with a NUL."""
 
 
 class PoolFullError(Exception):
     """Too many passwords are waiting to be checked."""
 
 
-def password_bytes(password: str) -> bytes:
-    """The bytes to hash. Raises InvalidPasswordError: what is too long is refused, never cut."""
+def password_bytes(password: str, *, least: int = 1) -> bytes:
+    """The bytes to hash, of at least so many characters.
+
+    Raises InvalidPasswordError: what is too long is refused, never cut.
+    """
     try:
         data = password.encode()
     except UnicodeEncodeError:
         raise InvalidPasswordError("a password is Unicode text") from None
     if not data:
         raise InvalidPasswordError("a password may not be empty")
+    if len(password) < least:
+        raise InvalidPasswordError(f"the password needs at least {least} characters")
     if len(data) > MAX_PASSWORD_BYTES:
         raise InvalidPasswordError(f"a password may have at most {MAX_PASSWORD_BYTES} bytes")
     if b"\0" in data:

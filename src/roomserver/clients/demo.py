@@ -81,8 +81,8 @@ async def run_demo(
         # Before the account, or the server would warn of a used database with another key.
         SigningKeys(settings.data_dir, given=None, old=(), keep_s=settings.longest_token_s)
         hashed = await asyncio.to_thread(bcrypt.hashpw, password.encode(), bcrypt.gensalt())
-        async with open_accounts(settings) as accounts:
-            await accounts.add_account(_EMAIL, hashed, "user")
+        async with open_accounts(settings) as opened:
+            await opened.accounts.add_account(_EMAIL, hashed, "user")
         server = Server(settings)
         await server.start()
         try:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Concatenate, ParamSpec, TypeAlias
 
 import typer
 
+from roomserver.commands.console import fail
 from roomserver.config import CONFIG_VARIABLE, EMBEDDED, ConfigError, Settings, load_settings
 
 DataDir: TypeAlias = Annotated[
@@ -20,6 +23,39 @@ DatabaseUrl: TypeAlias = Annotated[
     str | None,
     typer.Option("--database-url", help="Database of the server; better in the environment."),
 ]
+
+
+P = ParamSpec("P")
+
+
+def given_settings(command: Callable[Concatenate[Settings, P], None]) -> Callable[..., None]:
+    """A command whose first parameter is the server's settings: options say where they are."""
+
+    def run(
+        *arguments: Any,
+        data_dir: DataDir = None,
+        database_url: DatabaseUrl = None,
+        config: Config = None,
+        **options: Any,
+    ) -> None:
+        try:
+            settings = server_settings(config, data_dir=data_dir, database_url=database_url)
+        except ConfigError as error:
+            fail(str(error))
+        command(settings, *arguments, **options)
+
+    # What typer makes the command line of: the command's own parameters, then these.
+    _, *own = inspect.signature(command, eval_str=True).parameters.values()
+    where = [
+        parameter
+        for parameter in inspect.signature(run, eval_str=True).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    ]
+    parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own] + where
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    return run
 
 
 def server_settings(

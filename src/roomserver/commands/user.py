@@ -8,23 +8,26 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, TypeAlias, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import bcrypt
 import typer
 from rich.prompt import Confirm, Prompt
 
 from roomserver.auth.accounts import InvalidEmailError, check_email
-from roomserver.auth.passwords import InvalidPasswordError, password_bytes
+from roomserver.auth.passwords import (
+    LEAST_ACCOUNT_PASSWORD,
+    InvalidPasswordError,
+    password_bytes,
+)
 from roomserver.auth.secret import prepare_data_dir
 from roomserver.commands.console import fail, stderr
-from roomserver.commands.server_options import Config, DatabaseUrl, DataDir, server_settings
+from roomserver.commands.server_options import given_settings
 from roomserver.config import ConfigError, Settings
 from roomserver.store.database import DatabaseAwayError
 from roomserver.store.interfaces import AccountStore, EmailTakenError
-from roomserver.store.records import Account, Place
-from roomserver.store.stores import open_accounts
+from roomserver.store.records import Account, AuditEvent, AuditRecord, Place
+from roomserver.store.stores import OpenAccounts, open_accounts
 
 PAGE = 100
 users = typer.Typer(help="Accounts of broadcasters.", no_args_is_help=True)
@@ -49,141 +52,141 @@ def group() -> None:
 
 
 @users.command("add")
+@given_settings
 def add(
+    settings: Settings,
     email: Email,
     admin: Annotated[bool, typer.Option("--admin", help="May administer the server.")] = False,
     password_stdin: PasswordStdin = False,
-    data_dir: DataDir = None,
-    database_url: DatabaseUrl = None,
-    config: Config = None,
 ) -> None:
     """Add an account."""
-    settings = _settings(config, data_dir, database_url)
     try:
         email = check_email(email)
     except InvalidEmailError as error:
         fail(str(error))
     hashed = _hash_password(settings, from_stdin=password_stdin)
     role = AccountRole.ADMIN if admin else AccountRole.USER
-    _with_accounts(settings, lambda accounts: accounts.add_account(email, hashed, role.value))
+
+    async def work(opened: OpenAccounts) -> None:
+        account = await opened.accounts.add_account(email, hashed, role.value)
+        await _audit(opened, AuditEvent.ACCOUNT_CREATED, account, role=role.value)
+
+    _with_accounts(settings, work)
     stderr.print(f"added {email}", markup=False)
 
 
 @users.command("list")
-def list_all(
-    data_dir: DataDir = None, database_url: DatabaseUrl = None, config: Config = None
-) -> None:
+@given_settings
+def list_all(settings: Settings) -> None:
     """List the accounts by address: address, role, state, since when, id; between them tabs."""
 
-    async def every(accounts: AccountStore) -> list[Account]:
+    async def every(opened: OpenAccounts) -> list[Account]:
         found: list[Account] = []
         place = None
-        while page := await accounts.list_accounts(after=place, limit=PAGE):
+        while page := await opened.accounts.list_accounts(after=place, limit=PAGE):
             found += page
             place = Place.of(page[-1].created_at, page[-1].id)
         return sorted(found, key=lambda account: account.email.casefold())
 
-    for account in _with_accounts(_settings(config, data_dir, database_url), every):
+    for account in _with_accounts(settings, every):
         state = "active" if account.disabled_at is None else "disabled"
         since = datetime.fromtimestamp(account.created_at, UTC).strftime("%Y-%m-%d")
         typer.echo("\t".join((account.email, account.role, state, since, account.id)))
 
 
 @users.command("password")
-def password(
-    email: Email,
-    password_stdin: PasswordStdin = False,
-    data_dir: DataDir = None,
-    database_url: DatabaseUrl = None,
-    config: Config = None,
-) -> None:
+@given_settings
+def password(settings: Settings, email: Email, password_stdin: PasswordStdin = False) -> None:
     """Give an account another password; it has to log in again everywhere."""
-    settings = _settings(config, data_dir, database_url)
     hashed = _hash_password(settings, from_stdin=password_stdin)
-    _change(settings, email, lambda store, user: store.set_password(user, hashed, now=time.time()))
+    _change(
+        settings,
+        email,
+        lambda store, user: store.set_password(user, hashed, now=time.time()),
+        AuditEvent.PASSWORD_CHANGED,
+    )
     stderr.print(f"{email} has a new password", markup=False)
 
 
 @users.command("role")
+@given_settings
 def role(
+    settings: Settings,
     email: Email,
     to: Annotated[AccountRole, typer.Argument(metavar="ROLE", help="user or admin.")],
-    data_dir: DataDir = None,
-    database_url: DatabaseUrl = None,
-    config: Config = None,
 ) -> None:
     """Say whether an account may administer the server."""
-    settings = _settings(config, data_dir, database_url)
-    _change(settings, email, lambda store, user: store.set_role(user, to.value))
+    _change(
+        settings,
+        email,
+        lambda store, user: store.set_role(user, to.value),
+        AuditEvent.ACCOUNT_ROLE_CHANGED,
+        role=to.value,
+    )
     stderr.print(f"{email} is {to.value} now", markup=False)
 
 
 @users.command("disable")
-def disable(
-    email: Email,
-    data_dir: DataDir = None,
-    database_url: DatabaseUrl = None,
-    config: Config = None,
-) -> None:
+@given_settings
+def disable(settings: Settings, email: Email) -> None:
     """Shut an account out, at once and everywhere; its rooms are closed, a running server's too."""
-    settings = _settings(config, data_dir, database_url)
-    _change(settings, email, lambda store, user: store.set_disabled(user, True, now=time.time()))
+    _change(
+        settings,
+        email,
+        lambda store, user: store.set_disabled(user, True, now=time.time()),
+        AuditEvent.ACCOUNT_DISABLED,
+    )
     stderr.print(f"{email} is disabled", markup=False)
 
 
 @users.command("enable")
-def enable(
-    email: Email,
-    data_dir: DataDir = None,
-    database_url: DatabaseUrl = None,
-    config: Config = None,
-) -> None:
+@given_settings
+def enable(settings: Settings, email: Email) -> None:
     """Let a disabled account in again; it has to log in."""
-    settings = _settings(config, data_dir, database_url)
-    _change(settings, email, lambda store, user: store.set_disabled(user, False, now=time.time()))
+    _change(
+        settings,
+        email,
+        lambda store, user: store.set_disabled(user, False, now=time.time()),
+        AuditEvent.ACCOUNT_ENABLED,
+    )
     stderr.print(f"{email} is enabled", markup=False)
 
 
 @users.command("anonymise")
+@given_settings
 def anonymise(
+    settings: Settings,
     email: Email,
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
-    data_dir: DataDir = None,
-    database_url: DatabaseUrl = None,
-    config: Config = None,
 ) -> None:
     """Forget who an account was, for good.
 
     Its address, its password, its presets, and its names and addresses in the lists of participants
     and in the audit log are gone afterwards; its rooms and figures stay, as nobody's.
     """
-    settings = _settings(config, data_dir, database_url)
     if not yes:
         if not sys.stdin.isatty():
             fail("that can't be undone; say --yes")
         if not Confirm.ask(f"Forget {email} for good?", console=stderr, default=False):
             raise typer.Exit(1)
-    _change(settings, email, lambda store, user: store.anonymise_account(user, now=time.time()))
+    _change(
+        settings,
+        email,
+        lambda store, user: store.anonymise_account(user, now=time.time()),
+        AuditEvent.ACCOUNT_ANONYMISED,
+    )
     stderr.print("the account is nobody's now", markup=False)
 
 
-def _settings(config: Path | None, data_dir: Path | None, database_url: str | None) -> Settings:
-    try:
-        settings = server_settings(config, data_dir=data_dir, database_url=database_url)
-        prepare_data_dir(settings.data_dir)
-    except ConfigError as error:
-        fail(str(error))
-    return settings
-
-
-def _with_accounts(settings: Settings, work: Callable[[AccountStore], Awaitable[R]]) -> R:
+def _with_accounts(settings: Settings, work: Callable[[OpenAccounts], Awaitable[R]]) -> R:
     """What `work` makes of the accounts; ends the command when it can't."""
 
     async def run() -> R:
-        async with open_accounts(settings) as accounts:
-            return await work(accounts)
+        async with open_accounts(settings) as opened:
+            return await work(opened)
 
     try:
+        prepare_data_dir(settings.data_dir)
         return asyncio.run(run())
     except ConfigError as error:
         fail(str(error))
@@ -197,20 +200,31 @@ def _change(
     settings: Settings,
     email: str,
     change: Callable[[AccountStore, str], Awaitable[Account | None]],
+    event: AuditEvent,
+    **facts: Any,
 ) -> None:
-    """Changes the account of this address, given its id."""
+    """Changes the account of this address, given its id, and adds that to the audit log."""
 
-    async def work(accounts: AccountStore) -> Account | None:
-        account = await accounts.account_by_email(email)
-        return None if account is None else await change(accounts, account.id)
+    async def work(opened: OpenAccounts) -> Account | None:
+        account = await opened.accounts.account_by_email(email)
+        if account is None or await change(opened.accounts, account.id) is None:
+            return None
+        await _audit(opened, event, account, **facts)
+        return account
 
     if _with_accounts(settings, work) is None:
         fail(f"there is no account for {email}", code=1)
 
 
+async def _audit(opened: OpenAccounts, event: AuditEvent, account: Account, **facts: Any) -> None:
+    """Nobody did it whom the server knows: whoever may use the command is its operator."""
+    details = {"account": account.id, **facts, "by": "command line"}
+    await opened.audit(AuditRecord(event, time.time(), details=details))
+
+
 def _hash_password(settings: Settings, *, from_stdin: bool) -> bytes:
     try:
-        data = password_bytes(_read_password(from_stdin=from_stdin))
+        data = password_bytes(_read_password(from_stdin=from_stdin), least=LEAST_ACCOUNT_PASSWORD)
     except InvalidPasswordError as error:
         fail(str(error))
     return bcrypt.hashpw(data, bcrypt.gensalt(settings.bcrypt_rounds))

@@ -171,10 +171,11 @@ class Endpoint:
             try:
                 return await self.handler(call, **arguments)
             except Problem as problem:
-                room = request.match_info.get("room")
-                if room is None or problem.code is not ProblemCode.ROOM_NOT_FOUND:
+                # What can be done to a room where it is open is done at its own server.
+                looks = ProblemCode.WRONG_SERVER in self.problems
+                if problem.code is not ProblemCode.ROOM_NOT_FOUND or not looks:
                     raise
-                if not await look_for_room(call.services, room, call.account):
+                if not await look_for_room(call.services, call.path("room"), call.account):
                     raise
                 return await self.handler(call, **arguments)
         except PoolFullError:
@@ -193,13 +194,6 @@ class Endpoint:
             content_type="application/json",
             headers=headers,
         )
-
-
-def _of_the_path(path: str) -> frozenset[ProblemCode]:
-    """What may go wrong with the room that a path names, besides what its handler says."""
-    if "{room}" not in path:
-        return frozenset()
-    return frozenset({ProblemCode.WRONG_SERVER, ProblemCode.BUSY})
 
 
 class Options(TypedDict, total=False):
@@ -256,7 +250,7 @@ class Api:
                 path=path,
                 handler=handler,
                 status=204 if answer is type(None) else options.get("status", 200),
-                problems=frozenset(options.get("problems", ())) | _of_the_path(path),
+                problems=frozenset(options.get("problems", ())),
                 admin=options.get("admin", False),
                 wants_account="account" in types,
                 account_optional=types.get("account") == (Account | None),

@@ -29,9 +29,9 @@ WITH_ACCOUNT = (
     ProblemCode.UNAUTHORIZED,
     ProblemCode.TOKEN_INVALID,
     ProblemCode.TOKEN_EXPIRED,
-    ProblemCode.DATABASE_AWAY,
 )
-FOR_ADMIN = (ProblemCode.NOT_ALLOWED,)
+# Whether they still are administrators is not taken on trust while the database is away.
+FOR_ADMIN = (ProblemCode.NOT_ALLOWED, ProblemCode.DATABASE_AWAY)
 
 
 def describe(endpoints: Sequence[Endpoint]) -> dict[str, Any]:

@@ -11,7 +11,11 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from roomserver.auth.passwords import InvalidPasswordError, password_bytes
+from roomserver.auth.passwords import (
+    LEAST_ACCOUNT_PASSWORD,
+    InvalidPasswordError,
+    password_bytes,
+)
 from roomserver.auth.tokens import TokenError
 from roomserver.edge.problems import Problem, ProblemCode
 from roomserver.edge.services import SERVICES
@@ -23,6 +27,7 @@ UUID = Annotated[
     str, Meta(pattern="^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
 ]
 Password = Annotated[str, Meta(max_length=1024)]  # bcrypt's own limit is told apart, by bytes
+NewAccountPassword = Annotated[str, Meta(min_length=LEAST_ACCOUNT_PASSWORD, max_length=1024)]
 
 # The escape of a NUL, unless its backslash is itself escaped: PostgreSQL can't hold the character.
 NUL_ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")

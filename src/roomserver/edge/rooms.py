@@ -19,12 +19,19 @@ ListenerLimit = Annotated[int, Meta(ge=1, le=1_000_000)]
 ChannelNames = Annotated[tuple[Name, ...], Meta(max_length=MAX_CHANNELS)]
 Grace = Annotated[float, Meta(ge=0, le=86_400)]
 
-OWN_ROOM = (ProblemCode.ROOM_NOT_FOUND, ProblemCode.ROOM_CLOSED, ProblemCode.NOT_ALLOWED)
-"""What `own_room` refuses with."""
+NO_SUCH_ROOM = "there is no such room"
 
-
-OWN_RECORD = (ProblemCode.ROOM_NOT_FOUND, ProblemCode.NOT_ALLOWED)
+OWN_RECORD = (ProblemCode.ROOM_NOT_FOUND, ProblemCode.DATABASE_AWAY)
 """What `own_record` refuses with."""
+
+OWN_ROOM = (
+    ProblemCode.ROOM_NOT_FOUND,
+    ProblemCode.ROOM_CLOSED,
+    ProblemCode.WRONG_SERVER,
+    ProblemCode.BUSY,
+)
+"""What `own_room` and `open_room` refuse with, and the look for a room that is not here."""
+"""What `own_room` refuses with."""
 
 
 class RoomAnswer(Struct, rename="camel", kw_only=True):
@@ -79,6 +86,10 @@ class RoomAnswer(Struct, rename="camel", kw_only=True):
         )
 
 
+# A code is quickly guessed. So that nobody learns by trying which rooms there are, somebody else's
+# is like none, also in one's own lines of the audit log.
+
+
 async def own_record(call: Call, account: Account) -> RoomRecord:
     """The room that the path names, also when it is closed or on another server.
 
@@ -90,10 +101,8 @@ async def own_record(call: Call, account: Account) -> RoomRecord:
     record = room.record if room is not None else services.rooms.closed(name)
     if record is None:
         record = await services.room_directory.find(name, owner=account.id)
-    if record is None:
-        raise Problem(ProblemCode.ROOM_NOT_FOUND, "there is no such room")
-    if record.created_by != account.id:
-        raise _somebody_elses(account, record)
+    if record is None or record.created_by != account.id:
+        raise _not_theirs(account)
     return record
 
 
@@ -101,13 +110,11 @@ def own_room(call: Call, account: Account) -> Room:
     """The room that the path names. Raises Problem when it is not open here, or not theirs."""
     name = call.path("room")
     rooms = call.services.rooms
-    room, closed = rooms.find(name), rooms.closed(name)
-    if room is None and closed is not None and closed.created_by != account.id:
-        raise Problem(ProblemCode.ROOM_NOT_FOUND, "there is no such room")
-    room = open_room(call)
-    if room.record.created_by != account.id:
-        raise _somebody_elses(account, room.record)
-    return room
+    room = rooms.find(name)
+    record = room.record if room is not None else rooms.closed(name)
+    if record is None or record.created_by != account.id:
+        raise _not_theirs(account)
+    return open_room(call)
 
 
 def open_room(call: Call) -> Room:
@@ -118,7 +125,7 @@ def open_room(call: Call) -> Room:
     if room is None:
         if rooms.closed(name) is not None:
             raise Problem(ProblemCode.ROOM_CLOSED, "the room was closed")
-        raise Problem(ProblemCode.ROOM_NOT_FOUND, "there is no such room")
+        raise Problem(ProblemCode.ROOM_NOT_FOUND, NO_SUCH_ROOM)
     return room
 
 
@@ -145,10 +152,9 @@ def read_name(name: str | None, code: str) -> str:
     return (name or "").strip() or f"Room {code}"
 
 
-def _somebody_elses(account: Account, room: RoomRecord) -> Problem:
-    return Problem(ProblemCode.NOT_ALLOWED, "the room belongs to somebody else").audited(
-        AuditEvent.ROOM_ACCESS_DENIED, user=account.id, room=room.id
-    )
+def _not_theirs(account: Account) -> Problem:
+    problem = Problem(ProblemCode.ROOM_NOT_FOUND, NO_SUCH_ROOM)
+    return problem.audited(AuditEvent.ROOM_ACCESS_DENIED, user=account.id)
 
 
 def _us(unix_s: float | None) -> int | None:

@@ -52,6 +52,10 @@ class Invites:
         """Uses the invite once; whether it still holds."""
         return await self._store.redeem(token.id, token.room, _hash(token.secret), now=self._now())
 
+    async def give_back(self, token: InviteToken) -> None:
+        """Takes a use back: it let nobody in."""
+        await self._store.give_back(token.id, token.room)
+
     async def revoke(self, room: Room, invite_id: str) -> bool:
         """Makes it worthless; whether the room has one of this id that was not."""
         return await self._store.revoke(invite_id, room.id, now=self._now())

@@ -46,7 +46,7 @@ from roomserver.store.migrations import (
     not_applied,
 )
 from roomserver.store.outbox import FILE_NAME as OUTBOX
-from roomserver.store.outbox import Outbox
+from roomserver.store.outbox import Outbox, OutboxError
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -231,16 +231,17 @@ async def restore(database: Database, path: Path, *, overwrite: bool = False) ->
     that happens while events that waited are taken over; the message says so.
     """
     with _open(path) as (archive, manifest):
-        async with _session(database) as connection:
-            await lock(connection)
-            await _clear(connection, overwrite=overwrite)
-            await migrate(connection, _same_migrations(manifest))
-            await connection.execute(PLAIN)
-            for table in await _ordered(connection, manifest):
-                await _load_table(connection, archive, table)
-            await migrate(connection)
-        if manifest.waiting:
-            await _take_over(database, archive)
+        async with _waiting(archive, manifest) as outbox:
+            async with _session(database) as connection:
+                await lock(connection)
+                await _clear(connection, overwrite=overwrite)
+                await migrate(connection, _same_migrations(manifest))
+                await connection.execute(PLAIN)
+                for table in await _ordered(connection, manifest):
+                    await _load_table(connection, archive, table)
+                await migrate(connection)
+            if outbox is not None:
+                await _take_over(database, outbox)
     return manifest
 
 
@@ -295,33 +296,54 @@ async def _load_table(connection: Connection, archive: zipfile.ZipFile, table: T
         raise BackupError(f"the backup is damaged: rows of {table.name} are missing")
 
 
-async def _take_over(database: Database, archive: zipfile.ZipFile) -> None:
-    """What waited in the outbox, as its server would have done, and as often: once.
+@asynccontextmanager
+async def _waiting(archive: zipfile.ZipFile, manifest: Manifest) -> AsyncIterator[Outbox | None]:
+    """The copy of an outbox in which events wait, if there is one; thrown away afterwards.
 
-    The copy of the outbox is thrown away afterwards. A server that went on from it would give its
-    next events numbers that the database may have seen.
+    A server that went on from it would give its next events numbers that the database may have
+    seen. Raises BackupError when it can't be read.
     """
+    if not manifest.waiting:
+        yield None
+        return
     with tempfile.TemporaryDirectory(prefix="roomserver-") as directory:
         archive.extract(OUTBOX, directory)
-        outbox = Outbox(Path(directory), capacity=1)
         try:
-            rooms = {room.id: room for room in await outbox.rooms()}
-            async with database.transaction() as connection:
-                known = await connection.fetchval(
-                    "SELECT id::text FROM relay.servers WHERE id = $1", outbox.stream_id
-                )
-            drain = Drain(outbox, database, server_id=known, room=rooms.get)
-            last = 0
-            while entries := await outbox.read(last, BATCH):
-                await drain.take_over(entries)
-                last = entries[-1].seq
-        except DatabaseAwayError as error:
+            outbox = Outbox(Path(directory), capacity=1)
+        except OutboxError as error:
             raise BackupError(
-                f"all rows are there, but not all of what waited in the outbox, since the database "
-                f"went away ({error}): restore once more, with --overwrite"
+                f"the outbox in {archive.filename} is damaged, or of a later release"
             ) from error
+        try:
+            await outbox.rooms()
+            if outbox.waiting != manifest.waiting:
+                raise BackupError(
+                    f"the outbox in {archive.filename} holds {outbox.waiting} events, and not the"
+                    f" {manifest.waiting} that waited"
+                )
+            yield outbox
         finally:
             await outbox.close()
+
+
+async def _take_over(database: Database, outbox: Outbox) -> None:
+    """What waited in the outbox, as its server would have done, and as often: once."""
+    try:
+        rooms = {room.id: room for room in await outbox.rooms()}
+        async with database.transaction() as connection:
+            known = await connection.fetchval(
+                "SELECT id::text FROM relay.servers WHERE id = $1", outbox.stream_id
+            )
+        drain = Drain(outbox, database, server_id=known, room=rooms.get)
+        last = 0
+        while entries := await outbox.read(last, BATCH):
+            await drain.take_over(entries)
+            last = entries[-1].seq
+    except DatabaseAwayError as error:
+        raise BackupError(
+            f"all rows are there, but not all of what waited in the outbox, since the database "
+            f"went away ({error}): restore once more, with --overwrite"
+        ) from error
 
 
 @contextmanager

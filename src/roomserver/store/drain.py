@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import json
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -330,7 +330,7 @@ class Drain:
     async def _apply(self, connection: Connection, events: Iterable[Event | Unreadable]) -> None:
         """What happened, in groups: rooms first, for the rest stands in them."""
         rooms: dict[str, RoomRecord] = {}  # as each of them is at the end
-        audits = []
+        audits: dict[str, AuditRecord] = {}  # by id
         stays: dict[str, ParticipantRecord] = {}  # as each of them is at the end
         for event in events:
             match event:
@@ -343,7 +343,7 @@ class Drain:
                     ):
                         rooms[room.id] = room
                 case Audited(id, record):
-                    audits.append(_audit_row(id, record))
+                    audits[id] = record
                 case Joined(stay) | Left(stay) | Counted(stay):
                     known = stays.get(stay.id)
                     if known is None or known.left_at is None:
@@ -360,7 +360,7 @@ class Drain:
             )
             await connection.execute(STAY, *columns)
         if audits:
-            await connection.execute(AUDIT, *zip(*audits, strict=True))
+            await write_audit(connection, audits)
 
     async def _known_room(self, connection: Connection, room: str | None) -> str | None:
         if room is None or await connection.fetchval(
@@ -374,6 +374,12 @@ class Drain:
         row = _room_row(replace(ours, created_by=owner))
         await connection.execute(ROOM, *row, self._server_id)
         return room
+
+
+async def write_audit(connection: Connection, records: Mapping[str, AuditRecord]) -> None:
+    """Adds lines to the audit log, each by an id by which it is known if it comes twice."""
+    rows = [_audit_row(each, record) for each, record in records.items()]
+    await connection.execute(AUDIT, *zip(*rows, strict=True))
 
 
 def _name(error: Exception) -> str:

@@ -30,6 +30,7 @@ WHERE id = $1 AND room_id = $2 AND secret_hash = $3 AND revoked_at IS NULL AND e
     AND (max_uses IS NULL OR uses < max_uses)
 RETURNING true
 """
+GIVE_BACK = "UPDATE relay.invites SET uses = uses - 1 WHERE id = $1 AND uses > 0"
 REVOKE = """
 UPDATE relay.invites SET revoked_at = $3 WHERE id = $1 AND room_id = $2 AND revoked_at IS NULL
 RETURNING true
@@ -60,6 +61,9 @@ class InviteStore(Protocol):
 
     async def redeem(self, invite_id: str, room: str, secret_hash: bytes, *, now: float) -> bool:
         """Uses it once; whether it holds."""
+
+    async def give_back(self, invite_id: str, room: str) -> None:
+        """Takes a use back."""
 
     async def revoke(self, invite_id: str, room: str, *, now: float) -> bool:
         """Makes it worthless; whether there is one that was not."""
@@ -99,6 +103,10 @@ class PostgresInviteStore:
             values = (invite_id, room, secret_hash, _time(now))
             return bool(await connection.fetchval(REDEEM, *values))
 
+    async def give_back(self, invite_id: str, room: str) -> None:
+        async with self._database.transaction(within_s=ANSWER_S) as connection:
+            await connection.execute(GIVE_BACK, invite_id)
+
     async def revoke(self, invite_id: str, room: str, *, now: float) -> bool:
         async with self._database.transaction(within_s=ANSWER_S) as connection:
             return bool(await connection.fetchval(REVOKE, invite_id, room, _time(now)))
@@ -135,6 +143,11 @@ class MemoryInviteStore:
             return False
         self._rooms[room][invite_id] = replace(invite, uses=invite.uses + 1)
         return True
+
+    async def give_back(self, invite_id: str, room: str) -> None:
+        invite = self._rooms.get(room, {}).get(invite_id)
+        if invite is not None and invite.uses > 0:
+            self._rooms[room][invite_id] = replace(invite, uses=invite.uses - 1)
 
     async def revoke(self, invite_id: str, room: str, *, now: float) -> bool:
         invite = self._rooms.get(room, {}).get(invite_id)

@@ -61,7 +61,7 @@ ROOM = """
 # One statement: of two servers that want a room, the one that comes second finds it taken.
 CLAIM = f"""
 UPDATE relay.audio_rooms r SET server_id = $1
-WHERE r.active AND (r.server_id IS NULL OR (r.server_id <> $1 AND r.server_id IN ({STALE})))
+WHERE r.active AND (r.server_id IS NULL OR r.server_id = ANY (ARRAY({STALE} AND id <> $1)))
 RETURNING {ROOM}
 """  # noqa: S608
 OWN = f"SELECT {ROOM} FROM relay.audio_rooms r WHERE r.active AND r.server_id = $1"  # noqa: S608

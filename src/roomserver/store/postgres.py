@@ -57,7 +57,9 @@ ANONYMISE = (
     "UPDATE relay.room_bans SET address = NULL, reason = NULL WHERE user_id = $1",
     "DELETE FROM relay.account_invites WHERE used_by = $1",
     "DELETE FROM relay.mix_presets WHERE user_id = $1",
-    "DELETE FROM relay.dead_letters WHERE position($1::text IN payload::text) > 0",
+    "DELETE FROM relay.dead_letters WHERE position($1::uuid::text IN payload::text) > 0"
+    " OR position((SELECT lower(email) FROM relay.users WHERE id = $1)"
+    " IN lower(payload::text)) > 0",
 )
 
 

@@ -277,6 +277,7 @@ class AuditEvent(StrEnum):
     ACCOUNT_ROLE_CHANGED = "account_role_changed"
     ACCOUNT_INVITED = "account_invited"
     ACCOUNT_INVITE_REVOKED = "account_invite_revoked"
+    ACCOUNT_ANONYMISED = "account_anonymised"
 
 
 @dataclass(frozen=True, slots=True)

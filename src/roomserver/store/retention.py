@@ -29,8 +29,11 @@ LOCK_WITHIN_S = 60.0  # computing the figures of some days takes less
 EVER = datetime(1, 1, 1, tzinfo=UTC)  # before anything
 
 ADDRESSED = "(ip_address IS NOT NULL OR user_agent IS NOT NULL)"
-# What of a dead letter's payload tells where somebody was.
-PLACES = "'{stay,address}', '{stay,user_agent}', '{record,address}', '{record,user_agent}'"
+# What of a dead letter's payload tells where somebody was; what could not be read may, all of it.
+PLACES = (
+    "'{stay,address}', '{stay,user_agent}', '{record,address}', '{record,user_agent}',"
+    " '{room,bans}', '{data}'"
+)
 PLACED = f"payload #- {' #- '.join(PLACES.split(', '))}"
 
 log = structlog.stdlib.get_logger("roomserver.retention")

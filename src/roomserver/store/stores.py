@@ -9,12 +9,14 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 from roomserver.config import EMBEDDED, ConfigError, Settings
 from roomserver.store.accounts import FileAccountStore
 from roomserver.store.analytics import Analytics
 from roomserver.store.database import Database, DatabaseAwayError
 from roomserver.store.directory import RoomDirectory
+from roomserver.store.drain import write_audit
 from roomserver.store.durable import DurableRoomStore
 from roomserver.store.embedded import EmbeddedError, EmbeddedPostgres
 from roomserver.store.interfaces import AccountStore, RoomStore
@@ -25,6 +27,7 @@ from roomserver.store.outbox import Outbox, OutboxError
 from roomserver.store.periodic import periodically
 from roomserver.store.postgres import PostgresAccountStore
 from roomserver.store.presets import MemoryPresetStore, PostgresPresetStore, PresetStore
+from roomserver.store.records import AuditRecord
 from roomserver.store.reports import MemoryReports, PostgresReports, Reports
 from roomserver.store.retention import Retention
 
@@ -103,19 +106,33 @@ async def open_stores(settings: Settings, *, url: str) -> AsyncIterator[Stores]:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class OpenAccounts:
+    """The accounts alone, and the audit log beside them; without a database there is none."""
+
+    accounts: AccountStore
+    database: Database | None
+
+    async def audit(self, record: AuditRecord) -> None:
+        """Adds a line to the audit log. Raises DatabaseAwayError."""
+        if self.database is not None:
+            async with self.database.transaction() as connection:
+                await write_audit(connection, {str(uuid4()): record})
+
+
 @asynccontextmanager
-async def open_accounts(settings: Settings) -> AsyncIterator[AccountStore]:
+async def open_accounts(settings: Settings) -> AsyncIterator[OpenAccounts]:
     """The accounts alone, also while a server runs. Raises ConfigError."""
     async with AsyncExitStack() as stack:
         if settings.database_url == "none":
-            yield await stack.enter_async_context(_account_file(settings))
+            yield OpenAccounts(await stack.enter_async_context(_account_file(settings)), None)
             return
         database = await stack.enter_async_context(open_database(settings, share=True))
         try:
             await bring_up_to_date(database)
         except (MigrationError, DatabaseAwayError) as error:
             raise ConfigError(f"database: {error}") from None
-        yield PostgresAccountStore(database)
+        yield OpenAccounts(PostgresAccountStore(database), database)
 
 
 @asynccontextmanager

@@ -9,9 +9,11 @@ import aiohttp
 import pytest
 
 from support.api_client import Api
-from support.postgres import open_directory
+from support.postgres import Cluster, open_directory, postgres
 from support.rest import ADMIN, OWNER, STRANGER, Keys
 from support.server import ServerProcess
+
+from .stage import SECRET, Scene, Stage
 
 
 @pytest.fixture(scope="package")
@@ -46,3 +48,34 @@ def keys(server: ServerProcess) -> Keys:
 async def api(server: ServerProcess) -> AsyncIterator[Api]:
     async with aiohttp.ClientSession() as session:
         yield Api(server.url, session)
+
+
+@pytest.fixture(scope="package")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """A server with low limits whose database, and disk, a test may take away."""
+    options = (
+        *("--registration", "invite"),
+        *("--refresh-limit", "3 per minute"),
+        *("--create-limit", "60 per hour"),
+        *("--password-queue", "1"),
+        *("--trusted-proxies", "127.0.0.1"),
+    )
+    directory = tmp_path_factory.mktemp("scene")
+    with postgres() as database, ServerProcess.start(directory / "closed") as closed:
+        cluster = Cluster(database)
+        server = ServerProcess.start(
+            directory / "server",
+            *options,
+            env=cluster.variables() | {"ROOMSERVER_SECRET": SECRET},
+            bcrypt_rounds=10,
+        )
+        try:
+            yield asyncio.run(Scene.make(server, cluster, closed.url))
+        finally:
+            # Its log has errors: it was told to write what could not be written.
+            assert server.stop() == 0, server.output()
+
+
+@pytest.fixture
+def stage(scene: Scene, session: aiohttp.ClientSession) -> Stage:
+    return Stage(scene, Api(scene.server.url, session))

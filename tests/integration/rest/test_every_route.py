@@ -1,6 +1,6 @@
 """What holds for every route of the REST interface, whatever it does: who may call it, and bounds.
 
-What each does, and what it alone refuses, is tested where that stands.
+That each refuses what it declares is in test_every_refusal; what each does, where that stands.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from roomserver.edge.endpoints import Endpoint
 from roomserver.edge.problems import STATUS, ProblemCode
 from roomserver.edge.routes import ENDPOINTS
 from support.api_client import Answer, Api
-from support.rest import Keys, smallest
+from support.rest import Keys
 
 
 def those(condition: Callable[[Endpoint], object]) -> pytest.MarkDecorator:
@@ -24,11 +24,6 @@ def those(condition: Callable[[Endpoint], object]) -> pytest.MarkDecorator:
     assert found
     names = [f"{endpoint.method} {endpoint.path}" for endpoint in found]
     return pytest.mark.parametrize("endpoint", found, ids=names)
-
-
-def is_of_own_room(endpoint: Endpoint) -> bool:
-    """Whether it is about a room of the caller's."""
-    return "{room}" in endpoint.path and endpoint.wants_account and not endpoint.admin
 
 
 def path_of(endpoint: Endpoint, room: str | None = None) -> str:
@@ -52,27 +47,6 @@ async def test_it_is_for_those_with_an_access_token(api: Api, endpoint: Endpoint
     assert without.headers["WWW-Authenticate"] == "Bearer"
     forged = await api.call(endpoint.method, path, token="a.b.c")
     refused(forged, ProblemCode.TOKEN_INVALID)
-
-
-@those(lambda e: e.admin)
-async def test_it_is_for_administrators(api: Api, keys: Keys, endpoint: Endpoint) -> None:
-    answer = await api.call(endpoint.method, path_of(endpoint), token=keys.owner)
-    refused(answer, ProblemCode.NOT_ALLOWED)
-
-
-@those(is_of_own_room)
-async def test_it_is_for_a_rooms_owner(api: Api, keys: Keys, endpoint: Endpoint) -> None:
-    options = {"json": smallest(endpoint.body)} if endpoint.body else {}
-    unknown = await api.call(endpoint.method, path_of(endpoint), token=keys.owner, **options)
-    theirs = await api.call(
-        endpoint.method, path_of(endpoint, keys.room), token=keys.stranger, **options
-    )
-    refused(unknown, ProblemCode.ROOM_NOT_FOUND)
-    refused(theirs, ProblemCode.NOT_ALLOWED)
-    if ProblemCode.ROOM_CLOSED in endpoint.problems:
-        path = path_of(endpoint, keys.closed)
-        closed = await api.call(endpoint.method, path, token=keys.owner, **options)
-        refused(closed, ProblemCode.ROOM_CLOSED)
 
 
 @those(lambda e: "{" in e.path)

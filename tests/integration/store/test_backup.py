@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import shutil
+import sqlite3
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -398,6 +399,39 @@ def test_a_damaged_backup_changes_nothing(source: EmbeddedPostgres, backup: Path
     tables = manifest(backup)["tables"]
     manifest(backup, tables=[table | {"name": 'users"; --'} for table in tables])
     assert "are not those that its migrations make" in said()
+
+
+async def test_an_outbox_that_can_not_be_read_changes_nothing(
+    source: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    """It is looked at before anything is thrown away."""
+    await fill(source, tmp_path)
+    backup = tmp_path / "relay.backup"
+    arguments = ("backup", backup, "--data-dir", tmp_path)
+    await asyncio.to_thread(run, *arguments, database=url(source.connection))
+    whole = backup.read_bytes()
+    with zipfile.ZipFile(backup) as archive:
+        outbox = archive.read("outbox.db")
+    later = tmp_path / "later.db"
+    later.write_bytes(outbox)
+    with contextlib.closing(sqlite3.connect(later)) as db:
+        db.execute("PRAGMA user_version = 99")
+    rooms = tmp_path / "rooms.db"
+    rooms.write_bytes(outbox)
+    with contextlib.closing(sqlite3.connect(rooms)) as db, db:
+        db.execute("UPDATE rooms SET room = CAST('{' AS BLOB)")
+    for content, complaint in (
+        (outbox[: len(outbox) // 2], "damaged"),
+        (b"SQLite format 3\0" + outbox[16:100] + b"\xff" * (len(outbox) - 100), "damaged"),
+        (later.read_bytes(), "of a later release"),
+        (rooms.read_bytes(), "damaged"),
+        (b"", "holds 0 events"),
+    ):
+        changed(backup, "outbox.db", content)
+        said = await asyncio.to_thread(refused, source, backup, "--overwrite")
+        assert complaint in said, said
+        backup.write_bytes(whole)
+    await asyncio.to_thread(run, "restore", backup, "--overwrite", database=url(source.connection))
 
 
 def test_a_damaged_backup_leaves_a_private_database_as_it_is(backup: Path) -> None:

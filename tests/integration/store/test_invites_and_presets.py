@@ -82,6 +82,26 @@ async def test_an_invite_is_good_as_often_as_it_says(
     assert (kept.created_at, kept.expires_at) == (invite.created_at, invite.expires_at)
 
 
+async def test_a_use_that_let_nobody_in_is_given_back(
+    invite_store: InviteStore, room_and_owner: tuple[str, str]
+) -> None:
+    invite = new_invite(room_and_owner, max_uses=1)
+    await invite_store.add(invite)
+
+    async def use() -> bool:
+        return await invite_store.redeem(invite.id, invite.room, invite.hash, now=NOW)
+
+    assert await use()
+    await invite_store.give_back(invite.id, invite.room)
+    assert (await invite_store.page(invite.room, after=None, limit=10))[0].uses == 0
+    assert await use()
+    assert not await use()
+    for _ in range(2):  # what was not taken is not given back
+        await invite_store.give_back(invite.id, invite.room)
+    assert (await invite_store.page(invite.room, after=None, limit=10))[0].uses == 0
+    await invite_store.give_back(str(uuid4()), invite.room)
+
+
 async def test_a_revoked_invite_is_good_no_more(
     invite_store: InviteStore, room_and_owner: tuple[str, str]
 ) -> None:

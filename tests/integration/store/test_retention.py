@@ -151,6 +151,21 @@ async def test_the_figures_of_days_are_made_before_their_stays_go(
     assert {row["date"]: row for row in again} == days
 
 
+async def test_nothing_of_what_could_not_be_read_outlives_addresses(
+    database: Database, tables: Connection
+) -> None:
+    for age in 3 * (40, 3):
+        await tables.execute(
+            "INSERT INTO relay.dead_letters (stream_id, seq, kind, payload, error, created_at)"
+            " VALUES (gen_random_uuid(), 1, 'Unreadable', $1, 'no', now() - $2::interval)",
+            '{"data": "{\\"stay\\": {\\"address\\": \\"10.0.0.1\\"}"}',
+            timedelta(days=age),
+        )
+    assert (await retention(database, 365, 30, 365).purge()).addresses == 3
+    assert await ages(tables, "dead_letters", "created_at", "payload::text LIKE '%10.0%'") == {3}
+    assert (await retention(database, 365, 30, 365).purge()).addresses == 0
+
+
 async def test_zero_is_for_ever(database: Database, tables: Connection, room: UUID) -> None:
     keeps = retention(database, 0, 0, 0)
     assert await keeps.look() == await keeps.purge() == Purged()

@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 
 from roomserver.store.database import Connection
+from roomserver.store.membership import CLAIM
 from roomserver.store.migrations import (
     Migration,
     MigrationError,
@@ -20,6 +21,7 @@ from roomserver.store.migrations import (
     migrate,
     pending,
 )
+from roomserver.store.postgres import ANONYMISE
 from support.postgres import Cluster
 
 TABLES = "FROM pg_class c WHERE relnamespace = 'relay'::regnamespace AND relkind = 'r'"
@@ -136,6 +138,36 @@ async def test_every_foreign_key_has_an_index(tables: Connection) -> None:
         )
     """)
     assert [tuple(row) for row in without] == []
+
+
+async def test_what_is_asked_often_or_of_much_is_found_by_an_index(tables: Connection) -> None:
+    await tables.execute("""
+        INSERT INTO relay.audio_rooms (code, active, state, closed_at)
+            SELECT 'OLD' || n, false, 'closed', now() FROM generate_series(1, 20000) n;
+        INSERT INTO relay.audio_rooms (code) SELECT 'NEW' || n FROM generate_series(1, 20) n;
+        INSERT INTO relay.audit_log (event_type, details)
+            SELECT 'login_failure', jsonb_build_object('email', n || '@example.org')
+            FROM generate_series(1, 20000) n;
+        ANALYZE relay.audio_rooms, relay.audit_log;
+    """)
+
+    async def plan(statement: str) -> str:
+        # As for a statement that was prepared: with whatever parameter.
+        async with tables.transaction():
+            await tables.execute(f"PREPARE asked (uuid) AS {statement}")
+            await tables.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+            user = "00000000-0000-0000-0000-000000000000"
+            rows = await tables.fetch(f"EXPLAIN EXECUTE asked ('{user}')")
+            await tables.execute("DEALLOCATE asked")
+        return "\n".join(row[0] for row in rows)
+
+    claim = await plan(CLAIM)
+    assert "audio_rooms_open_server_id" in claim
+    assert "Seq Scan on audio_rooms" not in claim
+    (of_the_audit_log,) = [each for each in ANONYMISE if "relay.audit_log" in each]
+    anonymise = await plan(of_the_audit_log)
+    assert "audit_log_email" in anonymise
+    assert "Seq Scan on audit_log" not in anonymise
 
 
 async def test_every_table_has_row_level_security(tables: Connection) -> None:

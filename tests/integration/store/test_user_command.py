@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,27 +75,29 @@ async def test_accounts_are_managed_while_the_server_runs(site: Site) -> None:
             await site.add("bob@example.org")
             tokens = await api.login(EMAIL, "first password")
 
-            await site.done("password", "ANN@example.org", "--password-stdin", password="second")
+            await site.done(
+                "password", "ANN@example.org", "--password-stdin", password="second password"
+            )
             refresh = {"refreshToken": tokens["refreshToken"]}
             assert (await api.call("POST", "/auth/refresh", json=refresh)).status == 401
             assert await login("first password") == 401
-            tokens = await api.login(EMAIL, "second")
+            tokens = await api.login(EMAIL, "second password")
 
             await site.done("disable", EMAIL)
             refresh = {"refreshToken": tokens["refreshToken"]}
             assert (await api.call("POST", "/auth/refresh", json=refresh)).status == 401
             mine = ("GET", "/api/broadcaster/me")
             assert (await api.call(*mine, token=tokens["accessToken"])).status == 401
-            assert await login("second") == 401
+            assert await login("second password") == 401
             await site.done("enable", EMAIL)
-            assert await login("second") == 200
+            assert await login("second password") == 200
 
             await site.done("role", EMAIL, "admin")
             fields = sorted(line.split("\t")[:3] for line in await site.done("list"))
             assert fields == [[EMAIL, "admin", "active"], ["bob@example.org", "user", "active"]]
 
             await site.done("anonymise", EMAIL, "--yes")
-            assert await login("second") == 401
+            assert await login("second password") == 401
             listed = {line.split("\t")[0]: line.split("\t") for line in await site.done("list")}
             assert EMAIL not in listed
             (gone,) = set(listed) - {"bob@example.org"}
@@ -113,15 +116,43 @@ async def test_what_can_not_be_done_is_told(tmp_path: Path) -> None:
         (("role", EMAIL, "king"), 2, "king"),
         (("password", EMAIL), 2, "--password-stdin"),
     ):
-        refused = await site.run(*arguments, password="x")
+        refused = await site.run(*arguments, password="long enough")
         assert refused.exit_code == code, arguments
         assert complaint in " ".join(refused.output.split())
-    refused = await site.run("password", EMAIL, "--password-stdin", password="x" * 73)
-    assert refused.exit_code == 2
+    for wrong, complaint in (("x" * 73, "at most 72 bytes"), ("x" * 7, "at least 8 characters")):
+        refused = await site.run("password", EMAIL, "--password-stdin", password=wrong)
+        assert refused.exit_code == 2
+        assert complaint in refused.output
     away = Site(tmp_path, {"ROOMSERVER_DATABASE_URL": f"postgresql://u:hidden@/d?host={tmp_path}"})
     refused = await away.run("list")
     assert refused.exit_code != 0
     assert "hidden" not in refused.output
+
+
+async def test_what_it_did_is_in_the_audit_log(
+    cluster: Cluster, tables: Connection, tmp_path: Path
+) -> None:
+    site = Site(tmp_path, cluster.variables())
+    await site.add(EMAIL)
+    account = await tables.fetchval("SELECT id::text FROM relay.users")
+    await site.done("password", EMAIL, "--password-stdin", password="another password")
+    await site.done("role", EMAIL, "admin")
+    await site.done("disable", EMAIL)
+    await site.done("enable", EMAIL)
+    await site.done("list")
+    assert (await site.run("disable", "nobody@example.org")).exit_code == 1
+    await site.done("anonymise", EMAIL, "--yes")
+    lines = await tables.fetch("SELECT * FROM relay.audit_log ORDER BY created_at")
+    by = {"account": account, "by": "command line"}
+    assert [(line["event_type"], json.loads(line["details"])) for line in lines] == [
+        ("account_created", by | {"role": "user"}),
+        ("password_changed", by),
+        ("account_role_changed", by | {"role": "admin"}),
+        ("account_disabled", by),
+        ("account_enabled", by),
+        ("account_anonymised", by),
+    ]
+    assert {line["user_id"] for line in lines} == {None}
 
 
 async def test_an_anonymised_user_is_in_no_table(
@@ -164,6 +195,11 @@ async def test_an_anonymised_user_is_in_no_table(
             "INSERT INTO relay.dead_letters (stream_id, seq, kind, payload, error)"
             " VALUES ($1, 1, 'Joined', $2, 'no')",
             *(uuid4(), f'{{"stay": {{"user": "{user}", "nickname": "{mark}"}}}}'),
+        )
+        await tables.execute(
+            "INSERT INTO relay.dead_letters (stream_id, seq, kind, payload, error)"
+            " VALUES ($1, 1, 'Unreadable', $2, 'no')",
+            *(uuid4(), f'{{"data": "{{email: {email.upper()}, {mark}"}}'),
         )
 
     await site.done("anonymise", EMAIL, "--yes")

@@ -11,7 +11,7 @@ from roomserver.auth.passwords import attempt_id
 from roomserver.auth.tokens import TokenError
 from roomserver.edge.endpoints import Api, Call
 from roomserver.edge.problems import Problem, ProblemCode
-from roomserver.edge.requests import Password, read_password
+from roomserver.edge.requests import NewAccountPassword, Password, read_password
 from roomserver.edge.sessions import (
     SessionAnswer,
     check_cookie_origin,
@@ -38,7 +38,7 @@ class RegisterRequest(Struct, rename="camel"):
     """Body of `POST /auth/register`."""
 
     email: Email
-    password: Password
+    password: NewAccountPassword
     invite: Token | None = None
     cookie: bool = False
 
@@ -53,7 +53,7 @@ class PasswordRequest(Struct, rename="camel"):
     """Body of `POST /auth/password`."""
 
     old_password: Password
-    new_password: Password
+    new_password: NewAccountPassword
     cookie: bool = False
 
 

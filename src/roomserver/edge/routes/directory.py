@@ -8,7 +8,7 @@ from roomserver.edge.endpoints import Api, Call
 from roomserver.edge.paging import PageQuery, cut_page
 from roomserver.edge.problems import ProblemCode
 from roomserver.edge.requests import UUID
-from roomserver.edge.rooms import OWN_RECORD, RoomAnswer, open_room, own_record
+from roomserver.edge.rooms import OWN_RECORD, OWN_ROOM, RoomAnswer, open_room, own_record
 from roomserver.protocol.codes import RoomCloseReason
 from roomserver.store.database import DatabaseAwayError
 from roomserver.store.directory import RoomFilter
@@ -47,7 +47,7 @@ class RoomsAnswer(Struct, rename="camel"):
 api = Api()
 
 
-@api.get("/api/broadcaster/me")
+@api.get("/api/broadcaster/me", problems=[ProblemCode.DATABASE_AWAY])
 async def me(call: Call, account: Account) -> Me:
     """Whose access token this is."""
     if not account.email:
@@ -55,7 +55,7 @@ async def me(call: Call, account: Account) -> Me:
     return Me(account.id, account.email, account.role, round(account.created_at * 1_000_000))
 
 
-@api.get("/api/broadcaster/rooms")
+@api.get("/api/broadcaster/rooms", problems=[ProblemCode.DATABASE_AWAY])
 async def own_rooms(call: Call, account: Account, query: OwnRoomsQuery) -> RoomsAnswer:
     """One's own rooms, newest first, closed ones too."""
     which = RoomFilter(owner=account.id, active=query.active)
@@ -79,7 +79,7 @@ async def all_rooms(call: Call, account: Account, query: RoomsQuery) -> RoomsAns
 @api.delete(
     "/api/admin/rooms/{room}",
     admin=True,
-    problems=[ProblemCode.ROOM_NOT_FOUND, ProblemCode.ROOM_CLOSED, ProblemCode.NOT_KEPT],
+    problems=[*OWN_ROOM, ProblemCode.NOT_KEPT],
 )
 async def close_any_room(call: Call, account: Account) -> None:
     """Closes anybody's room for good."""

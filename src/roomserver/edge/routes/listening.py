@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from msgspec import Struct
 
 from roomserver.auth.passwords import attempt_id
+from roomserver.auth.tokens import InviteToken
 from roomserver.edge.elsewhere import locate_guessed, wrong_server
 from roomserver.edge.endpoints import Api, Call
 from roomserver.edge.paging import PageQuery, cut_page
@@ -15,7 +18,9 @@ from roomserver.edge.requests import Password, read_password
 from roomserver.edge.services import Services
 from roomserver.protocol.client import Name, RoomName, TokenText
 from roomserver.protocol.codes import Role, RoomState
+from roomserver.rooms.invites import Invites
 from roomserver.rooms.room import Room
+from roomserver.store.database import DatabaseAwayError
 from roomserver.store.records import Account, AuditEvent, Elsewhere
 
 
@@ -89,7 +94,9 @@ async def join_room(call: Call, body: JoinRequest, account: Account | None = Non
     if room is not None and body.invite and services.invites.read(room.id, body.invite):
         # We wrote it, so that nobody guesses: a hall that comes with an invite each is one attempt.
         same = attempt_id(subject, b"")
+    user = account.id if account is not None else None
     async with (
+        _one_use(services.invites) as use,
         call.limited(limits.join_failures, *key, same=same) as failure,
         call.limited(limits.joins, *key) as join,
     ):
@@ -97,9 +104,11 @@ async def join_room(call: Call, body: JoinRequest, account: Account | None = Non
         if room is None:
             elsewhere = await locate_guessed(services, body.room_code)
             room = services.rooms.find(body.room_code)  # it may be ours since
-        user = account.id if account is not None else None
         if body.invite is not None and room is not None:
-            may_enter = await _is_invited(call, room, body.invite, user)
+            invite = services.invites.read(room.id, body.invite)
+            if invite is not None:
+                _check_entrance(call, room, user)  # nobody uses an invite at a closed door
+            may_enter = invite is not None and await use(invite)
         elif body.invite is not None and elsewhere is not None:
             may_enter = services.invites.read(elsewhere.id, body.invite) is not None
         else:
@@ -111,11 +120,9 @@ async def join_room(call: Call, body: JoinRequest, account: Account | None = Non
             ).audited(AuditEvent.ROOM_ACCESS_DENIED, room=room.id if room is not None else None)
         if elsewhere is not None:
             raise wrong_server(elsewhere)
+        assert room is not None
         join.count()
-    assert room is not None
-    if room.state is RoomState.CLOSED:  # while the password was checked
-        raise Problem(ProblemCode.ROOM_CLOSED, "the room was closed")
-    _check_entrance(call, room, user)
+        _check_entrance(call, room, user)  # much may have happened while that was found out
     token, _ = services.tokens.issue_room(
         room.id,
         Role.LISTENER,
@@ -126,18 +133,29 @@ async def join_room(call: Call, body: JoinRequest, account: Account | None = Non
     return JoinAnswer(room.id, token, room.record.name, len(room.listeners), room.state)
 
 
-async def _is_invited(call: Call, room: Room, invite: str, user: str | None) -> bool:
-    """Whether the invite lets one in, which uses it. Raises Problem, DatabaseAwayError."""
-    invites = call.services.invites
-    token = invites.read(room.id, invite)
-    if token is None:
-        return False
-    _check_entrance(call, room, user)  # nobody loses an invite at a closed door
-    return await invites.redeem(token)
+@asynccontextmanager
+async def _one_use(invites: Invites) -> AsyncIterator[Callable[[InviteToken], Awaitable[bool]]]:
+    """Uses an invite, and tells whether it holds; who is refused after all has not used it."""
+    used: list[InviteToken] = []
+
+    async def use(invite: InviteToken) -> bool:
+        if await invites.redeem(invite):
+            used.append(invite)
+        return bool(used)
+
+    try:
+        yield use
+    except Problem:
+        with suppress(DatabaseAwayError):
+            for invite in used:
+                await invites.give_back(invite)
+        raise
 
 
 def _check_entrance(call: Call, room: Room, user: str | None) -> None:
     """Raises Problem when nobody may come in now, nobody from there, or not this user."""
+    if room.state is RoomState.CLOSED:
+        raise Problem(ProblemCode.ROOM_CLOSED, "the room was closed")
     if room.bans.refuse_newcomer(user, call.limit_key, owner=room.record.created_by):
         raise Problem(ProblemCode.BANNED, "you are banned from the room").audited(
             AuditEvent.ROOM_ACCESS_DENIED, room=room.id

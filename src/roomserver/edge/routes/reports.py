@@ -226,7 +226,7 @@ async def analytics(call: Call, account: Account, query: DaysQuery) -> Analytics
     return AnalyticsAnswer(RoomSummary.of(room), [DayAnswer.of(day) for day in found])
 
 
-@api.get("/api/audit")
+@api.get("/api/audit", problems=[ProblemCode.DATABASE_AWAY])
 async def own_audit(call: Call, account: Account, query: OwnAuditQuery) -> AuditAnswer:
     """What oneself did, and was refused, newest first."""
     return await _audit(call, query, user=account.id, viewer=account.id)

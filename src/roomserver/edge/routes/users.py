@@ -10,7 +10,7 @@ from roomserver.auth.accounts import InvalidEmailError
 from roomserver.edge.endpoints import Api, Call
 from roomserver.edge.paging import PageQuery, cut_page
 from roomserver.edge.problems import Problem, ProblemCode
-from roomserver.edge.requests import Password, read_id, read_password
+from roomserver.edge.requests import NewAccountPassword, read_id, read_password
 from roomserver.edge.routes.accounts import Email
 from roomserver.store.interfaces import EmailTakenError
 from roomserver.store.records import Account, AccountInvite, AuditEvent, Place
@@ -41,7 +41,7 @@ class CreateUserRequest(Struct, rename="camel"):
     """Body of `POST /api/admin/users`."""
 
     email: Email
-    password: Password
+    password: NewAccountPassword
     role: AccountRole = "user"
 
 

@@ -98,6 +98,8 @@ CREATE INDEX audio_rooms_created_by ON relay.audio_rooms (created_by, created_at
 CREATE INDEX audio_rooms_public ON relay.audio_rooms (created_at DESC) WHERE active AND public;
 CREATE INDEX audio_rooms_created_at ON relay.audio_rooms (created_at DESC);
 CREATE INDEX audio_rooms_server_id ON relay.audio_rooms (server_id);
+-- Whose the open ones are; every server asks with each sign of life.
+CREATE INDEX audio_rooms_open_server_id ON relay.audio_rooms (server_id) WHERE active;
 
 CREATE FUNCTION relay.touch() RETURNS trigger LANGUAGE plpgsql SET search_path = '' AS $$
 BEGIN
@@ -258,7 +260,8 @@ CREATE TABLE relay.audit_log (
         'account_enabled',
         'account_role_changed',
         'account_invited',
-        'account_invite_revoked'
+        'account_invite_revoked',
+        'account_anonymised'
     )),
     user_id uuid REFERENCES relay.users,
     room_id uuid REFERENCES relay.audio_rooms,
@@ -271,6 +274,9 @@ CREATE INDEX audit_log_created_at ON relay.audit_log (created_at DESC);
 CREATE INDEX audit_log_user_id ON relay.audit_log (user_id, created_at DESC);
 CREATE INDEX audit_log_room_id ON relay.audit_log (room_id, created_at DESC);
 CREATE INDEX audit_log_event_type ON relay.audit_log (event_type, created_at DESC);
+-- Whoever is to be forgotten is looked for in attempts to log in, too.
+CREATE INDEX audit_log_email ON relay.audit_log (lower(details ->> 'email'))
+    WHERE lower(details ->> 'email') IS NOT NULL;
 
 -- How far each server's outbox has been taken over. The row moves in the transaction that takes
 -- its events over, so that none is taken twice.
