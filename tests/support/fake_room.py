@@ -82,12 +82,13 @@ class FakeRoom:
         self.source_scripts: list[Script] = [take_all]
         self.listener_scripts: list[Script] = [send_nothing]
         self.registered_extra: dict[str, Any] = {}
+        self.moved_to: str | None = None  # the room is on another server
         self._runner: web.AppRunner | None = None
         self._stream = itertools.count(1)
         self._changed = asyncio.Condition()
 
     async def __aenter__(self) -> Self:
-        app = web.Application()
+        app = web.Application(middlewares=[self._or_elsewhere])
         app.router.add_post("/auth/broadcaster", self._login)
         app.router.add_post("/auth/room/create", self._create)
         app.router.add_post("/auth/room/join", self._join)
@@ -108,6 +109,13 @@ class FakeRoom:
     ) -> None:
         assert self._runner is not None
         await self._runner.cleanup()
+
+    @web.middleware
+    async def _or_elsewhere(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        if self.moved_to is not None and "/room" in request.path:
+            return refuse(421, "wrong_server", "the room is on another server", url=self.moved_to)
+        response: web.StreamResponse = await handler(request)
+        return response
 
     async def _login(self, request: web.Request) -> web.Response:
         body = await request.json()
@@ -158,6 +166,9 @@ class FakeRoom:
         self.registrations.append(registration)
         self.registered_at.append(time.monotonic())
         await self._arrived()
+        if self.moved_to is not None:
+            await leave_for(websocket, self.moved_to)
+            return websocket
         if registration["roomToken"] != self.token:
             await close_with_error(websocket, 4401, "token_expired", "the token has expired")
             return websocket
@@ -228,9 +239,9 @@ class FakeRoom:
         return True
 
 
-def refuse(status: int, code: str, message: str) -> web.Response:
+def refuse(status: int, code: str, message: str, **more: str) -> web.Response:
     """A REST error."""
-    problem = {"type": "about:blank", "title": "Refused", "status": status, "code": code}
+    problem = {"type": "about:blank", "title": "Refused", "status": status, "code": code} | more
     return web.json_response(problem | {"detail": message}, status=status)
 
 
@@ -240,6 +251,15 @@ async def close_with_error(
     """`error`, then the close that goes with it."""
     await websocket.send_json({"type": "error", "code": code, "message": message})
     await websocket.close(code=close_code)
+
+
+async def leave_for(websocket: web.WebSocketResponse, url: str) -> None:
+    """The room is on another server."""
+    message = "the room is on another server"
+    await websocket.send_json(
+        {"type": "error", "code": "wrong_server", "message": message, "url": url}
+    )
+    await websocket.close(code=4421)
 
 
 async def take_all(room: FakeRoom, websocket: web.WebSocketResponse) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 from roomserver.clients.clock import LocalClock, MediaClock
 from roomserver.clients.connection import Message, RelayConnection, retries_told_to
 from roomserver.clients.entry import RoomEntry
-from roomserver.clients.errors import ClientError, RefusedError, UnreachableError
+from roomserver.clients.errors import ClientError, UnreachableError
 from roomserver.clients.feed import Feed
 from roomserver.clients.meters import Display
 from roomserver.clients.source import SampleSource
@@ -160,10 +160,7 @@ class Broadcaster:
             await cancel(sender)
             drained = await self._leave(connection, receiver)
         except ClientError as error:
-            # Temporary, or a token that a new one can replace.
-            if not error.temporary and not (
-                isinstance(error, RefusedError) and error.needs_new_token
-            ):
+            if not self._entry.may_return(error):
                 raise
             if self._leaving:
                 raise ClientError(f"{_UNCONFIRMED}: {error}") from error

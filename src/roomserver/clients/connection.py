@@ -9,6 +9,7 @@ import asyncio
 import json
 import random
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -37,6 +38,8 @@ _ANSWER_TIMEOUT_S: Final = 15.0
 _SILENCE_TIMEOUT_S: Final = 10.0  # a source hears its status every second, a listener its pongs
 _MAX_MESSAGE_BYTES: Final = 64 << 20  # 64 channels of float at 96 kHz are 25 MB a second
 _FIRST_RETRY_WITHIN_S: Final = 0.3
+_MOST_MOVES: Final = 5  # from server to server, in
+_MOVES_WITHIN_S: Final = 60.0
 _GOODBYE_S: Final = 1.0  # for TLS: what comes beneath a closed WebSocket is the end of that
 
 
@@ -72,8 +75,9 @@ class RoomApi:
     """
 
     def __init__(self, url: str, *, ca_file: str | None = None) -> None:
-        self.url = _server_url(url)
+        self.url = self._home = _server_url(url)
         self.ca_file = ca_file
+        self._moves: list[float] = []  # when
         self._ssl: ssl.SSLContext | bool = True
         if ca_file is not None:
             try:
@@ -200,9 +204,22 @@ class RoomApi:
         """Talk to another server from now on, as ``wrong_server`` says.
 
         Raises:
-            ClientError: Not an HTTP URL.
+            ClientError: Not an HTTP URL, or not encrypted where the first server is, or servers
+                send us around.
         """
-        self.url = _server_url(url)
+        there = _server_url(url)
+        if self._home.scheme == "https" and there.scheme != "https":
+            raise ClientError(f"{self.url} sends us to {there}, which is not encrypted")
+        now = time.monotonic()
+        self._moves = [at for at in self._moves if now - at < _MOVES_WITHIN_S]
+        if len(self._moves) >= _MOST_MOVES:
+            raise ClientError(f"servers send us around, {self.url} to {there} at last")
+        self._moves.append(now)
+        self.url = there
+
+    def go_home(self) -> None:
+        """Talk to the first server again: it knows where the room is by now."""
+        self.url = self._home
 
     @property
     def _http(self) -> aiohttp.ClientSession:
@@ -212,6 +229,18 @@ class RoomApi:
 
     async def _call(
         self, method: str, path: str, body: Mapping[str, object], *, token: str | None = None
+    ) -> Message:
+        """The answer, of the server that has the room which it is about."""
+        while True:
+            try:
+                return await self._ask(method, path, body, token)
+            except RefusedError as error:
+                if error.url is None:
+                    raise
+                self.move_to(error.url)
+
+    async def _ask(
+        self, method: str, path: str, body: Mapping[str, object], token: str | None
     ) -> Message:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
@@ -227,9 +256,13 @@ class RoomApi:
         except ValueError:
             answer = {}
         if status >= 400:
-            code, message = _error_of(answer)
+            problem = answer if isinstance(answer, dict) else {}
+            reason = problem.get("detail") or problem.get("title")
             raise RefusedError(
-                message or f"{path}: the server answered {status}", code=code, status=status
+                reason or f"{path}: the server answered {status}",
+                code=problem.get("code"),
+                status=status,
+                url=problem.get("url") or None,
             )
         if not isinstance(answer, dict):
             raise WireError(f"{path}: the server's answer is not a JSON object")
@@ -370,7 +403,8 @@ class RelayConnection:
     def _refusal(self, code: int | None) -> RefusedError:
         error = self._last_error or {}
         text = error.get("message") or describe_close(code or 1006)
-        return RefusedError(text, code=error.get("code"), close_code=code, url=error.get("url"))
+        url = error.get("url") or None
+        return RefusedError(text, code=error.get("code"), close_code=code, url=url)
 
 
 def _session(answer: Message) -> Session:
@@ -385,13 +419,6 @@ def _server_url(url: str) -> URL:
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ClientError(f"{url!r}: the server's URL begins with http:// or https://")
     return parsed
-
-
-def _error_of(answer: object) -> tuple[str | None, str | None]:
-    """Code and text of a problem document (RFC 9457)."""
-    if not isinstance(answer, dict):
-        return None, None
-    return answer.get("code"), answer.get("detail") or answer.get("title")
 
 
 def _reason(error: BaseException) -> str:

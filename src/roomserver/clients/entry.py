@@ -12,7 +12,7 @@ from roomserver.clients.connection import (
     RoomApi,
     reconnecting,
 )
-from roomserver.clients.errors import RefusedError
+from roomserver.clients.errors import ClientError, RefusedError, UnreachableError
 
 
 class RoomEntry:
@@ -44,7 +44,7 @@ class RoomEntry:
         Raises:
             ClientError: It did not come to a registration.
         """
-        renewed = moved = False
+        renewed = False
         while True:
             registration: Message = {
                 "type": kind,
@@ -54,9 +54,11 @@ class RoomEntry:
             }
             try:
                 return await self.api.connect(registration, answer=answer)
+            except UnreachableError:
+                self.api.go_home()
+                raise
             except RefusedError as error:
-                if error.url is not None and not moved:
-                    moved = True
+                if error.url is not None:
                     self.api.move_to(error.url)
                 elif error.needs_new_token and not renewed:
                     renewed = True
@@ -73,6 +75,19 @@ class RoomEntry:
             ClientError: One that waiting does not cure.
         """
         return await reconnecting(lambda: self.connect(kind, answer, fields))
+
+    def may_return(self, error: ClientError) -> bool:
+        """Whether to connect again after a connection ended so; goes where the error says.
+
+        Raises:
+            ClientError: One must not go there.
+        """
+        if not isinstance(error, RefusedError):
+            return error.temporary
+        if error.url is not None:
+            self.api.move_to(error.url)
+            return True
+        return error.temporary or error.needs_new_token
 
     def take_token(self, message: Message) -> None:
         """Use the token of a ``roomToken`` message from now on."""

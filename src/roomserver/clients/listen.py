@@ -178,15 +178,10 @@ class Listener:
                 receiver.result()
             await cancel(*tasks)
             await connection.close()
-        except RefusedError as error:
-            if error.close_code == _ROOM_CLOSED:
-                return True
-            if not error.temporary and not error.needs_new_token:
-                raise
-            self._display.say(f"{error}; connecting again")
-            return False
         except ClientError as error:
-            if not error.temporary:
+            if isinstance(error, RefusedError) and error.close_code == _ROOM_CLOSED:
+                return True
+            if not self._entry.may_return(error):
                 raise
             self._display.say(f"{error}; connecting again")
             return False
