@@ -34,6 +34,7 @@ from roomserver.edge.limits import Limits
 from roomserver.edge.origins import Origins
 from roomserver.edge.self_signed import SelfSigned, own_addresses, own_names, self_signed
 from roomserver.edge.services import Services
+from roomserver.edge.shared_limits import open_limit_storage
 from roomserver.edge.tls import (
     BACKLOG,
     COMFORTABLE_CONNECTIONS,
@@ -160,6 +161,7 @@ class Server:
             )
 
             # HTTP
+            limit_storage = await stack.enter_async_context(open_limit_storage(settings.limits_url))
             token = settings.metrics_token
             services = Services(
                 accounts=accounts,
@@ -176,7 +178,7 @@ class Server:
                 reports=stores.reports,
                 connections=connections,
                 addresses=ClientAddresses(settings.trusted_proxies, self._tls_peer),
-                limits=Limits(settings),
+                limits=Limits(settings, limit_storage),
                 origins=Origins(settings.allowed_origins),
                 metrics=metrics,
                 metrics_token=token.get_secret_value() if token is not None else None,

@@ -225,6 +225,11 @@ class Settings(BaseSettings):
     join_success_limit: str = _field(
         "10000 per minute", "Successful joins by address and room.", LIMITS
     )
+    limits_url: str = _field(
+        "",
+        "redis:// URL where servers that share it count limits together; else each by itself.",
+        LIMITS,
+    )
     shutdown_s: float = _field(10.0, "Time to shut down in.", LIMITS, ge=0.5, le=300)
 
     # Logging
@@ -276,6 +281,13 @@ class Settings(BaseSettings):
         ):
             # The value is not repeated: a database URL carries a password.
             raise ValueError("it is 'none', 'embedded' or begins with postgresql://")
+        return value
+
+    @field_validator("limits_url")
+    @classmethod
+    def _check_limits_url(cls, value: str) -> str:
+        if value and not value.startswith(("redis://", "rediss://", "redis+unix://")):
+            raise ValueError("it begins with redis://, rediss:// or redis+unix://")
         return value
 
     @field_validator("secret", "metrics_token")

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 
 from roomserver.store.database import Connection
-from support.api_client import Api
+from support.api_client import Api, Socket
 from support.peer import Frame
 from support.postgres import Cluster, url
 from support.severing import severable
@@ -146,6 +146,60 @@ async def test_a_client_at_the_wrong_server_is_told_the_right_one(
             assert (await socket.until("error"))["code"] == "token_invalid"
 
 
+def is_whole(listener: Socket) -> bool:
+    """Whether it heard every frame from the first on."""
+    sequences = [
+        frame.sequence for frame in listener.seen if isinstance(frame, Frame) and frame.kind == 2
+    ]
+    return sequences == list(range(sequences[0], sequences[0] + len(sequences)))
+
+
+async def test_a_room_that_plays_at_both_goes_on_at_both_until_one_is_done(
+    cluster: Cluster, tables: Connection, session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    """Each side of a cut has a source: nobody's audio is ended for that."""
+    async with AsyncExitStack() as stack:
+        link = await stack.enter_async_context(severable(Path(cluster.connection["host"])))
+        cut_url = url(cluster.connection | {"host": str(link.directory)})
+        a = await stack.enter_async_context(
+            server(tmp_path / "a", cluster, A, database_url=cut_url)
+        )
+        b = await stack.enter_async_context(server(tmp_path / "b", cluster, B))
+        await asyncio.to_thread(b.add_user)
+        first, second = Api(a.url, session), Api(b.url, session)
+        room = await first.create_room((await first.login())["accessToken"])
+        done = [asyncio.Event(), asyncio.Event()]
+        async with asyncio.timeout(2 * TIMEOUT_S), asyncio.TaskGroup() as group:
+            playing = asyncio.Event()
+            group.create_task(play(first, room, playing, done[0]))
+            await playing.wait()
+            at_first = await stack.enter_async_context(first.listener(room))
+            link.cut()
+            await until(tables, IS_AT, room.id, B)
+            playing = asyncio.Event()
+            group.create_task(play(second, room, playing, done[1]))
+            await playing.wait()
+            at_second = await stack.enter_async_context(second.listener(room))
+            state = "SELECT true FROM relay.audio_rooms WHERE id = $1 AND state = 'active'"
+            await until(tables, state, room.id)
+
+            link.mend()
+            told = await asyncio.to_thread(a.wait_for_event, "room_plays_twice", timeout=TIMEOUT_S)
+            assert (told["room"], told["elsewhere"]) == (room.id, B)
+            for listener in (at_first, at_second):
+                assert await listener.frames(50)
+                assert is_whole(listener)
+            done[0].set()  # and now there is one
+            error = await at_first.until("error")
+            assert (error["code"], error["url"]) == ("wrong_server", B)
+            assert (await at_first.closed()).code == 4421
+            assert await at_second.frames(50)
+            assert is_whole(at_second)
+            await until(tables, f"{IS_AT} AND state = 'active'", room.id, B)
+            assert await second.join(room.code)
+            done[1].set()
+
+
 async def test_a_room_that_plays_is_kept_by_a_server_that_lost_its_lease(
     cluster: Cluster, tables: Connection, session: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
@@ -190,10 +244,5 @@ async def test_a_room_that_plays_is_kept_by_a_server_that_lost_its_lease(
                     await asyncio.sleep(0.1)
             assert answer.body["url"] == A
             done.set()
-        sequences = [
-            frame.sequence
-            for frame in listener.seen
-            if isinstance(frame, Frame) and frame.kind == 2
-        ]
         assert frames
-        assert sequences == list(range(sequences[0], sequences[0] + len(sequences)))
+        assert is_whole(listener)

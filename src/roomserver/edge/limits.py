@@ -73,6 +73,7 @@ class Attempt:
 
     async def __aenter__(self) -> Self:
         """Raises LimitReachedError."""
+        await self._limiter.learn(self._key)
         self._limiter.begin(self._key, self._same)
         return self
 
@@ -105,6 +106,12 @@ class LimitStorage(MemoryStorage):
         """How much was counted, and for how many seconds it still is."""
         left_s = self.expirations.get(key, 0.0) - time.time()
         return (self.storage[key], left_s) if left_s > 0 else (0, 0.0)
+
+    async def learn(self, key: str) -> None:
+        """Takes over what other servers counted, if they count together."""
+
+    async def share(self, key: str, expiry: float) -> None:
+        """Tells them of what `incr` counted here."""
 
     def _sweep(self) -> None:
         now = time.time()
@@ -143,6 +150,10 @@ class Limiter:
         """
         return Attempt(self, key, same)
 
+    async def learn(self, key: tuple[str, ...]) -> None:
+        """Knows of what other servers counted, as far as they count together."""
+        await self._storage.learn(self._key(key))
+
     def begin(self, key: tuple[str, ...], same: Hashable) -> None:
         """An attempt is under way now. Raises LimitReachedError when it may not be."""
         used, reset_s = self._storage.usage(self._key(key))
@@ -162,6 +173,8 @@ class Limiter:
             del running[same]
         if not running:
             del self._running[key]
+        if counts:
+            await self._storage.share(self._key(key), self._window_s)
 
     def _key(self, key: tuple[str, ...]) -> str:
         return "\0".join((self.name, *key))  # which no text from outside contains
@@ -177,7 +190,8 @@ class Brake:
 
     async def wait(self, key: str) -> None:
         """Takes the longer the more failures there were beyond the limit."""
-        failures = await self._storage.get(self._key(key))
+        await self._storage.learn(self._key(key))
+        failures, _ = self._storage.usage(self._key(key))
         beyond = failures - self._limit.amount + 1
         if beyond > 0:
             await asyncio.sleep(min(beyond * BRAKE_STEP_S, BRAKE_MOST_S))
@@ -185,6 +199,7 @@ class Brake:
     async def failed(self, key: str) -> None:
         """Counts a failure."""
         await self._storage.incr(self._key(key), self._limit.get_expiry())
+        await self._storage.share(self._key(key), self._limit.get_expiry())
 
     def _key(self, key: str) -> str:
         return self._limit.key_for(self._name, key)
@@ -193,8 +208,7 @@ class Brake:
 class Limits:
     """All limits of the REST interface."""
 
-    def __init__(self, settings: Settings) -> None:
-        storage = LimitStorage()
+    def __init__(self, settings: Settings, storage: LimitStorage) -> None:
         self.login = Limiter("login", settings.login_limit, storage)
         self.login_brake = Brake("login_account", settings.login_account_limit, storage)
         self.refresh = Limiter("refresh", settings.refresh_limit, storage)
