@@ -12,11 +12,8 @@ import typer
 from roomserver.auth.secret import prepare_data_dir
 from roomserver.commands.console import fail, stderr
 from roomserver.commands.server_options import (
-    Config,
-    DatabaseUrl,
-    DataDir,
+    given_settings,
     refuse_pooler,
-    server_settings,
 )
 from roomserver.config import ConfigError, Settings
 from roomserver.store.backup import BackupError, Manifest, back_up
@@ -26,11 +23,10 @@ from roomserver.store.migrations import MigrationError
 from roomserver.store.stores import open_database, replace_database
 
 
+@given_settings
 def backup(
+    settings: Settings,
     file: Annotated[Path, typer.Argument(help="Where to write it; as secret as the database.")],
-    data_dir: DataDir = None,
-    database_url: DatabaseUrl = None,
-    config: Config = None,
 ) -> None:
     """Back up the database and what waits for it, also while the server runs."""
 
@@ -38,21 +34,19 @@ def backup(
         async with open_database(settings, share=True, make=False) as database:
             return await back_up(database, settings.data_dir, file)
 
-    settings = _settings(config, data_dir, database_url)
     manifest = _run(work())
     stderr.print(f"{file}: {_contents(manifest)}", markup=False)
     if manifest.waiting is None:
         stderr.print(f"no outbox in {settings.data_dir}: only the database is in it", markup=False)
 
 
+@given_settings
 def restore(
+    settings: Settings,
     file: Annotated[Path, typer.Argument(help="A backup.")],
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Throw away what is in the database.")
     ] = False,
-    data_dir: DataDir = None,
-    database_url: DatabaseUrl = None,
-    config: Config = None,
 ) -> None:
     """Restore a backup, while no server runs, into PostgreSQL of any version."""
 
@@ -62,17 +56,9 @@ def restore(
         async with replace_database(settings, overwrite=overwrite) as database:
             return await restore_backup(database, file, overwrite=overwrite)
 
-    settings = _settings(config, data_dir, database_url)
     manifest = _run(work())
     made = manifest.made_at.strftime("%Y-%m-%d %H:%M:%S UTC")
     stderr.print(f"restored from {made}: {_contents(manifest)}", markup=False)
-
-
-def _settings(config: Path | None, data_dir: Path | None, database_url: str | None) -> Settings:
-    try:
-        return server_settings(config, data_dir=data_dir, database_url=database_url)
-    except ConfigError as error:
-        fail(str(error))
 
 
 def _run(work: Coroutine[object, object, Manifest]) -> Manifest:

@@ -10,7 +10,7 @@ import typer
 from rich import progress
 
 from roomserver.commands.console import fail, stderr
-from roomserver.commands.server_options import Config, DatabaseUrl, DataDir, server_settings
+from roomserver.commands.server_options import given_settings
 from roomserver.config import ConfigError, Settings
 from roomserver.store.database import DatabaseAwayError
 from roomserver.store.migrations import MigrationError, bring_up_to_date
@@ -20,7 +20,9 @@ from roomserver.store.supabase import Outcome, Progress, SourceError, import_sup
 NAMED = 20  # rows for each reason
 
 
+@given_settings
 def run(
+    settings: Settings,
     source: Annotated[
         str,
         typer.Option(
@@ -33,16 +35,12 @@ def run(
     every: Annotated[
         bool, typer.Option("--all", help=f"Name all rows, not {NAMED} for each reason.")
     ] = False,
-    data_dir: DataDir = None,
-    database_url: DatabaseUrl = None,
-    config: Config = None,
 ) -> None:
     """Take over users, rooms, participants, analytics and audit log of the Node server.
 
     It may be done again, also while the server runs: what is here already stays as it is.
     """
     try:
-        settings = server_settings(config, data_dir=data_dir, database_url=database_url)
         outcomes = asyncio.run(_run(settings, source))
     except ConfigError as error:
         fail(str(error))

@@ -9,11 +9,8 @@ import typer
 
 from roomserver.commands.console import fail, stderr
 from roomserver.commands.server_options import (
-    Config,
-    DatabaseUrl,
-    DataDir,
+    given_settings,
     refuse_pooler,
-    server_settings,
 )
 from roomserver.config import EMBEDDED, ConfigError, Settings
 from roomserver.store.database import DatabaseAwayError
@@ -28,7 +25,9 @@ from roomserver.store.migrations import (
 from roomserver.store.stores import open_database
 
 
+@given_settings
 def migrate(
+    settings: Settings,
     check: Annotated[
         bool, typer.Option("--check", help="Change nothing; end with 1 if something is missing.")
     ] = False,
@@ -36,15 +35,11 @@ def migrate(
         bool,
         typer.Option("--print-sql", help="Print what is missing, for an administrator to run."),
     ] = False,
-    data_dir: DataDir = None,
-    database_url: DatabaseUrl = None,
-    config: Config = None,
 ) -> None:
     """Bring the database's schema up to date, as a server does when it starts."""
     if check and print_sql:
         fail("--check and --print-sql are two things")
     try:
-        settings = server_settings(config, data_dir=data_dir, database_url=database_url)
         refuse_pooler(settings)
         if print_sql and settings.database_url == EMBEDDED:
             raise ConfigError("the private database needs no administrator")

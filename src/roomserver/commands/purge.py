@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from roomserver.commands.console import fail
-from roomserver.commands.server_options import Config, DatabaseUrl, DataDir, server_settings
+from roomserver.commands.server_options import given_settings
 from roomserver.config import ConfigError, Settings
 from roomserver.store.database import DatabaseAwayError
 from roomserver.store.migrations import (
@@ -22,17 +22,15 @@ from roomserver.store.retention import AnotherPurgesError, Purged, Retention
 from roomserver.store.stores import open_database
 
 
+@given_settings
 def purge(
+    settings: Settings,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Change nothing, say what would be done.")
     ] = False,
-    data_dir: DataDir = None,
-    database_url: DatabaseUrl = None,
-    config: Config = None,
 ) -> None:
     """Forget what has been kept as long as the settings keep_..._days say."""
     try:
-        settings = server_settings(config, data_dir=data_dir, database_url=database_url)
         purged = asyncio.run(_run(settings, dry_run=dry_run))
     except ConfigError as error:
         fail(str(error))
