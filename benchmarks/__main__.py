@@ -302,6 +302,12 @@ def soak_command(
 
 
 @app.command()
+def control(quick: Quick = False, json: Json = False, output: Output = None) -> None:
+    """The control plane: joins, reconnect, outbox, scrape and memory, with their defaults."""
+    runs.keep(runs.run_control(quick=quick), json, output)
+
+
+@app.command()
 def docs(results: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False)]) -> None:
     """Put kept results, of all scenarios that are to stand there, into docs and README.md."""
     for path in documents.update(results):

@@ -84,7 +84,7 @@ def full(whole: Mapping[str, Any], name: str) -> str:
         if layout := LAYOUTS.get(result["scenario"]):
             after = layout.after(result)
             parts.append(
-                f"**{layout.title}.** {title}; {result['rounds']} rounds; {layout.caption}.\n\n"
+                f"**{layout.title}.** {title}; {result['rounds']} rounds; {layout.remarks}.\n\n"
                 f"{_markdown(layout.columns, rows)}{after and f'{chr(10)}{after}{chr(10)}'}"
             )
         elif result["scenario"] == "cpu":
@@ -111,7 +111,8 @@ def full(whole: Mapping[str, Any], name: str) -> str:
         else:
             parts.append(
                 f"**Memory per connection.** {title}; slope from {result['base']} connections, "
-                f"median of {result['rounds']} rounds.\n\n{_memory(rows)}"
+                f"median of {result['rounds']} rounds; target: 2 kB at most for the whole "
+                f"`roomserver`.\n\n{_memory(rows)}"
             )
     return "\n".join(parts)
 

@@ -33,13 +33,15 @@ WORKLOAD: Final = Workload(1, 1, 8000, "pcm_s16le", 60)
 class JoinSample:
     """One subject in one round.
 
-    `database_cpu_s` is what PostgreSQL used, `stored_s` how long after the last join it had all.
+    `loop_cpu_s` is what the thread of the event loop used, which only one core can give;
+    `database_cpu_s` what PostgreSQL used, `stored_s` how long after the last join it had all.
     """
 
     round: int
     subject: str
     joined: Joined
     cpu: machine.CpuSnapshot
+    loop_cpu_s: float
     database_cpu_s: float
     stored_s: float
 
@@ -59,6 +61,11 @@ class JoinSample:
         return self.joined.server_cpu_s * 1e6 / self.count
 
     @property
+    def loop_us(self) -> float:
+        """CPU time of the event loop's thread for one join, µs."""
+        return self.loop_cpu_s * 1e6 / self.count
+
+    @property
     def others(self) -> float:
         """Cores used by all but the server, its database and the load client."""
         used = self.joined.server_cpu_s + self.joined.client_cpu_s + self.database_cpu_s
@@ -66,7 +73,8 @@ class JoinSample:
 
     def as_json(self) -> dict[str, Any]:
         """As it is kept."""
-        return asdict(self) | {"per_s": self.per_s, "cpu_us": self.cpu_us}
+        derived = {"per_s": self.per_s, "cpu_us": self.cpu_us, "loop_us": self.loop_us}
+        return asdict(self) | derived
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +113,14 @@ class JoinsResult:
             def median(of: Callable[[JoinSample], float]) -> float:
                 return round(statistics.median(of(s) for s in samples), 4)
 
-            rate, cpu = (self.ratio(subject, what) for what in (_per_s, _cpu_us))
+            rate, loop = (self.ratio(subject, what) for what in (_per_s, _loop_us))
             return {
                 "subject": subject,
                 "per_s": median(_per_s),
                 "ratio": asdict(rate) if rate else None,
                 "cpu_us": median(_cpu_us),
-                "cpu_ratio": asdict(cpu) if cpu else None,
+                "loop_us": median(_loop_us),
+                "loop_ratio": asdict(loop) if loop else None,
                 "database_us": median(lambda s: s.database_cpu_s * 1e6 / s.count),
                 "p50_ms": median(lambda s: s.joined.join_ms.p50),
                 "p99_ms": median(lambda s: s.joined.join_ms.p99),
@@ -148,6 +157,10 @@ def _per_s(sample: JoinSample) -> float:
 
 def _cpu_us(sample: JoinSample) -> float:
     return sample.cpu_us
+
+
+def _loop_us(sample: JoinSample) -> float:
+    return sample.loop_us
 
 
 def joins(
@@ -194,14 +207,16 @@ def _measured(
         load.join(WARM_UP)
         stored_s, family = 0.0, machine.descendants(target.pid)
         before = machine.CpuSnapshot.take(target.pid)
+        loop_before = machine.main_thread_seconds(target.pid)
         family_before = machine.cpu_seconds(family)
         joined = load.join(WARM_UP + count)
         cpu = machine.CpuSnapshot.take(target.pid).since(before)
+        loop_cpu_s = machine.main_thread_seconds(target.pid) - loop_before
         database_cpu_s = machine.cpu_seconds(family) - family_before
         if running is not None:
             with closing(Observer(running.data_dir)) as database:
                 stored_s = database.wait_for(STAYS, WARM_UP + count, STORED_S)
-        return JoinSample(number, name, joined, cpu, database_cpu_s, stored_s)
+        return JoinSample(number, name, joined, cpu, loop_cpu_s, database_cpu_s, stored_s)
 
 
 @contextmanager

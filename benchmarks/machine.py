@@ -92,6 +92,11 @@ def cpu_seconds(pids: Sequence[int]) -> float:
     return sum(_scheduled_s(task) for pid in pids for task in (PROC / str(pid) / "task").glob("*"))
 
 
+def main_thread_seconds(pid: int) -> float:
+    """CPU time of a process's first thread, in which an event loop runs."""
+    return _scheduled_s(PROC / str(pid) / "task" / str(pid))
+
+
 def tcp_buffer_bytes() -> int:
     """Memory the kernel holds in TCP buffers: of all sockets here, at both ends of each."""
     for line in (PROC / "net" / "sockstat").read_text().splitlines():

@@ -145,7 +145,7 @@ def layout_table(result: Mapping[str, Any]) -> Table:
     after = layout.after(result)
     table = Table(
         title=f"{layout.title}: {result['title']}",
-        caption=layout.caption + (f"\n{after}" if after else ""),
+        caption=layout.remarks + (f"\n{after}" if after else ""),
     )
     first, *others = layout.columns
     _columns(table, *others, first=first)

@@ -50,7 +50,8 @@ TLS_LIMIT_ROUNDS = 3
 JOIN_SUBJECTS = ",".join(joins.SUBJECTS)
 HOUSE = 5000
 HOUSE_ROUNDS = 3
-OUTBOX_ROUNDS = 5
+JOIN_ROUNDS = 5  # a round has a server of its own for each subject
+OUTBOX_ROUNDS = 3
 SCRAPES = 20
 BROWSER_ROUNDS = 3
 
@@ -223,7 +224,7 @@ def run_joins(
             names(subjects, joins.SUBJECTS),
             count=min(count, 500) if quick else count,
             house=house,
-            rounds=rounds or (QUICK_ROUNDS if quick else ROUNDS),
+            rounds=rounds or (QUICK_ROUNDS if quick else JOIN_ROUNDS),
             house_rounds=1 if quick else HOUSE_ROUNDS,
             progress=tell,
         )
@@ -290,6 +291,12 @@ def run_browser(
             progress=tell,
         )
     return shown(result.as_json())
+
+
+def run_control(*, quick: bool = False) -> list[dict[str, Any]]:
+    """The control plane's scenarios with their defaults, and memory."""
+    results = [run_joins(quick=quick), run_reconnect(quick=quick), run_outbox(quick=quick)]
+    return [*results, run_scrape(quick=quick), run_memory(subjects="relay,server", quick=quick)]
 
 
 def run_stalled(
