@@ -53,3 +53,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     with ServerProcess.start(tmp_path_factory.mktemp("server")) as process:
         process.add_user()
         yield process
+
+
+@pytest.fixture(scope="session")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server for tests that make rooms and accounts, where anyone may make one."""
+    directory = tmp_path_factory.mktemp("studio")
+    with ServerProcess.start(directory, "--registration", "open") as process:
+        process.add_user()
+        yield process
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where pictures of pages are left for people: below pytest's `--basetemp`."""
+    return tmp_path_factory.mktemp("pictures")

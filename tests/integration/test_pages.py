@@ -23,7 +23,7 @@ WEB = Path(str(files("roomserver"))) / "web"
 PAGES = [*sorted(site().pages), "/listen/K7WQ2M"]
 # Of modules and style sheets: what a static import, a worker or a worklet names.
 IMPORTS = re.compile(
-    r"""(?:\bfrom|\bimport)\s*["'](?P<module>[^"']+)["']"""
+    r"""(?:\bfrom|\bimport)\s*["'](?P<module>[^"'\s]+)["']"""
     r"""|new URL\(\s*['"](?P<url>[^'"]+)['"]\s*,\s*import\.meta\.url"""
     r"""|@import\s+(?:url\()?['"](?P<style>[^'"]+)"""
 )

@@ -107,12 +107,17 @@ export class Broadcaster extends EventTarget {
 
   // --- inputs ---------------------------------------------------------------------------------
 
-  /** @param {string} deviceId @param {{name?: string, channelCount?: number, echoCancellation?: boolean}} [options] */
+  /** @param {string} deviceId @param {{name?: string, channelCount?: number, channels?: number[], echoCancellation?: boolean}} [options] */
   async addDevice(deviceId, options = {}) {
     const stream = await openDevice(deviceId, options);
     const label = options.name ?? stream.getAudioTracks()[0].label;
     const count = Math.min(channelCountOf(stream, 1), options.channelCount ?? MAX_CHANNELS);
-    const what = { kind: /** @type {const} */ ('device'), name: label, deviceId };
+    const taken = options.channels?.filter((channel) => channel >= 0 && channel < count);
+    if (taken?.length === 0) {
+      for (const track of stream.getTracks()) track.stop();
+      throw new RelayError('channel_not_found', `the device has ${count} channels`);
+    }
+    const what = { kind: /** @type {const} */ ('device'), name: label, deviceId, taken };
     return this.#addStream(what, stream, count);
   }
 
@@ -171,7 +176,7 @@ export class Broadcaster extends EventTarget {
     this.#emit('inputs', this.inputs);
   }
 
-  /** @param {{kind: import('./inputs.js').InputKind, name: string, deviceId?: string}} what @param {MediaStream} stream @param {number} channelCount */
+  /** @param {{kind: import('./inputs.js').InputKind, name: string, deviceId?: string, taken?: number[]}} what @param {MediaStream} stream @param {number} channelCount */
   #addStream(what, stream, channelCount) {
     const source = new MediaStreamAudioSourceNode(this.audioContext, { mediaStream: stream });
     const input = this.#add(what, source, channelCount, () => stopStream(stream, source));
@@ -191,26 +196,29 @@ export class Broadcaster extends EventTarget {
   }
 
   /**
-   * @param {{kind: import('./inputs.js').InputKind, name: string, deviceId?: string}} what
-   * @param {AudioNode} source @param {number} channelCount @param {() => void} stop
+   * @param {{kind: import('./inputs.js').InputKind, name: string, deviceId?: string, taken?: number[]}} what
+   *   `taken`: which of the source's channels, all unless told
+   * @param {AudioNode} source @param {number} width Its channels. @param {() => void} stop
    */
-  #add(what, source, channelCount, stop) {
+  #add(what, source, width, stop) {
+    const taken = what.taken ?? Array.from({ length: width }, (_, channel) => channel);
+    const channelCount = taken.length;
     const firstChannel = this.#names.length;
     if (firstChannel + channelCount > MAX_CHANNELS) {
       stop();
       throw new RelayError('too_many_channels', `a room has at most ${MAX_CHANNELS} channels`);
     }
     const node = new GainNode(this.audioContext, {
-      channelCount,
+      channelCount: width,
       channelCountMode: 'explicit',
       channelInterpretation: 'discrete', // channels are channels, and no left and right
     });
     source.connect(node);
-    const input = new Input({ ...what, firstChannel, channelCount }, node, stop);
+    const input = new Input({ ...what, firstChannel, taken }, node, stop);
     this.#inputs.push(input);
     const name = cleanName(what.name);
-    for (let c = 0; c < channelCount; c++) {
-      this.#names.push(channelCount === 1 ? name : `${name.slice(0, 60)} ${c + 1}`);
+    for (const channel of taken) {
+      this.#names.push(width === 1 ? name : `${name.slice(0, 60)} ${channel + 1}`);
     }
     this.#wire();
     void this.audioContext.resume();
@@ -224,11 +232,12 @@ export class Broadcaster extends EventTarget {
       input.node.disconnect();
       input.firstChannel = next;
       const splitter = new ChannelSplitterNode(this.audioContext, {
-        numberOfOutputs: input.channelCount,
+        numberOfOutputs: input.node.channelCount,
       });
       input.node.connect(splitter);
-      for (let c = 0; c < input.channelCount; c++, next++) {
-        splitter.connect(this.#mergers[Math.floor(next / PER_INPUT)], c, next % PER_INPUT);
+      for (const channel of input.taken) {
+        splitter.connect(this.#mergers[Math.floor(next / PER_INPUT)], channel, next % PER_INPUT);
+        next++;
       }
     }
     this.#levels.peak.fill(NaN);
@@ -246,8 +255,9 @@ export class Broadcaster extends EventTarget {
       (input) => input.ended && known.some(({ deviceId }) => deviceId === input.deviceId),
     );
     for (const input of back) {
-      const { deviceId = '', channelCount } = input;
-      const stream = await openDevice(deviceId, { channelCount }).catch(() => null);
+      const { deviceId = '', node } = input;
+      const wish = { channelCount: node.channelCount };
+      const stream = await openDevice(deviceId, wish).catch(() => null);
       if (stream === null || !input.ended) continue;
       const source = new MediaStreamAudioSourceNode(this.audioContext, { mediaStream: stream });
       source.connect(input.node);

@@ -18,15 +18,16 @@ export class Input {
   ended = false;
 
   /**
-   * @param {{kind: InputKind, name: string, firstChannel: number, channelCount: number,
-   *   deviceId?: string}} what
+   * @param {{kind: InputKind, name: string, firstChannel: number, taken: number[],
+   *   deviceId?: string}} what `taken`: which channels of the source
    * @param {GainNode} node @param {() => void} stop
    */
   constructor(what, node, stop) {
     this.kind = what.kind;
     this.name = what.name;
     this.firstChannel = what.firstChannel;
-    this.channelCount = what.channelCount;
+    this.taken = what.taken;
+    this.channelCount = what.taken.length;
     /** @type {string | undefined} */
     this.deviceId = what.deviceId;
     this.node = node;

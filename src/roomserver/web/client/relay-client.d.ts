@@ -229,12 +229,19 @@ export class Broadcaster extends EventTarget {
   /** In the order of their channels. Event `inputs` {the same}: also when one ended or came back. */
   readonly inputs: Input[];
   /**
-   * getUserMedia, with all processing off unless told. '' is the default device.
-   * @throws RelayError `not_allowed`, `device_not_found`, `device_failed`, `too_many_channels`
+   * getUserMedia, with all processing off unless told. '' is the default device. `channels`: which of
+   * its channels, from 0; all unless told.
+   * @throws RelayError `not_allowed`, `device_not_found`, `device_failed`, `channel_not_found`,
+   *   `too_many_channels`
    */
   addDevice(
     deviceId: string,
-    options?: { name?: string; channelCount?: number; echoCancellation?: boolean },
+    options?: {
+      name?: string;
+      channelCount?: number;
+      channels?: number[];
+      echoCancellation?: boolean;
+    },
   ): Promise<Input>;
   /** getDisplayMedia with sound. @throws RelayError `not_allowed`, `no_audio` */
   addTab(): Promise<Input>;

@@ -1,0 +1,395 @@
+"""The Broadcast page: from signing in to being heard, and an owner's hand on a room."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from playwright.async_api import Browser, Page, expect
+
+from roomserver.clients.connection import RoomApi
+from roomserver.clients.wav import WavWriter
+from roomserver.clients.wire import Encoding, Frame
+from support.live import Capture
+from support.pages import check_looks, opened, press_tab_to, sign_in, visitor
+from support.server import ServerProcess
+
+MICROPHONE_HZ = [500, 800]  # of the browser's microphone
+SONG_RATE = 48_000
+
+
+@asynccontextmanager
+async def listening(
+    server: ServerProcess, code: str, nickname: str | None = None, **fields: object
+) -> AsyncIterator[Capture]:
+    """A listener in an open room that keeps all that comes."""
+    async with RoomApi(server.url) as api:
+        access = await api.join(code, None)
+        registration = {
+            "type": "registerListener",
+            "roomId": access.room_id,
+            "roomToken": access.room_token,
+            **({} if nickname is None else {"nickname": nickname}),
+            **fields,
+        }
+        connection = await api.connect(registration, answer="listenerRegistered")
+        capture = Capture(connection)
+        reader = asyncio.create_task(capture.run())
+        try:
+            yield capture
+        finally:
+            reader.cancel()
+            await asyncio.wait({reader})
+            await connection.close()
+
+
+async def stream(capture: Capture, *, after: int = 0) -> dict[str, Any]:
+    """The format of the stream that is heard, of one with a greater number than `after`."""
+    registered = capture.connection.registered
+    if registered.get("stream", 0) > after:
+        return registered
+    number = await capture.wait_until(
+        lambda message: (
+            isinstance(message, dict)
+            and message["type"] == "streamStarted"
+            and message["stream"] > after
+        )
+    )
+    found = capture.messages[number]
+    assert isinstance(found, dict)
+    return found
+
+
+async def tones(capture: Capture) -> list[float]:
+    """The loudest frequency of each channel in what comes from now on, in Hz."""
+    start = len(capture.messages)
+    await capture.wait_frames(30, after=start)
+    frames = [each for each in capture.messages[start:] if isinstance(each, Frame)][-25:]
+    heard = np.concatenate([frame.samples for frame in frames]).astype(float)
+    spectrum = np.abs(np.fft.rfft(heard * np.hanning(len(heard))[:, None], axis=0))
+    started = capture.texts("streamStarted") or [capture.connection.registered]
+    rate = started[-1]["sampleRate"]
+    return [float(np.argmax(side)) * rate / len(heard) for side in spectrum.T]
+
+
+async def level(capture: Capture) -> float:
+    """RMS of the first channel in what comes from now on, in dB of full scale."""
+    start = len(capture.messages)
+    await capture.wait_frames(25, after=start)
+    frames = [each for each in capture.messages[start:] if isinstance(each, Frame)][-20:]
+    heard = np.concatenate([frame.samples for frame in frames])[:, 0].astype(float) / 32768
+    return float(10 * np.log10(np.mean(heard**2) + 1e-12))
+
+
+async def level_becomes(capture: Capture, wanted_db: float) -> None:
+    """Waits until the first channel has this level."""
+    async with asyncio.timeout(20):
+        while abs(await level(capture) - wanted_db) > 0.5:
+            pass
+
+
+async def make_room(page: Page, name: str) -> str:
+    """A room that is open to everyone, of whoever is signed in; its code."""
+    await page.get_by_role("button", name="New room").click()
+    await page.get_by_label("Name", exact=True).fill(name)
+    await page.get_by_role("button", name="Create room").click()
+    await expect(page.get_by_role("heading", name=name)).to_be_visible()
+    return await page.locator(".page-head .code").inner_text()
+
+
+async def add_tone(page: Page, frequency: float) -> None:
+    """An input of this frequency."""
+    await page.get_by_role("button", name="Test tone").click()
+    await page.get_by_label("Frequency").fill(str(frequency))
+    await page.get_by_role("button", name="Add", exact=True).click()
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+    await expect(page.get_by_text(f"Tone {frequency} Hz", exact=True)).to_be_visible()
+
+
+async def go_live(page: Page) -> None:
+    await page.get_by_role("button", name="Go live").click()
+    await expect(page.locator(".transport.live")).to_be_visible()
+
+
+async def confirm(page: Page, button: str) -> None:
+    """Presses a button of the dialog, which closes."""
+    dialog = page.get_by_role("dialog")
+    await dialog.get_by_role("button", name=button, exact=True).click()
+    await expect(dialog).to_have_count(0)
+
+
+async def test_who_has_no_mouse_signs_in_makes_a_room_goes_live_and_is_heard(
+    browser: Browser, studio: ServerProcess
+) -> None:
+    async with visitor(browser) as context, opened(context, studio.url + "/broadcast") as page:
+        keys = page.keyboard
+        await press_tab_to(page, "textbox", "E-mail")
+        await keys.type("engineer@example.org")
+        await keys.press("Tab")
+        await keys.type("correct horse battery")
+        await keys.press("Enter")
+        await press_tab_to(page, "button", "New room")
+        await keys.press("Enter")
+        await keys.type("By hand")
+        await keys.press("Enter")
+        await press_tab_to(page, "button", "Test tone")
+        await keys.press("Enter")
+        await keys.press("Enter")  # in the field of the frequency: as it is
+        await expect(page.locator(".input-card")).to_have_count(1)
+        await press_tab_to(page, "textbox", "Name of channel 1")
+        await keys.press("Control+a")
+        await keys.type("Organ")
+        await press_tab_to(page, "button", "Go live")
+        await keys.press("Enter")
+        await expect(page.locator(".transport.live")).to_be_visible()
+        code = await page.locator(".page-head .code").inner_text()
+        async with listening(studio, code) as listener:
+            assert await tones(listener) == pytest.approx([440], abs=2.5)
+            assert (await stream(listener))["channelNames"] == ["Organ"]
+        await expect(page.get_by_text("Nobody listens yet.")).to_be_visible()
+        await expect(page.get_by_label("Broadcast", exact=True)).to_contain_text("Listeners0")
+        await press_tab_to(page, "button", "Stop")
+        await keys.press("Enter")
+        await expect(page.get_by_role("button", name="Go live")).to_be_enabled()
+
+
+async def test_a_device_and_a_file_become_channels_whose_gain_and_mute_are_heard(
+    browser: Browser, studio: ServerProcess, tmp_path: Path
+) -> None:
+    song = io.BytesIO()
+    writer = WavWriter(song, 1, SONG_RATE, Encoding.S16LE)
+    time = np.arange(SONG_RATE) / SONG_RATE
+    writer.write((8192 * np.sin(2 * np.pi * 1200 * time)).astype(np.int16)[:, None])
+    writer.close()
+    async with visitor(browser) as context, opened(context, studio.url + "/broadcast") as page:
+        await sign_in(page, "engineer@example.org")
+        code = await make_room(page, "Soundcheck")
+        await page.locator("input[type=file]").set_input_files(
+            {"name": "song.wav", "mimeType": "audio/wav", "buffer": song.getvalue()}
+        )
+        await expect(page.get_by_text("song.wav", exact=True)).to_be_visible()
+        await page.get_by_role("button", name="Device", exact=True).click()
+        await page.get_by_label("Channels of the device").select_option("2")
+        await confirm(page, "Add")
+        await expect(page.locator(".channel")).to_have_count(3)
+        await page.get_by_role("button", name="Device", exact=True).click()
+        await page.get_by_label("Only these channels").fill("2")
+        await confirm(page, "Add")
+        await expect(page.locator(".channel")).to_have_count(4)
+        await page.get_by_label("Name of channel 2").fill("Left")
+        await page.get_by_label("Name of channel 2").press("Enter")
+        await go_live(page)
+        async with listening(studio, code) as listener:
+            assert await tones(listener) == pytest.approx([1200, *MICROPHONE_HZ, 800], abs=2.5)
+            names = (await stream(listener))["channelNames"]
+            assert names[:2] == ["song.wav", "Left"]
+            full = await level(listener)
+            fader = page.get_by_role("slider", name="Gain of song.wav")
+            await fader.focus()
+            await page.keyboard.press("PageDown")
+            await expect(fader).to_have_attribute("aria-valuetext", "−6.0 dB")
+            await level_becomes(listener, full - 6)
+            await fader.dblclick()
+            await level_becomes(listener, full)
+            await page.get_by_role("button", name="Mute").first.click()
+            await level_becomes(listener, -120)
+            await page.get_by_label("Name of channel 3").fill("Right")
+            await page.get_by_label("Name of channel 3").press("Enter")
+            changed = await listener.wait_text("roomChanged")
+            assert changed["channelNames"][1:3] == ["Left", "Right"]
+
+
+async def test_an_owner_sees_who_listens_mixes_for_them_kicks_and_bans(
+    browser: Browser, studio: ServerProcess, pictures: Path
+) -> None:
+    async with visitor(browser) as context, opened(context, studio.url + "/broadcast") as page:
+        await sign_in(page, "engineer@example.org")
+        await check_looks(page, pictures, "rooms")
+        code = await make_room(page, "Hands")
+        await add_tone(page, 440)
+        await add_tone(page, 1000)
+        await go_live(page)
+        async with (
+            listening(studio, code, "Drums", mode="mix") as drums,
+            listening(studio, code, "<b>Loud</b>") as loud,
+        ):
+            await drums.connection.send(
+                {"type": "stats", "latencyMs": 95, "bufferMs": 60, "jitterMs": 2, "lost": 0}
+            )
+            row = page.locator(".person").filter(has_text="Drums")
+            await expect(row).to_contain_text("Excellent")
+            await expect(row).to_contain_text("95")
+            await check_looks(page, pictures, "broadcast")
+
+            await row.get_by_role("button", name="Mix").click()
+            fader = page.get_by_role("slider", name="Level of Tone 1000 Hz")
+            await check_looks(page, pictures, "mix")
+            await fader.focus()
+            await page.keyboard.press("Home")
+            await page.get_by_role("button", name="Mute Tone 440 Hz").click()
+            await drums.wait_until(
+                lambda message: (
+                    isinstance(message, dict)
+                    and message["type"] == "mixChanged"
+                    and list(message["faders"]) == [1, 0]
+                    and list(message["mutes"]) == [True, False]
+                )
+            )
+            await drums.connection.send({"type": "setMix", "master": 2})
+            master = page.get_by_role("slider", name="Level of Master")
+            await expect(master).to_have_attribute("aria-valuetext", "+6.0 dB")
+            await page.get_by_role("dialog").get_by_role("button", name="Close").click()
+
+            await row.get_by_role("button", name="Kick").click()
+            await page.get_by_label("Reason").fill("Soundcheck is over")
+            await confirm(page, "Kick")
+            error = await drums.wait_text("error")
+            assert (error["code"], error["message"]) == ("kicked", "Soundcheck is over")
+            await expect(row).to_have_count(0)
+
+            row = page.locator(".person").filter(has_text="<b>Loud</b>")
+            await row.get_by_role("button", name="Ban").click()
+            dialog = page.get_by_role("dialog")
+            await expect(dialog.get_by_role("status")).to_have_text("1 connection would be closed.")
+            await check_looks(page, pictures, "ban")
+            await dialog.get_by_label("Also everyone from").uncheck()
+            await confirm(page, "Ban")
+            assert (await loud.wait_text("error"))["code"] == "banned"
+            await expect(page.get_by_text("Nobody listens yet.")).to_be_visible()
+        await expect(page.locator(".upload .quality")).not_to_contain_text("Unknown")
+        await page.get_by_text("Figures").click()
+        await expect(page.get_by_role("table")).to_contain_text("Tone 1000 Hz")
+
+
+async def test_a_link_or_an_invite_lets_listeners_in(
+    browser: Browser, studio: ServerProcess, pictures: Path
+) -> None:
+    async with visitor(browser) as context, opened(context, studio.url + "/broadcast") as page:
+        await sign_in(page, "engineer@example.org")
+        await page.get_by_role("button", name="New room").click()
+        await check_looks(page, pictures, "new-room")
+        await page.get_by_label("Name", exact=True).fill("Behind a door")
+        await page.get_by_label("Password for listeners").fill("sesame")
+        await page.get_by_role("button", name="Create room").click()
+        await page.get_by_role("button", name="Share").click()
+        dialog = page.get_by_role("dialog")
+        code = await dialog.locator(".code").inner_text()
+        link = await dialog.get_by_label("Link", exact=True).input_value()
+        assert link == f"{studio.url}/listen/{code}"
+        await dialog.get_by_label("How often").fill("1")
+        await dialog.get_by_role("button", name="Make invite").click()
+        invite = await dialog.get_by_label("Invite link").input_value()
+        secret = re.fullmatch(re.escape(link) + "#invite=(.+)", invite)
+        assert secret is not None
+        await expect(dialog.get_by_role("row")).to_have_count(2)
+        await check_looks(page, pictures, "share")
+        join = {"roomCode": code, "invite": secret[1]}
+        request = context.request
+        assert (await request.post(studio.url + "/auth/room/join", data=join)).status == 200
+        assert (await request.post(studio.url + "/auth/room/join", data=join)).status == 401
+        await page.keyboard.press("Escape")
+        await page.get_by_role("button", name="Share").click()
+        await expect(dialog.get_by_role("row").nth(1)).to_contain_text("Used up")
+
+
+async def test_after_a_reload_the_broadcast_goes_on_in_the_same_room(
+    browser: Browser, studio: ServerProcess
+) -> None:
+    async with visitor(browser) as context, opened(context, studio.url + "/broadcast") as page:
+        page.on("dialog", lambda dialog: asyncio.ensure_future(dialog.accept()))
+        await sign_in(page, "engineer@example.org")
+        code = await make_room(page, "Again")
+        await add_tone(page, 700)
+        await page.get_by_label("Name of channel 1").fill("Flute")
+        await page.get_by_label("Name of channel 1").press("Enter")
+        await page.get_by_role("slider", name="Gain of Tone 700 Hz").press("PageDown")
+        await go_live(page)
+        async with listening(studio, code) as listener:
+            before = await level(listener)
+            first = (await stream(listener))["stream"]
+            await page.reload()
+            await page.get_by_role("button", name="Go on live").click()
+            await expect(page.locator(".transport.live")).to_be_visible()
+            assert (await stream(listener, after=first))["channelNames"] == ["Flute"]
+            assert await tones(listener) == pytest.approx([700], abs=2.5)
+            assert await level(listener) == pytest.approx(before, abs=0.5)
+
+
+async def test_a_broadcast_that_is_taken_over_is_told_and_can_be_taken_back(
+    browser: Browser, studio: ServerProcess
+) -> None:
+    async with visitor(browser) as context, opened(context, studio.url + "/broadcast") as first:
+        await sign_in(first, "engineer@example.org")
+        code = await make_room(first, "Two windows")
+        await add_tone(first, 300)
+        await go_live(first)
+        async with opened(context, f"{studio.url}/broadcast?room={code}") as second:
+            await expect(second.get_by_role("heading", name="Two windows")).to_be_visible()
+            await add_tone(second, 600)
+            await go_live(second)
+            told = first.get_by_role("alert")
+            await expect(told).to_contain_text("taken over this broadcast")
+            async with listening(studio, code) as listener:
+                assert await tones(listener) == pytest.approx([600], abs=2.5)
+                number = (await stream(listener))["stream"]
+                await first.get_by_role("button", name="Take it back").click()
+                await expect(second.get_by_role("alert")).to_contain_text("taken over")
+                await stream(listener, after=number)
+                assert await tones(listener) == pytest.approx([300], abs=2.5)
+
+
+async def test_a_break_keeps_the_listeners_and_ends_when_the_owner_says_so(
+    browser: Browser, studio: ServerProcess
+) -> None:
+    async with visitor(browser) as context, opened(context, studio.url + "/broadcast") as page:
+        await sign_in(page, "engineer@example.org")
+        code = await make_room(page, "Interval")
+        await add_tone(page, 440)
+        await go_live(page)
+        async with listening(studio, code) as listener:
+            await listener.wait_frames(5)
+            await page.locator("summary", has_text="Room").click()
+            await page.get_by_role("button", name="Take a break").click()
+            await confirm(page, "Take a break")
+            await listener.wait_text("roomSuspended")
+            await page.get_by_role("button", name="End the break").click()
+            await listener.wait_text("roomResumed")
+            after = len(listener.messages)
+            await listener.wait_frames(5, after=after)
+            await expect(page.locator(".transport.live")).to_be_visible()
+            await page.locator("summary", has_text="Room").click()
+            await page.get_by_role("button", name="Close room").click()
+            await confirm(page, "Close room")
+            closed = await listener.wait_text("roomClosed")
+            assert closed["reason"] == "closed_by_owner"
+        await expect(page.get_by_role("heading", name="Your rooms")).to_be_visible()
+
+
+async def test_a_wrong_password_is_told_and_an_account_can_be_made(
+    browser: Browser, studio: ServerProcess, pictures: Path
+) -> None:
+    async with (
+        visitor(browser) as context,
+        opened(context, studio.url + "/broadcast", refusals=[401]) as page,
+    ):
+        await page.get_by_label("E-mail").fill("engineer@example.org")
+        await page.get_by_label("Password").fill("guessed")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("alert")).to_have_text("E-mail or password is wrong.")
+        await check_looks(page, pictures, "sign-in")
+        await page.get_by_role("button", name="Create an account").click()
+        await page.get_by_label("E-mail").fill("new@example.org")
+        await page.get_by_label("Password").fill("a long new password")
+        await page.get_by_role("button", name="Create account").click()
+        await expect(page.get_by_text("No room is open.")).to_be_visible()
+        await page.reload()
+        await expect(page.get_by_text("new@example.org")).to_be_visible()
+        await page.get_by_role("button", name="Sign out").click()
+        await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
