@@ -393,3 +393,83 @@ async def test_a_wrong_password_is_told_and_an_account_can_be_made(
         await expect(page.get_by_text("new@example.org")).to_be_visible()
         await page.get_by_role("button", name="Sign out").click()
         await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
+async def test_the_list_of_devices_follows_what_is_plugged_in_and_out(
+    browser: Browser, studio: ServerProcess
+) -> None:
+    async with visitor(browser) as context, opened(context, studio.url + "/broadcast") as page:
+        await sign_in(page, "engineer@example.org")
+        await make_room(page, "Plugs")
+        await page.get_by_role("button", name="Device", exact=True).click()
+        options = page.get_by_role("dialog").locator("select[name=device] option")
+        add = page.get_by_role("button", name="Add", exact=True)
+        await expect(options).not_to_have_count(0)
+        there = await options.count()
+        await page.evaluate(
+            """() => {
+                window.plugged = navigator.mediaDevices.enumerateDevices;
+                navigator.mediaDevices.enumerateDevices = async () => [];
+                navigator.mediaDevices.dispatchEvent(new Event('devicechange'));
+            }"""
+        )
+        await expect(options).to_have_count(0)
+        await expect(add).to_be_disabled()
+        await page.evaluate(
+            """() => {
+                navigator.mediaDevices.enumerateDevices = window.plugged;
+                navigator.mediaDevices.dispatchEvent(new Event('devicechange'));
+            }"""
+        )
+        await expect(options).to_have_count(there)
+        await expect(add).to_be_enabled()
+
+
+async def test_who_signs_out_elsewhere_stays_on_air(
+    browser: Browser, studio: ServerProcess
+) -> None:
+    async with visitor(browser) as context, opened(context, studio.url + "/broadcast") as page:
+        await sign_in(page, "engineer@example.org")
+        code = await make_room(page, "Signed out")
+        await add_tone(page, 440)
+        await go_live(page)
+        async with (
+            opened(context, studio.url + "/dashboard") as other,
+            listening(studio, code) as ears,
+        ):
+            await other.get_by_role("button", name="Sign out").click()
+            await expect(page.get_by_role("alert")).to_contain_text("The broadcast goes on")
+            assert await tones(ears) == pytest.approx([440], abs=2.5)
+            await sign_in(page, "engineer@example.org")
+            await expect(page.get_by_role("alert")).to_have_count(0)
+            await expect(page.locator(".transport.live")).to_be_visible()
+            await expect(page.locator(".person")).to_have_count(1)
+
+
+async def test_a_room_that_was_closed_elsewhere_is_left(
+    browser: Browser, studio: ServerProcess
+) -> None:
+    async with (
+        visitor(browser) as context,
+        opened(context, studio.url + "/broadcast", refusals=[410]) as page,
+    ):
+        await sign_in(page, "engineer@example.org")
+        await make_room(page, "Closed elsewhere")
+        async with opened(context, studio.url + "/dashboard") as other:
+            await other.get_by_role("link", name="Closed elsewhere").click()
+            await other.get_by_role("button", name="Close room").click()
+            await confirm(other, "Close room")
+            await expect(page.get_by_text("The room is closed.")).to_be_visible()
+            await expect(page.get_by_role("heading", name="Your rooms")).to_be_visible()
+
+
+async def test_a_page_over_plain_http_says_what_is_missing(
+    browser: Browser, studio: ServerProcess
+) -> None:
+    url = studio.url.replace("127.0.0.1", "relay.test") + "/broadcast"
+    async with visitor(browser) as context, opened(context, url) as page:
+        await sign_in(page, "engineer@example.org")
+        await make_room(page, "Without")
+        await expect(page.get_by_role("alert")).to_contain_text("over https only")
+        await page.get_by_role("button", name="Device", exact=True).click()
+        await expect(page.get_by_role("status").filter(has_text="over https only")).to_be_visible()

@@ -250,3 +250,18 @@ async def test_who_is_no_administrator_sees_nothing_of_administration(
         await sign_in(page, OWNER)
         await expect(page.get_by_text("This is for administrators.")).to_be_visible()
         await expect(page.get_by_role("link", name="Users")).to_have_count(0)
+
+
+async def test_administration_on_an_address_of_its_own_is_told(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with ServerProcess.start(tmp_path, "--admin-port", "0") as server:
+        server.add_user("admin@example.org", admin=True)
+        async with (
+            visitor(browser) as context,
+            opened(context, server.url + "/dashboard#/users", refusals=[404]) as page,
+        ):
+            await sign_in(page, "admin@example.org")
+            await expect(page.get_by_role("alert")).to_contain_text("an address of its own")
+            await page.get_by_role("link", name="Your rooms").click()
+            await expect(page.get_by_text("No room is open.")).to_be_visible()

@@ -145,7 +145,8 @@ function enter(room) {
       state = studio.state;
       announce(t.states[state]);
     }
-    draw();
+    if (studio?.room.state === 'closed' && !studio.isLive) leave(t.roomGone); // elsewhere
+    else draw();
   });
   history.replaceState(null, '', `?room=${room.roomCode}`);
   document.title = `${room.name} · ${t.broadcast}`;
@@ -222,8 +223,11 @@ async function stop(studio) {
 
 /** @param {Studio} studio */
 function notices(studio) {
+  /** @type {unknown[]} */
+  const found = window.isSecureContext
+    ? []
+    : [html`<div class="notice bad" role="alert">${icon('warning')}<p>${t.inputErrors.insecure_context}</p></div>`];
   const kept = /** @type {Remembered | null} */ (resumable);
-  const found = [];
   if (kept && !studio.isLive && kept.inputs.length) {
     found.push(html`<div class="notice actions" role="status"><p>${kept.live ? t.wasLive : t.hadInputs}</p>
       <button class="primary" ?disabled=${busy} @click=${() => view.attempt(() => resume(studio, kept))}>${kept.live ? t.resumeLive : t.restoreInputs}</button>
@@ -273,7 +277,7 @@ function roomMenu(studio) {
       view.attempt(what);
     }}>${text}</button></li>`;
   return html`
-    <details class="menu">
+    <details class="menu" @keydown=${closeOnEscape} @focusout=${closeOnLeave}>
       <summary>${t.room}</summary>
       <ul>
         ${item(t.roomSettings, async () => {
@@ -297,6 +301,20 @@ function roomMenu(studio) {
         }, true)}
       </ul>
     </details>`;
+}
+
+/** @param {KeyboardEvent} event */
+function closeOnEscape(event) {
+  const menu = /** @type {HTMLDetailsElement} */ (event.currentTarget);
+  if (event.key !== 'Escape' || !menu.open) return;
+  menu.open = false;
+  menu.querySelector('summary')?.focus();
+}
+
+/** @param {FocusEvent} event */
+function closeOnLeave(event) {
+  const menu = /** @type {HTMLDetailsElement} */ (event.currentTarget);
+  if (event.relatedTarget instanceof Node && !menu.contains(event.relatedTarget)) menu.open = false;
 }
 
 /** @param {Studio} studio */

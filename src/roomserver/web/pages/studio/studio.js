@@ -4,7 +4,7 @@
  * @module
  */
 
-import { request } from '../api.js';
+import { request, session } from '../api.js';
 import { Broadcaster } from '../../client/relay-client.js';
 import { listenerQuality, uploadHealth } from './health.js';
 import { poll } from './poll.js';
@@ -261,10 +261,12 @@ export class Studio extends EventTarget {
   }
 
   async _loadRoom() {
+    if (!session.account) return; // signed out while on air
     this._take(await this.ask('GET'));
   }
 
   async _loadListeners() {
+    if (!session.account) return;
     /** @type {any[]} */
     const all = [];
     /** @type {any} */
