@@ -11,7 +11,8 @@ import asyncio
 import itertools
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -320,7 +321,9 @@ class LoadRun:
             figures = client.figures()
             sources = figures[-1]
             if sources.failed:
-                raise ClientError(f"{sources.failed} sources were refused: {_told(sources.errors)}")
+                raise ClientError(
+                    f"{sources.failed} sources were refused: {_told(_errors([sources]))}"
+                )
             self._progress("sources register", sources.settled / len(texts), figures)
             if sources.settled == len(texts):
                 break
@@ -412,7 +415,7 @@ class LoadRun:
             await self._pause(_PROGRESS_S)
         figures = client.figures()
         if not any(f.joined for f in figures if not f.is_sources):
-            told = _told({k: v for f in figures for k, v in f.errors.items()})
+            told = _told(_errors(figures))
             raise ClientError(f"nobody joined{': ' + told if told else ''}")
 
     async def _listen(self, client: LoadClient) -> StormReport | None:
@@ -519,11 +522,7 @@ class LoadRun:
         threads = thread_loads(steady)
         seconds = max((steady[0].taken_ns - steady[0].since_ns) / 1e9, 1e-9)
         frames = sum(f.frames for f in steady)
-        errors: dict[str, int] = {}
-        for what, count in itertools.chain.from_iterable(
-            f.errors.items() for f in (*joining, *final)
-        ):
-            errors[what] = errors.get(what, 0) + count
+        errors = _errors((*joining, *final))
         if self._gone:
             errors[self._gone] = 1
         server = None
@@ -627,6 +626,14 @@ def _offset_us(figures: Sequence[LoadFigures]) -> int:
             "no listener learned the server's clock: nobody joined, or it is not told"
         )
     return min(known)[1]
+
+
+def _errors(figures: Iterable[LoadFigures]) -> dict[str, int]:
+    """What went wrong and how often. A server's words may hold anything: here only what prints."""
+    errors: Counter[str] = Counter()
+    for what, count in itertools.chain.from_iterable(f.errors.items() for f in figures):
+        errors["".join(c if c.isprintable() else " " for c in what)] += count
+    return dict(errors)
 
 
 def _told(errors: Mapping[str, int]) -> str:
