@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 from playwright.async_api import Browser
+from playwright.async_api import Error as PlaywrightError
 
 from support.api_client import Api
 from support.browser import ClientPage, Heard, client_page
@@ -209,6 +210,29 @@ async def test_after_the_browser_suspended_the_sound_it_is_live_at_once(
         await page.run("() => listener.audioContext.resume()")
         await page.settled(hears(TONES))
         await page.until("() => listener.statistics.bufferMs < listener.statistics.targetMs + 60")
+
+
+async def test_a_worker_that_does_not_load_is_told(browser: Browser, server: ServerProcess) -> None:
+    async with live_room(server.url) as room, client_page(browser, server.url) as page:
+        await page.page.route("**/session-worker.js", lambda route: route.abort())
+        await page.begin(room.code, ROOM_PASSWORD)
+        await page.until("() => window.refused !== undefined")
+        told = await page.run("() => [refused.code, listener.state]")
+        assert told == ["worker_failed", "closed"]
+        page.problems.clear()  # the browser complains about what the test kept from it
+
+
+async def test_a_worklet_that_does_not_load_is_told(
+    browser: Browser, server: ServerProcess
+) -> None:
+    async with live_room(server.url) as room, client_page(browser, server.url) as page:
+        # Tests can't come between the browser and a worklet's modules.
+        await page.run(
+            "() => { AudioWorklet.prototype.addModule = () => Promise.reject(new Error('no')); }"
+        )
+        with pytest.raises(PlaywrightError, match="the audio worklet did not load"):
+            await page.begin(room.code, ROOM_PASSWORD)
+        assert await page.run("() => listener.state") == "idle"
 
 
 async def test_the_page_of_the_documentation_plays(browser: Browser, server: ServerProcess) -> None:

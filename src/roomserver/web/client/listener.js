@@ -202,9 +202,7 @@ export class Listener extends EventTarget {
     this.#output.connect(this.#gain).connect(context.destination);
     /** @param {import('./player.js').Report} report */
     const report = (report) => this.#report(report);
-    const player = this.capabilities.worklet
-      ? await WorkletPlayer.create(context, report, () => this.#playerFailed())
-      : new BufferPlayer(context, report);
+    const player = await this.#makePlayer(context, report);
     if (this.state !== 'connecting') return player.end(); // stopped meanwhile
     this.#player = player;
     player.output.connect(this.#output);
@@ -212,6 +210,17 @@ export class Listener extends EventTarget {
     player.setTarget(this.#options.bufferMs ?? null);
     this.#connect(player);
     this.#followContext();
+  }
+
+  /** @param {AudioContext} context @param {(report: import('./player.js').Report) => void} report */
+  async #makePlayer(context, report) {
+    if (!this.capabilities.worklet) return new BufferPlayer(context, report);
+    try {
+      return await WorkletPlayer.create(context, report, () => this.#playerFailed());
+    } catch (error) {
+      await this.stop();
+      throw new RelayError('player_failed', `the audio worklet did not load: ${error}`);
+    }
   }
 
   /** Ends it. It may be started again. */

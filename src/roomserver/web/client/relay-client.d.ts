@@ -153,7 +153,10 @@ export class Listener extends EventTarget {
   /** What is heard, before the volume. After `start()`. */
   readonly output: AudioNode;
   readonly audioContext: AudioContext | null;
-  /** Starts audio and connects: from a user's gesture. Resolves when it is under way. */
+  /**
+   * Starts audio and connects: from a user's gesture. Resolves when it is under way.
+   * @throws RelayError `player_failed`: the browser could not load the worklet
+   */
   start(): Promise<void>;
   stop(): Promise<void>;
   /** Linear, of this listener alone. */

@@ -17,6 +17,7 @@ import { RelayError, revived } from './errors.js';
 export class Session {
   #worker = new Worker(new URL('./session-worker.js', import.meta.url), { type: 'module' });
   #owner;
+  #failed = false;
   /** @type {(() => void) | null} */
   #left = null;
 
@@ -25,6 +26,7 @@ export class Session {
     this.#owner = owner;
     this.#worker.onmessage = (event) => this.#hear(event.data);
     this.#worker.onerror = (event) => {
+      this.#failed = true;
       const error = new RelayError('worker_failed', event.message || 'the worker did not load');
       this.#owner.closed(error);
     };
@@ -49,7 +51,7 @@ export class Session {
   async leave(bufferedMs = 0) {
     const left = new Promise((resolve) => (this.#left = () => resolve(undefined)));
     this.tell({ type: 'leave', bufferedMs });
-    await left;
+    if (!this.#failed) await left;
     this.#worker.onmessage = null;
     this.#worker.terminate();
   }
