@@ -28,7 +28,12 @@ def check_files() -> None:
     assert relaycore.__version__ == importlib.metadata.version("relaycore")
     for name in ("py.typed", "_core.pyi", "capi.pxd", "include/relaycore/spsc_ring.h"):
         assert (package / name).is_file(), f"{name} is not in the wheel"
-    for name in ("cli.py", "web/pages/index.html", "web/vendor/lit-html/LICENSE.txt"):
+    for name in (
+        "cli.py",
+        "web/pages/listen.html",
+        "web/client/relay-client.js",
+        "web/vendor/lit-html/LICENSE.txt",
+    ):
         assert (package.parent / "roomserver" / name).is_file(), f"{name} is not in the wheel"
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
         gil_enabled = getattr(sys, "_is_gil_enabled")()  # noqa: B009 - not in 3.11's types

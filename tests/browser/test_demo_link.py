@@ -51,7 +51,7 @@ async def test_the_link_of_the_demonstration_plays(browser: Browser) -> None:
         visitor(browser) as context,
         opened(context, link) as page,
     ):
-        await page.get_by_role("button", name="Play", exact=True).first.click()
+        await page.get_by_role("button", name="Play", exact=True).click()
         await expect(page.locator(".player .badge")).to_have_text("Live")
         await expect(page.locator(".strips .strip")).to_have_count(16)
         ears = ClientPage(page)

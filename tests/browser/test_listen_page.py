@@ -74,7 +74,7 @@ async def heard_page(
 
 async def play(page: Page, ears: ClientPage) -> None:
     """Presses play, waits until it is live, and puts the ears on."""
-    await page.get_by_role("button", name="Play", exact=True).first.click()
+    await page.get_by_role("button", name="Play", exact=True).click()
     await expect(status(page)).to_have_text("Live")
     await ears.put_on_ears("listening")
 
@@ -149,7 +149,7 @@ async def test_a_password_is_asked_for_when_it_is_wanted(
         room(server, password=ROOM_PASSWORD) as (made, _),
         heard_page(browser, f"{server.url}/listen/{made.code}", refusals=[401]) as (page, ears),
     ):
-        await page.get_by_role("button", name="Play", exact=True).first.click()
+        await page.get_by_role("button", name="Play", exact=True).click()
         await expect(page.get_by_role("alert")).to_contain_text("wants a password")
         await page.get_by_label("Password").fill("something else")
         await page.keyboard.press("Enter")
@@ -291,7 +291,7 @@ async def test_what_happens_to_the_room_is_told(browser: Browser, server: Server
         room(server, on_air=False) as (made, broadcaster),
         heard_page(browser, f"{server.url}/listen/{made.code}") as (page, _),
     ):
-        await page.get_by_role("button", name="Play", exact=True).first.click()
+        await page.get_by_role("button", name="Play", exact=True).click()
         await expect(status(page)).to_have_text("Waiting for the broadcast")
         running = asyncio.create_task(broadcaster.run())
         await expect(status(page)).to_have_text("Live")
@@ -330,13 +330,13 @@ async def test_another_password_is_asked_for_when_listeners_are_dropped(
         room(server, password=ROOM_PASSWORD) as (made, _),
         heard_page(browser, f"{server.url}/listen/{made.code}", refusals=[401]) as (page, ears),
     ):
-        await page.get_by_role("button", name="Play", exact=True).first.click()
+        await page.get_by_role("button", name="Play", exact=True).click()
         await page.get_by_label("Password").fill(ROOM_PASSWORD)
         await play(page, ears)
         change = {"password": "another one", "dropListeners": True}
         await owner(server, "POST", f"/api/broadcaster/rooms/{made.code}/password", change)
         await expect(page.get_by_role("alert")).to_contain_text("permission to listen is over")
-        await page.get_by_role("button", name="Play", exact=True).first.click()
+        await page.get_by_role("button", name="Play", exact=True).click()
         await expect(page.get_by_role("alert")).to_contain_text("the password is wrong")
         await page.get_by_label("Password").fill("another one")
         await play(page, ears)

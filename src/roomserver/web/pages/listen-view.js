@@ -60,13 +60,9 @@ function head(state, actions) {
     : t.about[/** @type {keyof typeof t.about} */ (now)];
   return html`
     <div class="head">
-      <button type="button" class="play ${classMap({ playing })}" form=${playing ? nothing : 'entry'}
-        aria-label=${playing ? t.stop : t.play} title=${playing ? t.stop : t.play}
-        @click=${(/** @type {Event} */ event) => {
-          const form = /** @type {HTMLFormElement | null} */ (document.getElementById('entry'));
-          if (playing || !form || form.reportValidity()) actions.toggle();
-          event.preventDefault();
-        }}>${icon(playing ? 'stop' : 'play')}</button>
+      <button type=${playing ? 'button' : 'submit'} form=${playing ? nothing : 'entry'}
+        class="play ${classMap({ playing })}" aria-label=${playing ? t.stop : t.play} title=${playing ? t.stop : t.play}
+        @click=${playing ? actions.toggle : nothing}>${icon(playing ? 'stop' : 'play')}</button>
       <div class="titles">
         <h1>${state.roomName || t.room(state.code)}</h1>
         <div class="row facts">
@@ -107,7 +103,6 @@ function entry(state, actions) {
           .value=${live(state.nickname)} @input=${field('nickname')}>
         <span class="hint" id="nickname-hint">${t.nicknameHint}</span>
       </div>
-      <button type="submit" class="unseen" tabindex="-1">${t.play}</button>
       <p class="wide small"><a href="/listen">${t.change}</a></p>
     </form>`;
 }

@@ -11,7 +11,7 @@ import { coalesced, kept, render, tabStorage } from './dom.js';
 import { page } from './listen-view.js';
 import { Meters } from './meters.js';
 import { Presets } from './presets.js';
-import { announce, drawShell, toast, toastError } from './shell.js';
+import { drawShell, toast, toastError } from './shell.js';
 import { restingMix } from './strips.js';
 import { describeError, texts } from './texts.js';
 import { Awake, tellSystem } from './playing.js';
@@ -213,10 +213,7 @@ function follow(listener) {
       if (state.listener === listener) heard(/** @type {CustomEvent} */ (event).detail);
       draw();
     });
-  on('statechange', () => {
-    announce(texts.listen.state[listener.state]);
-    follow();
-  });
+  on('statechange', () => follow());
   on('room', ({ roomName, listenerCount }) => Object.assign(state, { roomName, listenerCount }));
   on('format', () => state.presets.ask(listener));
   on('statistics', () => {});

@@ -40,7 +40,6 @@ export const texts = {
   listen: {
     title: 'Listen',
     room: (/** @type {string} */ code) => `Room ${code}`,
-    ready: 'Press play to listen.',
     play: 'Play',
     stop: 'Stop',
     password: 'Password',
@@ -52,7 +51,6 @@ export const texts = {
     volume: 'Volume',
     mute: 'Mute',
     unmute: 'Unmute',
-    level: 'Level',
     listeners: (/** @type {number} */ n) => plural(n, 'listener', 'listeners'),
     state: {
       idle: 'Not playing',
@@ -66,7 +64,7 @@ export const texts = {
       closed: 'Over',
     },
     about: {
-      idle: '',
+      idle: 'Press play to listen.',
       joining: '',
       connecting: '',
       waiting: 'You are in. Sound begins by itself as soon as there is some.',
@@ -113,7 +111,6 @@ export const texts = {
         'This page came over plain http. Browsers keep their audio engine for https, so you hear the '
         + 'stereo mix in a simpler way: with more delay, and without mixing channels on this device. '
         + 'Ask for an https address of this server for all of it.',
-      other: (/** @type {string} */ what) => `Not available here: ${what}.`,
     },
     closed: {
       kicked: 'You were asked to leave.',
@@ -185,7 +182,6 @@ export const texts = {
     busy: 'The server is busy. Try again in a moment.',
     shutting_down: 'The server is restarting. Try again in a moment.',
     wrong_server: 'The room is on another server.',
-    audio_blocked: 'The browser did not let the sound start. Press play again.',
     other: (/** @type {string} */ detail) => `That did not work: ${detail}.`,
   },
   in: (/** @type {number} */ s) => `Possible again in ${s < 90 ? `${Math.ceil(s)} s` : `${Math.ceil(s / 60)} min`}.`,
