@@ -46,7 +46,7 @@ function list() {
     return html`<div class="panel empty"><p>${texts.home.none}</p><p class="soft">${texts.home.noneHint}</p></div>`;
   }
   return html`
-    <ul class="rooms">${repeat(sorted(state.rooms), (room) => room.roomId, card)}</ul>
+    <ul class="rooms">${repeat(sorted(state.rooms), (/** @type {PublicRoom} */ room) => room.roomId, card)}</ul>
     ${state.more ? html`<div><button type="button" @click=${more}>${texts.home.more}</button></div>` : nothing}`;
 }
 

@@ -113,7 +113,7 @@ const output = (state, actions) => html`
     <button type="button" class="quiet icon-only" aria-pressed=${state.muted} aria-label=${t.mute}
       title=${state.muted ? t.unmute : t.mute} @click=${actions.toggleMuted}>${icon(state.muted ? 'muted' : 'volume')}</button>
     <input type="range" min="0" max="100" aria-label=${t.volume} .value=${live(String(state.volume))}
-      ${ref((element) => /** @type {HTMLElement | undefined} */ (element)?.style.setProperty('--filled', `${state.muted ? 0 : state.volume}%`))}
+      ${ref((/** @type {HTMLElement | undefined} */ element) => element?.style.setProperty('--filled', `${state.muted ? 0 : state.volume}%`))}
       @input=${(/** @type {Event} */ event) => actions.setVolume(Number(/** @type {HTMLInputElement} */ (event.target).value))}>
     <div class="sides" aria-hidden="true" data-channel="master" ${ref(state.sides.attach)}>
       ${[0, 1].map((side) => html`<span class="meter lying" data-side=${side}><i class="cover"></i><i class="peak"></i></span>`)}

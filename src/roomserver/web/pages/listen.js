@@ -29,6 +29,7 @@ const code = decodeURIComponent(location.pathname.split('/')[2] ?? new URLSearch
   .trim()
   .toUpperCase();
 
+/** What the page shows; see listen-view.js. */
 const state = {
   code,
   invite: new URLSearchParams(location.hash.slice(1)).get('invite') ?? undefined,
@@ -47,9 +48,14 @@ const state = {
   muted: false,
   awake: /** @type {boolean} */ (kept.get('awake') ?? true),
   presets: new Presets(draw),
-  meters: new Meters(() => state.listener?.levels() ?? null),
-  sides: new Meters(() => state.listener?.levels() ?? null),
+  meters: new Meters(levels),
+  sides: new Meters(levels),
 };
+
+/** @returns {ReturnType<Listener['levels']> | null} */
+function levels() {
+  return state.listener?.levels() ?? null;
+}
 
 /** @type {AudioContext | null} one for the life of the page; made in a press */
 let audio = null;

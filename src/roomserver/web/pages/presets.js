@@ -41,7 +41,7 @@ export class Presets {
             this.#redraw();
           }}>
           ${this.#names.length === 0 ? html`<option>${t.none}</option>` : ''}
-          ${repeat(this.#names, (name) => name, (name) => html`
+          ${repeat(this.#names, (/** @type {string} */ name) => name, (/** @type {string} */ name) => html`
             <option value=${name} ?selected=${name === this.#chosen}>${name}</option>`)}
         </select>
         <button type="button" class="compact" ?disabled=${!this.#chosen} @click=${() => this.#load()}>${t.load}</button>

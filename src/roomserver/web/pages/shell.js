@@ -46,7 +46,8 @@ function chooseTheme(theme) {
   dispatchEvent(new Event('themechange'));
 }
 
-/** @type {{ id: number, text: string, kind: string }[]} */
+/** @typedef {{ id: number, text: string, kind: string }} Toast */
+/** @type {Toast[]} */
 let toasts = [];
 let nextId = 0;
 
@@ -71,7 +72,7 @@ function dismiss(id) {
 
 function drawToasts() {
   render(
-    repeat(toasts, ({ id }) => id, ({ id, text, kind }) => html`
+    repeat(toasts, (/** @type {Toast} */ { id }) => id, (/** @type {Toast} */ { id, text, kind }) => html`
       <div class="toast ${kind}">
         <span>${text}</span>
         <button class="quiet icon-only" type="button" aria-label=${texts.shell.dismiss}
