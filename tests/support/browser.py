@@ -162,6 +162,7 @@ class ClientPage:
 
     async def put_on_ears(self, listener: str = "listener") -> None:
         """From now on `hear` hears this expression's listener, which has been started."""
+        await self.page.route(f"**{SCRIPTS_ROUTE}*", _script)  # it may be a page of another kind
         await self.run(
             f"""() => {{
                 window.listener = {listener};
