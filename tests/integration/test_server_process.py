@@ -159,8 +159,8 @@ async def test_accounts_are_added_while_the_server_runs(tmp_path: Path) -> None:
     [
         ("b@c", "", "empty", 2),
         ("b@c", "x" * 73, "72 bytes", 2),
-        ("nobody", "secret", "not an e-mail address", 2),
-        ("Ann@example.org", "secret", "already", 1),
+        ("nobody", "a secret", "not an e-mail address", 2),
+        ("Ann@example.org", "a secret", "already", 1),
     ],
 )
 def test_an_account_that_cannot_be_is_refused(
@@ -171,7 +171,7 @@ def test_an_account_that_cannot_be_is_refused(
         env = {"ROOMSERVER_BCRYPT_ROUNDS": "4", "PORT": None}
         return CliRunner().invoke(app, arguments, input=text + "\n", env=env)
 
-    assert add("ann@example.org", "secret").exit_code == 0
+    assert add("ann@example.org", "a secret").exit_code == 0
     result = add(email, text)
     assert result.exit_code == code
     assert message in result.output
@@ -184,7 +184,7 @@ def test_an_account_has_the_role_that_it_was_added_with(
 ) -> None:
     arguments = ["user", "add", "a@b", "--password-stdin", "--data-dir", str(tmp_path), *options]
     env = {"ROOMSERVER_BCRYPT_ROUNDS": "4", "PORT": None}
-    result = CliRunner().invoke(app, arguments, input="secret\n", env=env)
+    result = CliRunner().invoke(app, arguments, input="a secret\n", env=env)
     assert result.exit_code == 0, result.output
     with AccountFile(tmp_path) as accounts:
         account = accounts.account_by_email("a@b")

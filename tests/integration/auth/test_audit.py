@@ -34,11 +34,11 @@ async def test_what_happens_to_an_account_is_in_the_audit_log(api: Api, admin: s
     first = await call("/auth/register", email=EMAIL, password=PASSWORD, invite=invite["invite"])
     second = await call("/auth/refresh", refreshToken=first["refreshToken"])
     token = second["accessToken"]
-    await call("/auth/password", token, oldPassword="wrong", newPassword="another")
-    third = await call("/auth/password", token, oldPassword=PASSWORD, newPassword="another")
+    await call("/auth/password", token, oldPassword="wrong", newPassword="another one")
+    third = await call("/auth/password", token, oldPassword=PASSWORD, newPassword="another one")
     token = third["accessToken"]
     room = await call("/auth/room/create", token, password=ROOM_PASSWORD)
-    fourth = await call("/auth/broadcaster", email=EMAIL, password="another")
+    fourth = await call("/auth/broadcaster", email=EMAIL, password="another one")
     await call("/auth/logout", refreshToken=fourth["refreshToken"])
 
     own = await entries(api, token, 7, "/api/audit")

@@ -120,25 +120,25 @@ async def test_another_password_ends_every_other_session_at_once(api: Api, email
         body = {"oldPassword": old, "newPassword": new}
         return await api.call("POST", "/auth/password", token=token, json=body)
 
-    answer = await change("wrong", "another", mine["accessToken"])
+    answer = await change("wrong", "another one", mine["accessToken"])
     assert (answer.status, answer.body["code"]) == (401, "invalid_credentials")
     answer = await change(PASSWORD, "x" * 73, mine["accessToken"])
     assert answer.status == 400
-    answer = await change(PASSWORD, "another", mine["accessToken"])
+    answer = await change(PASSWORD, "another one", mine["accessToken"])
     assert answer.status == 200
     for tokens in (mine, other):
         assert not await passes(api, tokens["accessToken"])
         assert (await refresh(api, tokens["refreshToken"])).status == 401
     assert await passes(api, answer.body["accessToken"])
     assert (await refresh(api, answer.body["refreshToken"])).status == 200
-    assert await api.login(email, "another")
+    assert await api.login(email, "another one")
     body = {"email": email, "password": PASSWORD}
     assert (await api.call("POST", "/auth/broadcaster", json=body)).status == 401
 
 
 async def test_an_access_token_is_no_way_to_guess_the_password(api: Api, email: str) -> None:
     token = (await api.login(email))["accessToken"]
-    body = {"oldPassword": "wrong", "newPassword": "another"}
+    body = {"oldPassword": "wrong", "newPassword": "another one"}
     statuses = [
         (await api.call("POST", "/auth/password", token=token, json=body)).status for _ in range(6)
     ]
