@@ -33,6 +33,8 @@ C = TypeVar("C", bound=Case)
 # and tests/fault/hostile.
 NOT_OF_ROUTES = frozenset(ALWAYS)
 
+ROUNDS = 5
+
 CASES: dict[tuple[ProblemCode, str | None], Case] = {}
 
 
@@ -461,14 +463,19 @@ async def too_much_to_do(stage: Stage) -> AsyncIterator[Cases]:
             given[route] = await case(stage, endpoint)
         else:
             rooms.append(endpoint)
-    async with stage.lookups_busy():
-        unknown = str(uuid.uuid4())
-        answers = await asyncio.gather(*(stage.call(each, room=unknown) for each in rooms))
-        # Whoever may just guess is not told more than ever.
-        guess = {"roomCode": unknown, "password": "wrong"}
-        answer = await stage.call(ROUTES["POST /auth/room/join"], json=guess)
-        assert answer.body["code"] == ProblemCode.INVALID_CREDENTIALS
-    given |= zip(map(name_of, rooms), answers, strict=True)
+    unknown = str(uuid.uuid4())
+    for _ in range(ROUNDS):
+        async with stage.lookups_busy():
+            answers = await asyncio.gather(*(stage.call(each, room=unknown) for each in rooms))
+            # Whoever may just guess is not told more than ever.
+            guess = {"roomCode": unknown, "password": "wrong"}
+            answer = await stage.call(ROUTES["POST /auth/room/join"], json=guess)
+            assert answer.body["code"] == ProblemCode.INVALID_CREDENTIALS
+        given |= zip(map(name_of, rooms), answers, strict=True)
+        # On a machine with much to do some came when those before them were done already.
+        rooms = [each for each in rooms if given[name_of(each)].status == 404]
+        if not rooms:
+            break
 
     async def as_before(stage: Stage, endpoint: Endpoint) -> Answer:
         return given[name_of(endpoint)]

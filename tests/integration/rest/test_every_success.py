@@ -20,6 +20,8 @@ Case: TypeAlias = Callable[[Stage], AbstractAsyncContextManager[Wishes]]
 
 CASES: dict[str, Case] = {}
 
+pytestmark = pytest.mark.timeout(300)  # a database and two servers are made first
+
 
 def case(*routes: str) -> Callable[[Callable[[Stage], AsyncIterator[Wishes]]], None]:
     def keep(make: Callable[[Stage], AsyncIterator[Wishes]]) -> None:
