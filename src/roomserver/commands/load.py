@@ -17,7 +17,8 @@ from rich.text import Text
 
 from roomserver.clients.account import AccountEntry
 from roomserver.clients.connection import RoomApi
-from roomserver.clients.load import LoadOptions, LoadRoom, LoadRun, Progress, Show, made_rooms
+from roomserver.clients.load import LoadRun, Progress, Show, made_rooms
+from roomserver.clients.load_options import LoadOptions, LoadRoom
 from roomserver.clients.load_report import LoadReport
 from roomserver.clients.tasks import stop_on_signals
 from roomserver.clients.wire import FRAME_LENGTHS_MS, MAX_CHANNELS, SAMPLE_RATES, Encoding
