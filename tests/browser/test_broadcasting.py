@@ -202,6 +202,40 @@ async def test_gain_and_mute_of_an_input_and_sound_that_was_suspended(
         assert await source.run("() => broadcaster.status.late") == [0]
 
 
+async def test_a_microphone_that_was_unplugged_is_opened_again_when_it_is_back(
+    browser: Browser, server: ServerProcess
+) -> None:
+    add = """async () => {
+        window.opened = [];
+        const devices = navigator.mediaDevices;
+        const open = devices.getUserMedia.bind(devices);
+        devices.getUserMedia = async (wish) => {
+            opened.push(await open(wish));
+            return opened.at(-1);
+        };
+        await broadcaster.addDevice('');
+    }"""
+    async with (
+        studio(browser, server, add) as (room, source),
+        client_page(browser, server.url) as page,
+    ):
+        await page.listen(room.code, ROOM_PASSWORD)
+        await page.settled(lambda heard: heard.loudness > -30)
+        # The fake microphone has no plug: what the browser would say is said for it.
+        await source.run(
+            """() => {
+                const [track] = opened[0].getAudioTracks();
+                track.stop();
+                track.dispatchEvent(new Event('ended'));
+            }"""
+        )
+        assert await source.run("() => broadcaster.inputs[0].ended") is True
+        await page.settled(lambda heard: heard.loudness < SILENT)
+        await source.run("() => navigator.mediaDevices.dispatchEvent(new Event('devicechange'))")
+        await page.settled(lambda heard: heard.loudness > -30)
+        assert await source.run("() => [opened.length, broadcaster.inputs[0].ended]") == [2, False]
+
+
 async def test_presets_and_modes_keep_the_mix(browser: Browser, server: ServerProcess) -> None:
     async with (
         studio(browser, server, EIGHT_TONES, [TONES[:2], AMPLITUDE]) as (room, _),

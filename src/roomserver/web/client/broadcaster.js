@@ -251,9 +251,11 @@ export class Broadcaster extends EventTarget {
   /** A device that was gone may be back. */
   async #reopenDevices() {
     const known = await navigator.mediaDevices.enumerateDevices();
-    const back = this.#inputs.filter(
-      (input) => input.ended && known.some(({ deviceId }) => deviceId === input.deviceId),
-    );
+    const heard = known.filter(({ kind }) => kind === 'audioinput');
+    const back = this.#inputs.filter(({ ended, deviceId }) => {
+      if (!ended || deviceId === undefined) return false;
+      return heard.some((device) => deviceId === '' || device.deviceId === deviceId);
+    });
     for (const input of back) {
       const { deviceId = '', node } = input;
       const wish = { channelCount: node.channelCount };
