@@ -16,7 +16,7 @@ from support.live import Capture, live_room, timeline, wav_source
 from support.server import ServerProcess
 
 # A busy machine may run us late; so much buffer that nothing is ever concealed for it.
-BUFFER_MS = 400
+BUFFER_MS = 1000  # a source that gets no processor for a while leaves no hole
 
 
 def noise(channels: int, count: int, encoding: Encoding = Encoding.S16LE) -> Samples:
