@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import faulthandler
 import fcntl
-import gc
 import os
 import resource
 import shlex
@@ -58,7 +57,6 @@ from roomserver.store.durable import DurableRoomStore
 from roomserver.store.interfaces import AccountStore
 from roomserver.store.stores import open_stores
 
-GC_THRESHOLDS = (20_000, 20, 50)
 # Of the time to shut down in: what requests under way, and what TLS still has to send, may take.
 HTTP_SHARE = 0.2
 ADMIN_SHARE = 0.05
@@ -434,10 +432,6 @@ def _url(scheme: str, address: Any) -> str:
 
 def run(settings: Settings) -> int:
     """Runs a server until SIGTERM or SIGINT; returns the exit code of the process."""
-    # Thousands of listeners are many objects and no cycles: looking for those among them as often
-    # as Python does by itself takes one part in twenty of all joins.
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
     configure_logging(settings.log_format, settings.log_level)
     faulthandler.enable()  # an end by a signal of ours or the kernel's says where Python was
     _raise_descriptor_limit()
