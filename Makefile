@@ -46,7 +46,7 @@ types: $(STAMPS)/dev $(STAMPS)/native ## mypy, and the extension's stub against 
 
 # These have the machine for themselves; all others run beside each other, a file in one process: one
 # more than there are processors, since tests also wait.
-ALONE := tests/browser tests/fuzz $(addprefix tests/fault/test_,floods.py stalled_listeners.py tortured_python.py) \
+ALONE := tests/browser tests/fault/hostile tests/fuzz $(addprefix tests/fault/test_,floods.py stalled_listeners.py tortured_python.py) \
 	$(addprefix tests/integration/test_,commands.py demo.py server_audio.py switching.py)
 BESIDE := --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist loadfile --no-loadscope-reorder
 

@@ -134,7 +134,7 @@ def _measure(
     page: Page, running: RunningServer, mode: str, seconds: float, others: Sequence[int]
 ) -> BrowserSample:
     page.goto(running.url.rstrip("/") + BLANK)
-    page.evaluate(LISTEN, [running.room, PASSWORD, mode])
+    page.evaluate(LISTEN, [running.room["roomCode"], PASSWORD, mode])
     page.wait_for_function("() => listener.state === 'live'", timeout=30_000)
     page.wait_for_timeout(SETTLE_S * 1000)
     session = page.context.new_cdp_session(page)

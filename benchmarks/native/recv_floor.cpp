@@ -46,7 +46,9 @@ int main(int argc, char** argv) {
   const int64_t end = monotonic_ns() + arguments.number("--max-seconds", 60) * 1'000'000'000;
   raise_descriptor_limit();
   const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  sockaddr_in address = loopback("127.0.0.1", 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   socklen_t length = sizeof address;
   if (listener < 0 || bind(listener, reinterpret_cast<sockaddr*>(&address), length) != 0 ||
       listen(listener, 1024) != 0 ||

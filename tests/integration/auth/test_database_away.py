@@ -61,7 +61,7 @@ async def test_what_needs_the_database_is_answered_503(
 ) -> None:
     admin, bob = await api.login(ADMIN), await api.login(BOB)
     login = {"email": BOB, "password": PASSWORD}
-    passwords = {"oldPassword": PASSWORD, "newPassword": "another"}
+    passwords = {"oldPassword": PASSWORD, "newPassword": "another one"}
     refresh = {"refreshToken": bob["refreshToken"]}
     with away(database):
         for token in (admin["accessToken"], bob["accessToken"]):  # who is one, nobody can tell
@@ -100,7 +100,7 @@ async def test_who_is_out_stays_out_while_the_database_is_away(
     for token in (disabled, changed):
         assert await api.create_room(token)
     await api.call("POST", f"/api/admin/users/{out}/disable", token=admin)
-    body = {"oldPassword": PASSWORD, "newPassword": "another"}
+    body = {"oldPassword": PASSWORD, "newPassword": "another one"}
     answer = await api.call("POST", "/auth/password", token=changed, json=body)
     with away(database):
         for token in (disabled, changed):
