@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
 
+from roomserver.edge.requests import BODY_TIMEOUT_S
 from support.api_client import ROOM_PASSWORD, Answer, Api
+from support.hostile import Hostile
 from support.server import PASSWORD, ServerProcess
 
 CODE = re.compile(r"[ABCDEFGHJKLMNPQRSTUVWXYZ23456789]{6}")
@@ -225,6 +229,29 @@ async def test_a_body_that_cannot_be_taken_is_refused(
         "POST", "/auth/broadcaster", data=body, headers={"Content-Type": "application/json"}
     )
     is_problem(answer, status, code)
+
+
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server that takes bodies longer than any buffer."""
+    options = ("--max-body-bytes", str(4 << 20))
+    with ServerProcess.start(tmp_path_factory.mktemp("patient"), *options) as process:
+        yield process
+
+
+@pytest.mark.parametrize("length", [300_000, 600_000, 768_000, 4_000_000])
+async def test_a_body_of_any_length_that_may_be_is_read_to_its_end(
+    patient: ServerProcess, length: int
+) -> None:
+    body = b'{"email":"a@b","password":"' + b"x" * length + b'"}'
+    head = b"POST /auth/broadcaster HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    async with Hostile.open(patient) as client:
+        begin = time.monotonic()
+        for _ in range(2):  # and what comes behind it on the connection is another request
+            client.send(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        for _ in range(2):
+            assert await client.reply() == (400, "invalid_request", False)
+        assert time.monotonic() - begin < BODY_TIMEOUT_S / 2
 
 
 async def test_other_media_types_paths_and_methods_are_refused(api: Api) -> None:

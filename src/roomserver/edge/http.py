@@ -102,7 +102,9 @@ class HttpConnection(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._in_head:
+        if not data:  # no client's: aiohttp's own, that a parser which it paused may go on
+            super().data_received(data)
+        elif self._in_head:
             self._read_head(data)
         else:
             self._read_body(data)

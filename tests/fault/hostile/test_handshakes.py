@@ -30,6 +30,7 @@ from support.server import ServerProcess
 from .conftest import REQUEST_TIMEOUT_S, SlowSource
 
 MAX_HEAD = 16_384
+LINGERING_S = 10.0  # in which aiohttp reads what is left of a body after its answer
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -196,6 +197,16 @@ async def test_a_handshake_cut_off_in_the_middle_is_over(server: ServerProcess) 
             return await hostile.rest()
 
     assert set(await asyncio.gather(*map(rest, range(0, len(upgrade()), 5)))) == {b""}
+
+
+async def test_a_body_over_the_limit_is_read_to_its_end_at_once(server: ServerProcess) -> None:
+    """However much of it came before it was refused: nobody waits for what is there already."""
+    for length in (300_000, 600_000, 768_000):
+        async with Hostile.open(server) as hostile:
+            begin = time.monotonic()
+            hostile.send(post(b"x" * length))
+            assert await hostile.reply() == (413, "body_too_large", True)
+            assert time.monotonic() - begin < LINGERING_S / 2
 
 
 async def test_an_answer_is_whole_though_much_of_the_request_is_not_read(
