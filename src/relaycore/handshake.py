@@ -35,6 +35,7 @@ __all__ = [
 _GUID: Final = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 _KEY: Final = re.compile(r"[A-Za-z0-9+/]{22}==")  # base64 of exactly 16 bytes
 _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/([0-9])\.([0-9])")
+_WHOLE_URI: Final = re.compile(r"https?://([^/?#@]+)([/?][^#]*)?", re.IGNORECASE)
 _HEADER: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t -~\x80-\xff]*)")
 _END: Final = b"\r\n\r\n"
 _MAX_BYTES: Final = 8192
@@ -50,8 +51,10 @@ class Upgrade:
     """An accepted handshake.
 
     Attributes:
-        path: Request target as it was sent, with its query: `/ws?room=1`.
-        headers: Names in lower case; values of repeated headers joined with `, `.
+        path: Request target as it was sent, with its query: `/ws?room=1`. Of a whole URI, which is
+            as good (RFC 9112, section 3.2.2), what stands behind its host.
+        headers: Names in lower case; values of repeated headers joined with `, `. A host that the
+            target names stands in place of that in the headers.
         response: The `101` answer, to be sent before anything else.
     """
 
@@ -134,10 +137,16 @@ def parse_upgrade(request: bytes) -> Upgrade:
     if request_line is None:
         raise UpgradeRefused(400, "malformed request line")
     method, target, major, minor = (part.decode("ascii") for part in request_line.groups())
-    if not target.startswith("/"):
-        raise UpgradeRefused(400, "the request target is not a path")
     fields = _joined(map(_header, lines))
-    return Upgrade(target, fields, _answer(method, (int(major), int(minor)), fields))
+    response = _answer(method, (int(major), int(minor)), fields)
+    if target.startswith("/"):
+        return Upgrade(target, fields, response)
+    uri = _WHOLE_URI.fullmatch(target)
+    if uri is None:
+        raise UpgradeRefused(400, "the request target is neither a path nor an http URI")
+    host, rest = uri.groups(default="/")
+    path = rest if rest.startswith("/") else f"/{rest}"
+    return Upgrade(path, fields | {"host": host}, response)
 
 
 def read_upgrade(

@@ -261,6 +261,8 @@ async def test_other_media_types_paths_and_methods_are_refused(api: Api) -> None
     answer = await api.call("GET", "/auth/broadcaster")
     is_problem(answer, 405, "method_not_allowed")
     assert answer.headers["Allow"] == "POST"
+    async with api.session.head(api.url + "/ws") as head:
+        assert (head.status, head.headers["Allow"]) == (405, "GET")
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,17 @@ def judge(request: bytes) -> Upgrade | None:
     # What was accepted, found again without the parser under test.
     lines = request.removesuffix(b"\r\n\r\n").split(b"\r\n")
     assert len(lines) + 1 == request.count(b"\r\n")
-    assert lines[0] == b"GET " + upgrade.path.encode() + b" " + lines[0][-8:]
+    target = lines[0].removeprefix(b"GET ")[:-9].decode()
+    if not target.startswith("/"):  # a whole URI
+        scheme, _, rest = target.partition("://")
+        host = upgrade.headers["host"]
+        assert scheme.lower() in ("http", "https")
+        assert host
+        assert not set(host) & set("/?#@")
+        assert rest.startswith(host)
+        target = "/" + rest.removeprefix(host).removeprefix("/")
+    assert lines[0][-9:-3] == b" HTTP/"
+    assert upgrade.path == target
     fields = [line.partition(b":") for line in lines[1:]]
     values = {name.lower(): value.strip(b" \t") for name, _, value in fields}
     keys = [value for name, _, value in fields if name.lower() == b"sec-websocket-key"]

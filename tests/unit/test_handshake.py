@@ -170,6 +170,25 @@ def test_a_raw_request_is_taken_apart() -> None:
     assert upgrade.headers["cookie"] == "é"
 
 
+@pytest.mark.parametrize(
+    ("target", "host", "path"),
+    [
+        ("http://a.example/ws?room=1", "a.example", "/ws?room=1"),
+        ("HTTPS://[::1]:8443/ws", "[::1]:8443", "/ws"),
+        ("http://a.example//ws", "a.example", "//ws"),
+        ("http://a.example", "a.example", "/"),
+        ("http://a.example?x=/", "a.example", "/?x=/"),
+    ],
+)
+def test_a_whole_uri_is_a_path_whose_host_counts(target: str, host: str, path: str) -> None:
+    """RFC 9112, section 3.2.2: a server accepts it, and goes by no other host."""
+    upgrade = parse_upgrade(request(line=f"GET {target} HTTP/1.1"))
+    assert (upgrade.path, upgrade.headers["host"]) == (path, host)
+    assert upgrade.response == ANSWER
+    headers = {name: value for name, value in HEADERS.items() if name != "Host"}
+    assert parse_refusal(request(headers, f"GET {target} HTTP/1.1")).status == 400
+
+
 def test_repeated_headers_are_joined() -> None:
     raw = request().replace(b"\r\n\r\n", b"\r\nX-A: 1\r\nConnection: keep-alive\r\nx-a: 2\r\n\r\n")
     upgrade = parse_upgrade(raw)
@@ -186,7 +205,12 @@ def test_repeated_headers_are_joined() -> None:
         " GET /ws HTTP/1.1",
         "GET /w s HTTP/1.1",
         "GET ws HTTP/1.1",
-        "GET http://relay.example/ws HTTP/1.1",
+        "GET relay.example:80 HTTP/1.1",
+        "GET * HTTP/1.1",
+        "GET ftp://relay.example/ws HTTP/1.1",
+        "GET http:///ws HTTP/1.1",
+        "GET http://user@relay.example/ws HTTP/1.1",
+        "GET http://relay.example#ws HTTP/1.1",
         "GET /\xe9 HTTP/1.1",
         "GET /ws HTTP/1.10",
         "GET /ws http/1.1",

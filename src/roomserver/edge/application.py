@@ -32,7 +32,7 @@ def public_application(
     """
     endpoints = [each for each in ENDPOINTS if with_private or not _is_private(each)]
     app = _application(services, endpoints, max_body_bytes)
-    app.router.add_get(PATH, refuse)
+    app.router.add_get(PATH, refuse, allow_head=False)
     add_pages(app, services.origins, services.addresses)
     return app
 

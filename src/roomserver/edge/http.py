@@ -25,7 +25,8 @@ from roomserver.edge.problems import Problem, ProblemCode
 IDLE_S = 75.0
 MAX_HEADERS = 64
 MAX_LINE = 8190
-WEBSOCKET: Final = b"GET /ws"
+# As a path, or as a whole URI (RFC 9112, section 3.2.2).
+WEBSOCKET: Final = re.compile(rb"GET (?:(?i:https?)://[^/?# ]+)?/ws")
 # Of what comes behind a request before it is answered; the rest stays in the kernel until then.
 HELD_BYTES: Final = 65_536
 
@@ -175,7 +176,7 @@ class HttpConnection(web.RequestHandler):
     def _begin(self, head: bytes, behind: bytes) -> None:
         self._in_head = False
         self._stop_clock()
-        if self._opener is not None and head.startswith(WEBSOCKET):
+        if self._opener is not None and WEBSOCKET.match(head):
             self.refusal = self._opener(self, head + behind)
             if self.refusal is None:
                 return

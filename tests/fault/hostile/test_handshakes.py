@@ -59,6 +59,7 @@ HANDSHAKES: dict[str, tuple[bytes, tuple[int, str]]] = {
     "noise": (bytes(range(256)) * 4, BAD),
     "another method": (upgrade().replace(b"GET", b"BREW"), BAD),
     "NUL": (upgrade(Host="x\0y"), BAD),
+    "a URI of another scheme": (upgrade().replace(b"/ws", b"ftp://x/ws"), REFUSED),
     "bytes in the path": (upgrade().replace(b"/ws", b"/ws\xff\xfe"), BAD),
     # Smuggling: what could be two requests to one side of a proxy and one to the other.
     "a body": (with_line("Content-Length: 5") + b"hello", REFUSED),
@@ -127,6 +128,10 @@ async def test_handshakes_that_are_strange_but_right_are_accepted(server: Server
         "extensions": upgrade(Sec_WebSocket_Extensions='x; y="; z", permessage-deflate;;,,; =\xff'),
         "subprotocols": upgrade(Sec_WebSocket_Protocol="a, b"),
         "any case": upgrade(Upgrade="WebSocket", Connection="keep-alive, UPGRADE"),
+        "a whole URI": upgrade(Host="y").replace(b"/ws", b"HTTP://x/ws?a"),
+        "a page of ours by a whole URI": upgrade(Host="y", Origin="http://x").replace(
+            b"/ws", b"http://x/ws"
+        ),
         "blank lines first": b"\r\n\r\n\r\n" + upgrade(),
         "as long as may be": of_length(MAX_HEAD),
         "after another request": b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" + upgrade(),
