@@ -105,13 +105,10 @@ class HandOver:
             self._services.connections.admit(
                 descriptor, upgrade.response, address, limit_key(address), user_agent_of(asker)
             )
-        except BaseException as error:
-            os.close(descriptor)
-            if isinstance(error, RelayClosedError):
-                raise Problem.later(
-                    ProblemCode.SHUTTING_DOWN, "the server is shutting down", after_s=5.0
-                ) from None
-            raise
+        except RelayClosedError:
+            raise Problem.later(
+                ProblemCode.SHUTTING_DOWN, "the server is shutting down", after_s=5.0
+            ) from None
         # Closes the other descriptor without a FIN: the connection lives on in the copy.
         transport.abort()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 import uuid
 from collections import Counter
@@ -16,6 +17,7 @@ from dataclasses import replace
 
 import structlog
 
+from relaycore.errors import RelayClosedError
 from roomserver.auth.tokens import RoomToken, TokenError, Tokens
 from roomserver.protocol import client, server
 from roomserver.protocol.codec import MessageError, decode, encode, encode_cut
@@ -125,10 +127,18 @@ class Connections:
     ) -> None:
         """Hands a socket to the relay, which answers the upgrade with `response`.
 
+        The descriptor is nobody else's from here on: when the relay does not take it, it is closed,
+        and this raises what the relay did (RelayClosedError at the end).
+
         `limit_key` is what limits count by: an address, or a network of addresses.
         """
+        try:
+            connection_id = self._media.attach(descriptor, response)
+        except BaseException:
+            os.close(descriptor)
+            raise
         connection = Connection(
-            id=self._media.attach(descriptor, response),
+            id=connection_id,
             client_id=str(uuid.uuid4()),
             address=address,
             limit_key=limit_key,
@@ -137,8 +147,10 @@ class Connections:
         )
         self._by_id[connection.id] = connection
         self._unregistered[limit_key] += 1
-        config = server.Config(client_id=connection.client_id, server_time=self._media.clock_us())
-        self._media.send(connection.id, encode(config))
+        with contextlib.suppress(RelayClosedError):  # just now: the client is told with the 1001
+            now_us = self._media.clock_us()
+            config = server.Config(client_id=connection.client_id, server_time=now_us)
+            self._media.send(connection.id, encode(config))
 
     # Events of the relay
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
 
+from relaycore import RelayClosedError
 from roomserver.store.records import LeaveReason
 from support.control_plane import ControlPlane
 from support.fake_media import START_S
@@ -24,6 +26,36 @@ async def test_a_connection_is_greeted_with_the_configuration(plane: ControlPlan
             "maxChannels": 64,
         }
     ]
+
+
+@pytest.fixture
+def descriptor() -> int:
+    """Of anything; closed by who takes it."""
+    return os.open(os.devnull, os.O_RDONLY)
+
+
+def closing(*_: object) -> None:
+    raise RelayClosedError("the relay is closed")
+
+
+async def test_a_socket_that_the_relay_took_stays_open_though_it_closes_just_then(
+    plane: ControlPlane, descriptor: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plane.media, "send", closing)
+    plane.connections.admit(descriptor, b"", "192.0.2.1", "192.0.2.1")
+    assert len(plane.connections) == 1, "how it ends is told later"
+    os.close(descriptor)  # raises if somebody has
+
+
+async def test_a_socket_that_the_relay_does_not_take_is_closed(
+    plane: ControlPlane, descriptor: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plane.media, "attach", closing)
+    with pytest.raises(RelayClosedError):
+        plane.connections.admit(descriptor, b"", "192.0.2.1", "192.0.2.1")
+    assert len(plane.connections) == 0
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
 
 
 async def test_a_source_is_registered_and_the_room_becomes_active(plane: ControlPlane) -> None:
