@@ -57,9 +57,13 @@ ANONYMISE = (
     "UPDATE relay.room_bans SET address = NULL, reason = NULL WHERE user_id = $1",
     "DELETE FROM relay.account_invites WHERE used_by = $1",
     "DELETE FROM relay.mix_presets WHERE user_id = $1",
-    "DELETE FROM relay.dead_letters WHERE position($1::uuid::text IN payload::text) > 0"
-    " OR position((SELECT lower(email) FROM relay.users WHERE id = $1)"
-    " IN lower(payload::text)) > 0",
+    # The whole address: it may be a part of another. What could not be read is one text, in which
+    # it stands between quotes.
+    "DELETE FROM relay.dead_letters WHERE position($1::uuid::text IN payload::text) > 0 OR EXISTS ("
+    " SELECT FROM relay.users,"
+    " jsonb_path_query(payload, 'strict $.** ? (@.type() == \"string\")') found,"
+    " lower(found #>> '{}') said"
+    " WHERE relay.users.id = $1 AND lower(email) = ANY (said || string_to_array(said, '\"')))",
 )
 
 

@@ -199,7 +199,7 @@ async def test_an_anonymised_user_is_in_no_table(
         await tables.execute(
             "INSERT INTO relay.dead_letters (stream_id, seq, kind, payload, error)"
             " VALUES ($1, 1, 'Unreadable', $2, 'no')",
-            *(uuid4(), f'{{"data": "{{email: {email.upper()}, {mark}"}}'),
+            *(uuid4(), json.dumps({"data": f'{{"email":"{email.upper()}",{mark}'})),
         )
 
     await site.done("anonymise", EMAIL, "--yes")
@@ -224,3 +224,32 @@ async def test_an_anonymised_user_is_in_no_table(
     # That somebody was there is still counted.
     assert await tables.fetchval("SELECT count(*) FROM relay.room_participants") == 2
     assert await tables.fetchval("SELECT count(user_id) FROM relay.room_participants") == 2
+
+
+async def test_dead_letters_of_those_whose_address_holds_the_forgotten_one_stay(
+    cluster: Cluster, tables: Connection, tmp_path: Path
+) -> None:
+    site = Site(tmp_path, cluster.variables())
+    await site.add(EMAIL)
+
+    async def letters() -> set[str]:
+        rows = await tables.fetch("SELECT payload::text FROM relay.dead_letters")
+        return {row["payload"] for row in rows}
+
+    async def write(*addresses: str) -> None:
+        for address in addresses:
+            details = {"email": address}
+            whole = {"type": "audited", "record": {"details": details}}
+            for payload in (whole, {"data": json.dumps(whole)[:-1] + "\ufffd"}):
+                await tables.execute(
+                    "INSERT INTO relay.dead_letters (stream_id, seq, kind, payload, error)"
+                    " VALUES ($1, 1, 'x', $2, 'no')",
+                    *(uuid4(), json.dumps(payload)),
+                )
+
+    await write("jo" + EMAIL, EMAIL + ".uk", "ann.example.org@example.org")
+    others = await letters()
+    await write(EMAIL, EMAIL.upper())
+    await site.done("anonymise", EMAIL, "--yes")
+    assert await letters() == others
+    assert len(others) == 6
