@@ -40,14 +40,15 @@ async def periodically(
         while True:
             await asyncio.sleep(pause)
             pause = interval_s
-            if not ready():
-                continue
             try:
-                await work()
+                if ready():
+                    await work()
             except DatabaseAwayError as error:
                 log.debug(f"{name}_waits", reason=str(error))
             except asyncpg.PostgresError as error:
                 log.error(f"{name}_failed", reason=str(error))
+            except Exception:  # nothing may end this: nobody would notice for as long as it runs
+                log.exception(f"{name}_failed")
 
     task = asyncio.create_task(run())
     try:
