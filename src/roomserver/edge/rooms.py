@@ -31,7 +31,6 @@ OWN_ROOM = (
     ProblemCode.BUSY,
 )
 """What `own_room` and `open_room` refuse with, and the look for a room that is not here."""
-"""What `own_room` refuses with."""
 
 
 class RoomAnswer(Struct, rename="camel", kw_only=True):
