@@ -208,7 +208,11 @@ async def test_isolation_is_for_secure_contexts(api: Api) -> None:
         "192.168.1.7:8080": False,
         "hall.example.org": False,
         "]": False,
+        "a:b": False,
+        "localhost:b@[": False,
+        "": False,
     }.items():
-        _, headers, _ = await get(api, "/", Host=host)
+        status, headers, _ = await get(api, "/", Host=host)
+        assert status == 200, host
         assert ("Cross-Origin-Embedder-Policy" in headers) == isolated, host
         assert "Content-Security-Policy" in headers

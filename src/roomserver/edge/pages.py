@@ -18,6 +18,7 @@ from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import PurePosixPath
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -127,7 +128,7 @@ def add_pages(app: web.Application, origins: Origins, addresses: ClientAddresses
     isolated = {**bound, **ISOLATION}
 
     def headers_for(request: web.Request) -> Mapping[str, str]:
-        secure = addresses.is_secure(request) or _is_of_this_machine(request.url.host or "")
+        secure = addresses.is_secure(request) or _is_of_this_machine(request)
         return isolated if secure else bound
 
     def serve_page(file: File) -> Handler:
@@ -194,11 +195,13 @@ def security_headers(origins: Origins) -> dict[str, str]:
     }
 
 
-def _is_of_this_machine(host: str) -> bool:
-    """Whether browsers take the name for their own machine's, which is a secure context."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
+def _is_of_this_machine(request: web.Request) -> bool:
+    """Whether browsers take the name they ask for as their own machine's: a secure context."""
+    # Anything may stand in the header, or nothing: aiohttp's `url` raises, its `host` asks the DNS.
     try:
+        host = urlsplit(f"//{request.headers.get('Host', '')}").hostname or ""
+        if host == "localhost" or host.endswith(".localhost"):
+            return True
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
