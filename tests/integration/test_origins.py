@@ -57,12 +57,19 @@ async def test_a_page_of_another_origin_may_not(
     assert (answer.status, answer.body["code"]) == (403, "origin_not_allowed")
     answer = await api.call("GET", "/health", headers={"Origin": origin})
     assert not [name for name in answer.headers if name.startswith("Access-Control-Allow")]
-    assert answer.headers["Vary"] == "Origin"
     with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
         async with api.socket(origin=origin):
             pass
     assert caught.value.status == 403
     server.wait_for_event("request_refused", where=lambda e: e["path"] == "/ws")
+
+
+@pytest.mark.parametrize("origin", [None, NAMED, EVIL])
+async def test_caches_are_told_that_answers_vary_by_origin(api: Api, origin: str | None) -> None:
+    asked = {} if origin is None else {"Origin": origin}
+    for path, vary in (("/health", "Origin"), ("/", "Accept-Encoding, Origin")):
+        answer = await api.call("GET", path, headers=asked)
+        assert (answer.status, answer.headers["Vary"]) == (200, vary)
 
 
 async def test_the_servers_own_pages_need_no_permission(api: Api, server: ServerProcess) -> None:
@@ -83,5 +90,6 @@ async def test_any_page_may_ask_where_any_is_allowed_but_without_the_cookie(
             assert answer.status == 204
             assert answer.headers["Access-Control-Allow-Origin"] == "*"
             assert "Access-Control-Allow-Credentials" not in answer.headers
+            assert answer.headers["Vary"] == "Origin"
             async with api.socket(origin=EVIL):
                 pass

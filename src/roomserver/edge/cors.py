@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from aiohttp import web
 
 from roomserver.edge.addresses import Asker
@@ -23,9 +25,9 @@ def refuse_foreign_page(services: Services, request: Asker) -> None:
 async def share_with_origins(request: web.Request, handler: Handler) -> web.StreamResponse:
     """CORS: answers the question that browsers ask first, and lets pages read answers."""
     services = request.app[SERVICES]
-    headers = services.origins.headers(request)
-    if headers:
-        request[ON_ANSWER].append(lambda response: response.headers.update(headers))
+    if services.origins.share:
+        headers = services.origins.headers(request)
+        request[ON_ANSWER].append(lambda response: _share(response, headers))
     if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
         refuse_foreign_page(services, request)
         return web.Response(
@@ -37,3 +39,10 @@ async def share_with_origins(request: web.Request, handler: Handler) -> web.Stre
             },
         )
     return await handler(request)
+
+
+def _share(response: web.StreamResponse, headers: Mapping[str, str]) -> None:
+    response.headers.update(headers)
+    # Also an answer to no page at all: a cache must not give it to one.
+    vary = response.headers.getall("Vary", [])
+    response.headers["Vary"] = ", ".join([*vary, "Origin"])

@@ -23,6 +23,11 @@ class Origins:
         self.named = frozenset(origin.lower() for origin in allowed if origin != ANY)
         self._any = ANY in allowed
 
+    @property
+    def share(self) -> bool:
+        """Whether there are other origins that may read answers, which then vary by `Origin`."""
+        return self._any or bool(self.named)
+
     def admits(self, request: Asker) -> bool:
         """Whether the request comes from no page at all, or from one that may use this server."""
         return (
@@ -39,15 +44,14 @@ class Origins:
     def headers(self, request: Asker) -> dict[str, str]:
         """What lets a page of another origin read the answer; none for those that may not."""
         origin = request.headers.get("Origin")
-        if origin is None or not (self.named or self._any):
+        if origin is None:
             return {}
-        vary = {"Vary": "Origin"}
         if self._is_named(request):
             shared = {"Access-Control-Allow-Origin": origin}
-            return shared | {"Access-Control-Allow-Credentials": "true"} | vary | _EXPOSED
+            return shared | {"Access-Control-Allow-Credentials": "true"} | _EXPOSED
         if self._any:
-            return {"Access-Control-Allow-Origin": ANY} | vary | _EXPOSED
-        return vary
+            return {"Access-Control-Allow-Origin": ANY} | _EXPOSED
+        return {}
 
     def _is_named(self, request: Asker) -> bool:
         return request.headers.get("Origin", "").lower() in self.named
