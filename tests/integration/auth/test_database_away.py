@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import aiohttp
 import pytest
 
+from roomserver.edge.sessions import COOKIE
 from roomserver.store.embedded import EmbeddedPostgres
 from support.api_client import Answer, Api
 from support.postgres import open_directory, url
@@ -81,6 +82,11 @@ async def test_what_needs_the_database_is_answered_503(
         ):
             answer = await api.call("POST", path, token=bob["accessToken"], json=body)
             assert problem(answer) == (503, "database_away")
+        # A session that could not be ended is not forgotten, or nobody could end it later.
+        held = {"Origin": api.url, "Cookie": f"{COOKIE}={bob['refreshToken']}"}
+        answer = await api.call("POST", "/auth/logout", headers=held, json={})
+        assert problem(answer) == (503, "database_away")
+        assert "Set-Cookie" not in answer.headers
         answer = await api.call("GET", "/api/admin/users", token="nonsense")
         assert problem(answer) == (401, "token_invalid")
         assert await api.create_room(bob["accessToken"])

@@ -174,12 +174,12 @@ async def refresh(call: Call, body: RefreshRequest) -> SessionAnswer:
 async def logout(call: Call, body: RefreshRequest) -> None:
     """Ends the session that a refresh token belongs to; an unknown one is no error."""
     presented = body.refresh_token or take_cookie(call)
-    if body.refresh_token is None:
-        forget_cookie(call)
     if presented is not None:
         account = await call.services.accounts.logout(presented)
         if account is not None:
             call.audit(AuditEvent.LOGOUT, user=account)
+    if body.refresh_token is None:
+        forget_cookie(call)  # not before: without it nobody could end the session any more
 
 
 @api.post("/auth/password", problems=LOGIN_PROBLEMS)

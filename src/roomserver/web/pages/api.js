@@ -61,14 +61,14 @@ class Session extends EventTarget {
     return this.#enter('/auth/register', { email, password, ...(invite && { invite }) });
   }
 
-  /** Signs out in every tab. */
+  /**
+   * Signs out in every tab.
+   * @throws {RelayError} the server was not reached: the session goes on, for the browser still holds it
+   */
   async signOut() {
-    try {
-      await send('POST', '/auth/logout', { body: {} });
-    } finally {
-      this.#forget();
-      this.#tabs?.postMessage('out');
-    }
+    await send('POST', '/auth/logout', { body: {} });
+    this.#forget();
+    this.#tabs?.postMessage('out');
   }
 
   /** @param {string} oldPassword @param {string} newPassword */
