@@ -245,6 +245,8 @@ async def test_an_owner_sees_who_listens_mixes_for_them_kicks_and_bans(
             await drums.connection.send({"type": "setMix", "master": 2})
             master = page.get_by_role("slider", name="Level of Master")
             await expect(master).to_have_attribute("aria-valuetext", "+6.0 dB")
+            await expect(page.locator(".strip.silenced")).to_have_count(1)
+            await check_looks(page, pictures, "mix-muted")
             await page.get_by_role("dialog").get_by_role("button", name="Close").click()
 
             await row.get_by_role("button", name="Kick").click()
@@ -290,6 +292,11 @@ async def test_a_link_or_an_invite_lets_listeners_in(
         assert secret is not None
         await expect(dialog.get_by_role("row")).to_have_count(2)
         await check_looks(page, pictures, "share")
+        await dialog.get_by_role("button", name="Revoke").click()
+        above = page.get_by_role("dialog", name="Revoke this invite?")
+        await above.get_by_role("button", name="Cancel").click()
+        await expect(above).to_have_count(0)
+        await expect(page.get_by_role("dialog", name="Share “Behind a door”")).to_be_visible()
         join = {"roomCode": code, "invite": secret[1]}
         request = context.request
         assert (await request.post(studio.url + "/auth/room/join", data=join)).status == 200
@@ -297,6 +304,51 @@ async def test_a_link_or_an_invite_lets_listeners_in(
         await page.keyboard.press("Escape")
         await page.get_by_role("button", name="Share").click()
         await expect(dialog.get_by_role("row").nth(1)).to_contain_text("Used up")
+
+
+async def test_a_room_is_opened_once_and_not_any_more_when_it_was_left(
+    browser: Browser, studio: ServerProcess
+) -> None:
+    async with visitor(browser) as context, opened(context, studio.url + "/broadcast") as page:
+        await sign_in(page, "engineer@example.org")
+        code = await make_room(page, "Once")
+        found = await page.evaluate(
+            """async (code) => {
+                const { requestAll, session } = await import('/static/pages/api.js');
+                const { Studio } = await import('/static/pages/studio/studio.js');
+                await session.resume();
+                const rooms = await requestAll('/api/broadcaster/rooms', 'rooms', { active: true });
+                const room = rooms.find((one) => one.roomCode === code);
+                const twice = new Studio(room);
+                const [one, other] = await Promise.all([twice.open(), twice.open()]);
+                twice.dispose();
+                const left = new Studio(room);
+                const opening = left.open().then(() => 'opened', (error) => error.code);
+                left.dispose();
+                return [one === other, await opening, left.broadcaster];
+            }""",
+            code,
+        )
+        assert found == [True, "left", None]
+
+
+async def test_a_browser_that_keeps_nothing_goes_live_all_the_same(
+    browser: Browser, studio: ServerProcess
+) -> None:
+    async with visitor(browser) as context:
+        await context.add_init_script(
+            """for (const name of ['localStorage', 'sessionStorage']) {
+                const get = () => { throw new DOMException('forbidden', 'SecurityError'); };
+                Object.defineProperty(window, name, { get });
+            }"""
+        )
+        async with opened(context, studio.url + "/broadcast") as page:
+            await sign_in(page, "engineer@example.org")
+            await make_room(page, "Nothing kept")
+            await add_tone(page, 440)
+            await go_live(page)
+            await page.get_by_role("button", name="Stop").click()
+            await expect(page.get_by_role("button", name="Go live")).to_be_enabled()
 
 
 async def test_after_a_reload_the_broadcast_goes_on_in_the_same_room(

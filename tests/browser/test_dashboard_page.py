@@ -240,6 +240,68 @@ async def test_an_administrator_adds_invites_and_disables(
             await expect(invited.get_by_text("No room is open.")).to_be_visible()
 
 
+async def test_where_registration_is_closed_nobody_is_invited(
+    browser: Browser, tmp_path: Path, pictures: Path
+) -> None:
+    with ServerProcess.start(tmp_path) as server:
+        server.add_user("admin@example.org", admin=True)
+        async with (
+            visitor(browser) as context,
+            opened(context, server.url + "/dashboard#/users") as page,
+        ):
+            await sign_in(page, "admin@example.org")
+            await expect(page.get_by_text("Registration is closed")).to_be_visible()
+            await expect(page.get_by_role("button", name="Add user")).to_be_visible()
+            await expect(page.get_by_role("button", name="Invite", exact=True)).to_have_count(0)
+        link = f"{server.url}/broadcast#account-invite=of-yesterday"
+        async with visitor(browser) as context, opened(context, link) as page:
+            told = page.get_by_role("alert")
+            await expect(told).to_contain_text("lets nobody make an account")
+            await check_looks(page, pictures, "invite-of-no-worth")
+
+
+async def test_skipping_to_the_content_loses_neither_the_view_nor_an_invite(
+    browser: Browser, studio: ServerProcess
+) -> None:
+    async with visitor(browser) as context:
+        link = studio.url + "/broadcast#account-invite=secret"
+        async with opened(context, link) as page:
+            await expect(page.get_by_label("Invite")).to_have_value("secret")
+            await page.get_by_role("link", name="Skip to the content").press("Enter")
+            await expect(page.get_by_role("main")).to_be_focused()
+            await expect(page).to_have_url(link)
+        view = studio.url + "/dashboard#/account"
+        async with opened(context, view) as page:
+            await sign_in(page, OWNER)
+            await page.get_by_role("link", name="Skip to the content").press("Enter")
+            await expect(page.get_by_role("main")).to_be_focused()
+            await expect(page).to_have_url(view)
+            await expect(page.get_by_role("heading", name=OWNER)).to_be_visible()
+
+
+async def test_who_signs_out_while_the_server_is_out_of_reach_is_told_that_they_are_not(
+    browser: Browser, studio: ServerProcess
+) -> None:
+    async with (
+        visitor(browser) as context,
+        opened(
+            context, studio.url + "/dashboard#/account", refusals=["ERR_INTERNET_DISCONNECTED"]
+        ) as page,
+    ):
+        await sign_in(page, OWNER)
+        await context.set_offline(True)
+        await page.get_by_role("button", name="Sign out").click()
+        await expect(page.get_by_text("You are still signed in.")).to_be_visible()
+        await expect(page.get_by_role("heading", name=OWNER)).to_be_visible()
+        await context.set_offline(False)
+        await page.reload()
+        await expect(page.get_by_role("heading", name=OWNER)).to_be_visible()
+        await page.get_by_role("button", name="Sign out").click()
+        await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+        await page.reload()
+        await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
 async def test_who_is_no_administrator_sees_nothing_of_administration(
     browser: Browser, studio: ServerProcess
 ) -> None:

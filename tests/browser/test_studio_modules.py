@@ -45,9 +45,11 @@ async def result(page: Page, path: str, function: str, *arguments: Any) -> Any:
         ("+1", "'+1"),
         ("-1", "'-1"),
         ("@SUM(A1)", "'@SUM(A1)"),
-        ("\t=1", "'\t=1"),
+        ("\t=1", "'\t'=1"),
         ("  =1", "'  =1"),
         ("|cmd", "'|cmd"),
+        ("low-cut; -3 dB", "low-cut;' -3 dB"),
+        ("low-cut, -3 dB", "low-cut, -3 dB"),
         ("％=1", "％=1"),
         (-1.5, "-1.5"),
         (None, ""),
@@ -57,6 +59,26 @@ async def result(page: Page, path: str, function: str, *arguments: Any) -> Any:
 async def test_csv_is_read_as_it_was_and_runs_nothing(page: Page, cell: Any, kept: str) -> None:
     text = await result(page, STUDIO + "csv.js", "csv", ["a", "b"], [[cell, "end"]])
     assert list(csv.reader(io.StringIO(text, newline=""))) == [["a", "b"], [kept, "end"]]
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+async def test_csv_runs_nothing_either_where_other_things_separate(
+    page: Page, separator: str
+) -> None:
+    cells = [
+        f"a{separator}=1+1",
+        f"a{separator}  +1",
+        f'a{separator}"=1"',
+        f"a{separator}{separator}@SUM(A1)",
+        "two\n-lines",
+        "two\r\n=lines",
+        "\n=1",
+    ]
+    text = await result(page, STUDIO + "csv.js", "csv", ["a", "b"], [["x", each] for each in cells])
+    rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
+    assert len(rows) > len(cells) + 1  # they did fall apart
+    begins = {cell.lstrip(' "\r\n\t')[:1] for row in rows for cell in row}
+    assert not begins & set("=+-@"), rows
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ NARROWEST, PHONE = (320, 640), (390, 844)
 # What axe looks at, which takes time: both layouts, and all colours of both schemes.
 CHECKED = ((NARROWEST, "dark"), (DESKTOP, "light"))
 AXE = Path(__file__).parents[1] / "browser" / "vendor" / "axe.min.js"
-STATUS = re.compile(r"status of (\d{3})")
+REFUSAL = re.compile(r"status of (\d{3})|net::(ERR_\w+)")
 
 expect.set_options(timeout=TIMEOUT_MS)
 
@@ -45,15 +45,15 @@ async def visitor(browser: Browser, **options: object) -> AsyncIterator[BrowserC
 
 @asynccontextmanager
 async def opened(
-    context: BrowserContext, url: str, *, refusals: Collection[int] = ()
+    context: BrowserContext, url: str, *, refusals: Collection[int | str] = ()
 ) -> AsyncIterator[Page]:
-    """A page; `refusals` are the HTTP statuses that the test provokes."""
+    """A page; `refusals` are HTTP statuses, and Chromium's errors, that the test provokes."""
     page = await context.new_page()
     problems: list[str] = []
 
     def listen(message: ConsoleMessage) -> None:
-        status = STATUS.search(message.text)
-        if status is not None and int(status[1]) in refusals:
+        found = REFUSAL.search(message.text)
+        if found is not None and (found[2] or int(found[1])) in refusals:
             return
         if message.type in ("error", "warning"):
             problems.append(message.text)

@@ -56,12 +56,13 @@ const view = {
 
 /** @param {() => Promise<unknown>} what */
 async function run(what) {
+  const there = studio;
   busy = true;
   draw();
   try {
     await what();
   } catch (error) {
-    fail(error);
+    if (!there?.disposed) fail(error); // of a room that was left nobody wants to know
   } finally {
     busy = false;
     draw();
@@ -261,6 +262,7 @@ async function resume(studio, kept) {
       missing.push(input.label);
     }
   }
+  if (studio.disposed) return;
   if (missing.length) toast(t.addAgain(missing), 'bad');
   const { broadcaster } = studio;
   if (!broadcaster?.inputs.length) return;

@@ -31,7 +31,7 @@ export function coalesced(draw) {
 
 /** What this browser keeps, under a prefix; a browser that keeps nothing is no error. */
 export const kept = {
-  /** @param {string} name @param {Storage} [where] @returns {any} undefined: nothing */
+  /** @param {string} name @param {Storage | null} [where] @returns {any} undefined: nothing */
   get(name, where = storage('localStorage')) {
     try {
       return JSON.parse(where?.getItem(`relaycore:${name}`) ?? 'null') ?? undefined;
@@ -39,7 +39,7 @@ export const kept = {
       return undefined;
     }
   },
-  /** @param {string} name @param {unknown} value undefined forgets it @param {Storage} [where] */
+  /** @param {string} name @param {unknown} value undefined forgets it @param {Storage | null} [where] */
   set(name, value, where = storage('localStorage')) {
     try {
       if (value === undefined) where?.removeItem(`relaycore:${name}`);
@@ -50,7 +50,7 @@ export const kept = {
   },
 };
 
-/** Storage of this tab alone. @returns {Storage | undefined} */
+/** Storage of this tab alone. @returns {Storage | null} null: the browser forbids it */
 export const tabStorage = () => storage('sessionStorage');
 
 /** @param {'localStorage' | 'sessionStorage'} name */
@@ -58,9 +58,14 @@ function storage(name) {
   try {
     return window[name];
   } catch {
-    return undefined;
+    return null; // and not undefined, which would stand for the usual one
   }
 }
+
+let ids = 0;
+
+/** An id that nothing else on the page has. @param {string} name */
+export const uniqueId = (name) => `${name}-${++ids}`;
 
 /**
  * Puts a text on the clipboard. @param {string} text

@@ -2,7 +2,7 @@
  * What stands around every page: the bar at the top, messages, dialogs, what screen readers are told.
  * @module
  */
-import { html, icon, kept, render, repeat } from './dom.js';
+import { html, icon, kept, render, repeat, uniqueId } from './dom.js';
 import { describeError, texts } from './texts.js';
 
 const TOAST_MS = 6000;
@@ -19,7 +19,7 @@ export function drawShell(here, extra) {
   const theme = /** @type {typeof THEMES[number]} */ (document.documentElement.dataset.theme ?? 'system');
   const image = /** @type {const} */ ({ system: 'system', light: 'sun', dark: 'moon' })[theme];
   render(
-    html`<a class="skip" href="#main">${texts.shell.skip}</a>
+    html`<a class="skip" href="#main" @click=${skip}>${texts.shell.skip}</a>
       <a class="brand" href="/"><span class="brand-mark" aria-hidden="true"><i></i><i></i><i></i><i></i></span>${texts.brand}</a>
       <nav aria-label=${texts.shell.navigation}>
         ${link('rooms', '/', texts.shell.rooms)}
@@ -37,6 +37,12 @@ export function drawShell(here, extra) {
       </div>`,
     header,
   );
+}
+
+/** To the content; what stands behind `#` is a view, or an invite, and stays. @param {Event} event */
+function skip(event) {
+  event.preventDefault();
+  document.getElementById('main')?.focus();
 }
 
 /** @param {typeof THEMES[number]} theme */
@@ -110,7 +116,8 @@ function region(id, how) {
  */
 export function ask(title, content, { confirm, danger = false, read }) {
   const dialog = document.createElement('dialog');
-  dialog.setAttribute('aria-labelledby', 'dialog-title');
+  const titleId = uniqueId('dialog-title'); // one may ask over another
+  dialog.setAttribute('aria-labelledby', titleId);
   document.body.append(dialog);
   return new Promise((resolve) => {
     /** @type {T | null} */
@@ -123,7 +130,7 @@ export function ask(title, content, { confirm, danger = false, read }) {
     };
     render(
       html`<form method="dialog" @submit=${submit}>
-        <h2 id="dialog-title">${title}</h2>
+        <h2 id=${titleId}>${title}</h2>
         ${content}
         <div class="actions">
           <button type="button" @click=${() => dialog.close()}>${texts.shell.cancel}</button>

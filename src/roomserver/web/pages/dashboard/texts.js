@@ -161,6 +161,7 @@ export const t = {
   disableTold: 'Their sessions end and their rooms are closed at once.',
   accountInvites: 'Invites to make an account',
   accountInviteLink: 'Link to make an account',
+  invitesWorthless: 'Registration is closed on this server: nobody can make an account, also not with an invite. Add users instead.',
   forWhom: 'For',
   whoeverHasIt: 'Whoever has it',
   inviteDays: 'Good for (days)',

@@ -24,6 +24,8 @@ export class UsersView {
     this._users = null;
     /** @type {any[]} */
     this._invites = [];
+    /** @type {'open' | 'invite' | 'closed' | null} null: not known */
+    this._registration = null;
     /** @type {{ link: string, expiresAt: number } | null} told once */
     this._made = null;
     page.attempt(() => this._load());
@@ -32,9 +34,10 @@ export class UsersView {
   dispose() {}
 
   async _load() {
-    [this._users, this._invites] = await Promise.all([
+    [this._users, this._invites, { registration: this._registration }] = await Promise.all([
       requestAll(USERS, 'users'),
       requestAll(INVITES, 'invites', {}, 100),
+      request('GET', '/api/server'),
     ]);
     this._page.redraw();
   }
@@ -43,7 +46,9 @@ export class UsersView {
     const act = (/** @type {() => Promise<unknown>} */ what) => () => this._page.attempt(what);
     return html`
       <div class="page-head"><h1>${t.users}</h1>
-        <div class="row"><button @click=${act(() => this._invite())}>${t.inviteUser}</button>
+        <div class="row">${this._registration === null || this._registration === 'closed'
+          ? nothing
+          : html`<button @click=${act(() => this._invite())}>${t.inviteUser}</button>`}
           <button class="primary" @click=${act(() => this._add())}>${t.addUser}</button></div></div>
       ${this._made
         ? html`<div class="made">${copyField(t.accountInviteLink, this._made.link, 'account-invite')}
@@ -56,6 +61,7 @@ export class UsersView {
       </section>
       <section class="panel" aria-labelledby="account-invites-title">
         <h2 id="account-invites-title">${t.accountInvites}</h2>
+        ${this._registration === 'closed' ? html`<p>${t.invitesWorthless}</p>` : nothing}
         ${this._invites.length === 0 ? html`<p class="empty">${t.noInvites}</p>` : table(t.accountInvites, this._inviteColumns(act), this._invites)}
       </section>`;
   }

@@ -5,17 +5,15 @@
 
 /** @typedef {string | number | boolean | null | undefined} Cell */
 
-// A spreadsheet takes what begins so for a formula, and a nickname may be one.
-const FORMULA = /^[\s]*[=+\-@\t\r|%]/;
-const QUOTED = /[",\r\n]/;
+// A spreadsheet takes what begins so for a formula, and a nickname may be one. Where semicolons or
+// tabs separate cells our quotes do not hold, and cells begin behind each of them and in each line.
+const FORMULA = /(?<=^|[;\t\r\n])(?=[\s"]*[=+\-@\t\r|%])/g;
 
 /** @param {Cell} cell */
 function field(cell) {
   if (cell === null || cell === undefined) return '';
   if (typeof cell === 'number') return Number.isFinite(cell) ? String(cell) : '';
-  let text = String(cell);
-  if (FORMULA.test(text)) text = `'${text}`;
-  return QUOTED.test(text) || text !== text.trim() ? `"${text.replaceAll('"', '""')}"` : text;
+  return `"${String(cell).replace(FORMULA, "'").replaceAll('"', '""')}"`;
 }
 
 /**

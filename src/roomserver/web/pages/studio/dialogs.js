@@ -3,7 +3,7 @@
  * @module
  */
 
-import { nothing, render } from '../dom.js';
+import { nothing, render, uniqueId } from '../dom.js';
 
 /**
  * Shows a dialog until it is closed; the browser keeps the focus in it and gives it back.
@@ -35,7 +35,7 @@ export function dialog(content, { wide = false } = {}) {
     redraw();
     const title = element.querySelector('h2');
     if (title) {
-      title.id = 'dialog-title';
+      title.id = uniqueId('dialog-title');
       element.setAttribute('aria-labelledby', title.id);
     }
     element.showModal();

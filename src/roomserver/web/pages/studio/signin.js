@@ -4,7 +4,8 @@
  */
 
 import { request, session } from '../api.js';
-import { html, nothing } from '../dom.js';
+import { html, icon, nothing } from '../dom.js';
+import { toast } from '../shell.js';
 import { t } from './texts.js';
 
 /** An invite to make an account, as administrators give it: behind `#`, where no log sees it. */
@@ -17,8 +18,8 @@ export class SignIn {
     this._registering = invited() !== '';
     this._busy = false;
     this._failed = '';
-    /** @type {'open' | 'invite' | 'closed'} */
-    this._registration = 'closed';
+    /** @type {'open' | 'invite' | 'closed' | null} null: not known */
+    this._registration = null;
     request('GET', '/api/server').then(
       (server) => {
         this._registration = server.registration;
@@ -30,12 +31,16 @@ export class SignIn {
 
   /** @param {string} lead why it is asked for */
   view(lead) {
-    const registering = this._registering && this._registration !== 'closed';
+    const lets = this._registration === 'open' || this._registration === 'invite';
+    const registering = this._registering && lets;
     const wantsInvite = registering && (this._registration === 'invite' || invited() !== '');
     return html`
       <section class="panel sign-in" aria-labelledby="sign-in-title">
         <h1 id="sign-in-title">${registering ? t.register : t.signIn}</h1>
         <p>${lead}</p>
+        ${this._registration === 'closed' && invited() !== ''
+          ? html`<div class="notice warn" role="alert">${icon('warning')}<p>${t.accountInviteWorthless}</p></div>`
+          : nothing}
         <form class="stack" @submit=${(/** @type {SubmitEvent} */ event) => this._submit(event, registering)}>
           <label class="field"><span>${t.email}</span>
             <input name="email" type="email" autocomplete="username" required maxlength="254" /></label>
@@ -49,7 +54,7 @@ export class SignIn {
           ${this._failed ? html`<p class="error" role="alert">${this._failed}</p>` : nothing}
           <button class="primary" ?disabled=${this._busy}>${registering ? t.register : t.signIn}</button>
         </form>
-        ${this._registration === 'closed'
+        ${!lets
           ? nothing
           : html`<button class="quiet" @click=${() => {
               this._registering = !registering;
@@ -87,5 +92,13 @@ export class SignIn {
 export function accountMenu() {
   if (!session.account) return nothing;
   return html`<span class="account"><span class="email">${session.account.email}</span>
-    <button class="quiet compact" type="button" @click=${() => session.signOut()}>${t.signOut}</button></span>`;
+    <button class="quiet compact" type="button" @click=${signOut}>${t.signOut}</button></span>`;
+}
+
+async function signOut() {
+  try {
+    await session.signOut();
+  } catch (error) {
+    toast(t.stillSignedIn(t.describe(error)), 'bad');
+  }
 }

@@ -4,7 +4,8 @@
  * @module
  */
 
-import { request, session } from '../api.js';
+import { RelayError, request, session } from '../api.js';
+import { kept, tabStorage } from '../dom.js';
 import { Broadcaster } from '../../client/relay-client.js';
 import { listenerQuality, uploadHealth } from './health.js';
 import { poll } from './poll.js';
@@ -13,7 +14,7 @@ const LISTENERS_MS = 2000;
 const ROOM_MS = 5000;
 const HEALTH_REPORTS = 5; // a report a second: what was lost in the last seconds, not ever
 const PAGE = 100;
-const KEPT = 'relay.studio';
+const KEPT = 'studio';
 
 /**
  * @typedef {{ kind: 'device', deviceId: string, label: string, channels: number[] | null,
@@ -27,16 +28,12 @@ const KEPT = 'relay.studio';
 
 /** What a window remembers of its room. @returns {Remembered | null} */
 export function remembered() {
-  try {
-    const kept = JSON.parse(sessionStorage.getItem(KEPT) ?? 'null');
-    return kept && typeof kept.roomId === 'string' && Array.isArray(kept.inputs) ? kept : null;
-  } catch {
-    return null;
-  }
+  const found = kept.get(KEPT, tabStorage());
+  return typeof found?.roomId === 'string' && Array.isArray(found.inputs) ? found : null;
 }
 
 export function forget() {
-  sessionStorage.removeItem(KEPT);
+  kept.set(KEPT, undefined, tabStorage());
 }
 
 export class Studio extends EventTarget {
@@ -66,6 +63,9 @@ export class Studio extends EventTarget {
     this._wanted = PAGE;
     /** @type {Broadcaster | null} */
     this.broadcaster = null;
+    /** @type {Promise<Broadcaster> | null} */
+    this._opening = null;
+    this.disposed = false;
     this._polls = [
       poll(() => this._loadListeners(), LISTENERS_MS),
       poll(() => this._loadRoom(), ROOM_MS),
@@ -90,10 +90,22 @@ export class Studio extends EventTarget {
     return this.state === 'live' || this.state === 'reconnecting' || this.state === 'connecting' || this.state === 'suspended';
   }
 
-  /** Makes the broadcaster; from a user's gesture, for its audio context starts at once. */
-  async open() {
-    if (this.broadcaster) return this.broadcaster;
+  /**
+   * The broadcaster, made when it is first asked for; from a user's gesture, for its audio context
+   * starts at once.
+   * @throws {import('../api.js').RelayError} code `left` when the room was left meanwhile
+   */
+  open() {
+    this._opening ??= this._makeBroadcaster().catch((error) => {
+      this._opening = null; // to be tried again
+      throw error;
+    });
+    return this._opening;
+  }
+
+  async _makeBroadcaster() {
     const { roomToken } = await this.ask('POST', '/token');
+    this._checkIsThere();
     const broadcaster = new Broadcaster({
       roomId: this.room.roomId,
       roomToken,
@@ -130,10 +142,12 @@ export class Studio extends EventTarget {
       if (!wish.file) throw new TypeError('a file that was chosen once has to be chosen again');
       input = await broadcaster.addFile(wish.file, { loop: true });
     }
+    if (this.disposed) broadcaster.removeInput(input); // nothing else would let the device go
+    this._checkIsThere();
     input.gain = wish.gain;
     input.muted = wish.muted;
-    const { file: _, ...kept } = /** @type {any} */ (wish);
-    this._kept.set(input, kept);
+    const { file: _, ...rest } = /** @type {any} */ (wish);
+    this._kept.set(input, rest);
     this._remember();
     this._tell();
     return input;
@@ -172,6 +186,7 @@ export class Studio extends EventTarget {
     this.ended = this.trouble = null;
     const broadcaster = await this.open();
     if (this.room.held) await this.resume();
+    this._checkIsThere();
     await broadcaster.start();
     this._remember();
   }
@@ -209,6 +224,7 @@ export class Studio extends EventTarget {
 
   /** Leaves the room as it is; what was on goes on for the grace period. */
   dispose() {
+    this.disposed = true;
     for (const stop of this._polls) stop();
     this.broadcaster?.close().catch(() => {});
     this.broadcaster = null;
@@ -216,6 +232,10 @@ export class Studio extends EventTarget {
 
   refresh() {
     return Promise.all([this._loadListeners(), this._loadRoom()]);
+  }
+
+  _checkIsThere() {
+    if (this.disposed) throw new RelayError('left', 'the room was left');
   }
 
   _moved() {
@@ -297,13 +317,13 @@ export class Studio extends EventTarget {
   }
 
   _remember() {
+    if (this.disposed) return; // it is another room's turn
     const inputs = this.broadcaster?.inputs.map((input) => this._kept.get(input)).filter(Boolean) ?? [];
     const names = [...(this.broadcaster?.channelNames ?? [])];
-    const kept = { roomId: this.room.roomId, live: this.isLive, inputs, names };
-    sessionStorage.setItem(KEPT, JSON.stringify(kept));
+    kept.set(KEPT, { roomId: this.room.roomId, live: this.isLive, inputs, names }, tabStorage());
   }
 
   _tell() {
-    this.dispatchEvent(new Event('change'));
+    if (!this.disposed) this.dispatchEvent(new Event('change'));
   }
 }

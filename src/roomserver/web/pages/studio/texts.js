@@ -28,6 +28,8 @@ export const t = {
   email: 'E-mail',
   password: 'Password',
   accountInvite: 'Invite',
+  accountInviteWorthless: 'This server lets nobody make an account at the moment, also not with an invite. Whoever sent it to you can add you.',
+  stillSignedIn: (/** @type {string} */ why) => `You are still signed in. ${why}`,
   haveAccount: 'I have an account',
   needAccount: 'Create an account',
   signInToBroadcast: 'Broadcasting needs an account: rooms are made and run in its name.',
