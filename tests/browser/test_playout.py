@@ -104,6 +104,31 @@ async def test_another_stream_begins_without_a_click(page: ClientPage) -> None:
     assert told["click"] < CLICK
 
 
+@pytest.mark.parametrize(("rate", "then"), [(48_000, 44_100), (44_100, 48_000), (48_000, 96_000)])
+async def test_a_stream_of_another_rate_begins_without_a_click(
+    page: ClientPage, rate: int, then: int
+) -> None:
+    told = await play(
+        page,
+        rate=rate,
+        restartRate=then,
+        contextRate=48_000,
+        seconds=10,
+        restarts=[6],
+        jitterMs=1,
+        keep=[[8, 9]],
+    )
+    assert figure(told, 9, "playing")
+    assert told["click"] < CLICK
+    assert np.abs(decoded(told["kept"][0])).max() == pytest.approx(0.5, abs=0.01)
+
+
+async def test_memory_is_what_the_frames_that_wait_need(page: ClientPage) -> None:
+    options = {"hertz": HERTZ, "rate": 8000, "seconds": 30, "jitterMs": 1}
+    arrays = await page.call("playout.js", "countAllocations", options)
+    assert arrays < 60  # of 1500 frames
+
+
 async def test_a_fixed_delay_is_held(page: ClientPage) -> None:
     told = await play(page, rate=48_000, seconds=20, bufferMs=200, jitterMs=5, ppm=-100)
     assert figure(told, 19, "targetMs") == pytest.approx(200)

@@ -13,35 +13,56 @@ function randomNumbers(seed) {
   };
 }
 
+/** How many arrays as large as a frame are made while `playTone` plays. */
+export function countAllocations(options) {
+  const samples = (options.rate * (options.frameMs ?? 20)) / 1000;
+  const kept = globalThis.Float32Array;
+  let count = 0;
+  globalThis.Float32Array = new Proxy(kept, {
+    construct(target, given) {
+      if (typeof given[0] === 'number' && given[0] >= samples) count++;
+      return new target(...given);
+    },
+  });
+  try {
+    playTone(options);
+  } finally {
+    globalThis.Float32Array = kept;
+  }
+  return count;
+}
+
 /**
  * @param {{rate: number, contextRate?: number, seconds: number, ppm?: number, frameMs?: number,
  *   jitterMs?: number, hertz: number, bufferMs?: number | null,
  *   lost?: number[], stalls?: {at: number, ms: number}[], slower?: {at: number, ms: number}[],
- *   restarts?: number[], keep?: [from: number, to: number][]}} options
+ *   restarts?: number[], restartRate?: number, keep?: [from: number, to: number][]}} options
  *   `lost`: numbers of frames that never come. `stalls`: from second `at` on nothing comes for so
  *   long, then all of it at once. `slower`: from then on the way takes so much longer (negative:
- *   less). `restarts`: seconds at which another stream begins. `keep`: seconds of the output to return.
+ *   less). `restarts`: seconds at which another stream begins, of `restartRate`. `keep`: seconds of the
+ *   output to return.
  */
 export function playTone(options) {
-  const { rate, seconds, hertz, ppm = 0, frameMs = 20, jitterMs = 0 } = options;
+  let { rate } = options;
+  const { seconds, hertz, ppm = 0, frameMs = 20, jitterMs = 0 } = options;
   const contextRate = options.contextRate ?? rate;
   const { lost = [], stalls = [], slower = [], restarts = [], keep = [] } = options;
   const random = randomNumbers(1);
-  const samples = (rate * frameMs) / 1000;
+  let samples = (rate * frameMs) / 1000;
   const speed = 1 + ppm * 1e-6; // of the source's clock, by the device's
   const player = new JitterBuffer(contextRate);
   player.setMix({ faders: [], pans: [-1, 1], mutes: [], solos: [], master: 1 });
   if (options.bufferMs !== undefined) player.setTarget(options.bufferMs);
   const left = new Float32Array(128);
   const right = new Float32Array(128);
-  const payload = new Float32Array(samples);
+  let payload = new Float32Array(samples);
   let next = 0;
   let stream = 1;
   let lastArrival = 0;
 
   /** When frame n is there, in frames of the device: in order, as TCP has it. */
   const arrivalOf = (n) => {
-    const sent = ((n + 1) * samples) / rate / speed;
+    const sent = ((n + 1) * frameMs) / 1000 / speed;
     let arrival = sent + 0.02 - jitterMs * 1e-3 * Math.log(1 - random() * 0.999);
     for (const { at, ms } of slower) if (sent >= at) arrival += ms / 1000;
     for (const { at, ms } of stalls) {
@@ -63,11 +84,14 @@ export function playTone(options) {
   const quanta = Math.floor((seconds * contextRate) / 128);
   for (let quantum = 0, now = 0; quantum < quanta; quantum++, now += 128) {
     while (arrival <= now) {
-      const first = next * samples;
       while (restarts.length > 0 && now / contextRate >= restarts[0]) {
         restarts.shift();
         stream++;
+        rate = options.restartRate ?? rate;
+        samples = (rate * frameMs) / 1000;
+        payload = new Float32Array(samples);
       }
+      const first = next * samples;
       for (let i = 0; i < samples; i++) {
         payload[i] = 0.5 * Math.sin((2 * Math.PI * hertz * (first + i)) / rate);
       }

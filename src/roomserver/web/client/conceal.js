@@ -47,6 +47,11 @@ export class Concealer {
     return this.#samples(RETURN_MS);
   }
 
+  /** Samples after `start` from which on there is silence. */
+  get tail() {
+    return this.#samples(SILENT_MS);
+  }
+
   /** @param {number} ms */
   #samples(ms) {
     return Math.round((ms * this.#rate) / 1000);

@@ -46,13 +46,16 @@ function emptySlot() {
   };
 }
 
+/** In the ring where no frame is. */
+const NOTHING = emptySlot();
+
 /**
  * Frames wait here for their moment, are mixed to stereo at the source's rate, and resampled to the
  * context's clock. The delay is steered by the resampler's ratio alone; where samples are missing
  * (lost, late, or another stream begins) the sound is continued and blended over.
  *
  * It knows no audio worklet: `now` is the number of the context's frame that is rendered next.
- * Memory is allocated while slots grow to the size of frames, and when the rate changes.
+ * Memory is allocated while more frames wait than ever before, and when the rate changes.
  */
 export class JitterBuffer {
   #contextRate;
@@ -63,10 +66,12 @@ export class JitterBuffer {
   #follower = new ClockFollower();
   #mixer = new Mixer();
 
-  /** Frames in the order of the timeline: a ring of slots that are used again. */
-  #slots = Array.from({ length: MOST_SLOTS }, emptySlot);
+  /** Frames in the order of the timeline: a ring. */
+  #slots = Array.from({ length: MOST_SLOTS }, () => NOTHING);
   #head = 0;
   #count = 0;
+  /** Slots without a frame, the last one used on top: no more than needed grow to a frame's size. */
+  #free = /** @type {Slot[]} */ ([]);
 
   // The stream that is played. Delays count against `#origin`, its first timestamp.
   #stream = -1;
@@ -84,6 +89,11 @@ export class JitterBuffer {
   #resampler = new Resampler(1);
   #concealer = new Concealer(48000);
   #concealing = true;
+
+  /** What is still heard of a stream of another rate, at the context's: begins at #tailAt. */
+  #tailLeft = new Float32Array(0);
+  #tailRight = new Float32Array(0);
+  #tailAt = 0;
 
   #dryFor = 0; // samples made up since the last real one
   #lateSince = NaN;
@@ -157,10 +167,16 @@ export class JitterBuffer {
     }
     if (!this.#started) this.#tryStart(now);
     const ratio = this.#started ? this.#steer(now, count) : 0;
-    const step = (1 + ratio) / this.#scale;
-    while (this.#end - this.#position < count * step + this.#resampler.half + 1) this.#produce();
+    this.#read(left, right, (1 + ratio) / this.#scale);
+    this.#addTail(left, right);
+  }
+
+  /** From the queue. @param {Float32Array} left @param {Float32Array} right @param {number} step Samples per frame. */
+  #read(left, right, step) {
+    const samples = left.length * step;
+    while (this.#end - this.#position < samples + this.#resampler.half + 1) this.#produce();
     this.#resampler.process(this.#left, this.#right, this.#position, step, left, right);
-    this.#position += count * step;
+    this.#position += samples;
   }
 
   /** @param {number} now @returns {Figures} */
@@ -185,7 +201,8 @@ export class JitterBuffer {
 
   /** @param {PlayerFrame} frame */
   #keep(frame) {
-    const slot = this.#slots[(this.#head + this.#count) % MOST_SLOTS];
+    const slot = this.#free.pop() ?? emptySlot();
+    this.#slots[(this.#head + this.#count) % MOST_SLOTS] = slot;
     const { samples } = frame;
     if (
       slot.samples.constructor !== samples.constructor ||
@@ -207,6 +224,7 @@ export class JitterBuffer {
   }
 
   #drop() {
+    this.#free.push(this.#slots[this.#head]);
     this.#head = (this.#head + 1) % MOST_SLOTS;
     this.#count--;
   }
@@ -242,7 +260,10 @@ export class JitterBuffer {
   /** A stream begins: what is held of another one is dropped. @param {PlayerFrame} frame */
   #begin(frame) {
     this.#break();
+    this.#started = false;
+    while (this.#count > 0) this.#drop();
     if (frame.sampleRate !== this.#sampleRate) {
+      if (this.#sampleRate > 0) this.#keepTail();
       this.#sampleRate = frame.sampleRate;
       this.#scale = this.#contextRate / frame.sampleRate;
       this.#resampler = new Resampler(1 / this.#scale);
@@ -255,9 +276,34 @@ export class JitterBuffer {
     this.#stream = frame.stream;
     this.#origin = frame.timestamp;
     this.#arrivals.reset();
-    this.#started = false;
-    this.#head = this.#count = 0;
     this.#lateSince = this.#excessSince = NaN;
+  }
+
+  /** What the queue holds of the old stream, and its fading out, before another rate begins. */
+  #keepTail() {
+    const samples = this.#end - this.#position + this.#concealer.tail;
+    const quanta = Math.ceil((samples * this.#scale) / this.#quantum);
+    const left = new Float32Array(quanta * this.#quantum);
+    const right = new Float32Array(quanta * this.#quantum);
+    const step = (1 + this.#follower.drift) / this.#scale;
+    for (let at = 0; at < left.length; at += this.#quantum) {
+      const to = at + this.#quantum;
+      this.#read(left.subarray(at, to), right.subarray(at, to), step);
+    }
+    this.#addTail(left, right); // of one before it
+    this.#tailLeft = left;
+    this.#tailRight = right;
+    this.#tailAt = 0;
+  }
+
+  /** @param {Float32Array} left @param {Float32Array} right */
+  #addTail(left, right) {
+    const count = Math.min(left.length, this.#tailLeft.length - this.#tailAt);
+    for (let i = 0; i < count; i++) {
+      left[i] += this.#tailLeft[this.#tailAt + i];
+      right[i] += this.#tailRight[this.#tailAt + i];
+    }
+    this.#tailAt += count;
   }
 
   /** Plays what is due, once the delay aimed at has passed since it came. @param {number} now */
