@@ -125,6 +125,28 @@ async def confirm(page: Page, button: str) -> None:
     await expect(dialog).to_have_count(0)
 
 
+async def test_a_lamp_says_that_a_channel_clipped_until_it_is_put_out(
+    browser: Browser, studio: ServerProcess
+) -> None:
+    song = io.BytesIO()
+    writer = WavWriter(song, 1, SONG_RATE, Encoding.F32LE)
+    time = np.arange(SONG_RATE) / SONG_RATE
+    writer.write((1.5 * np.sin(2 * np.pi * 1200 * time)).astype(np.float32)[:, None])
+    writer.close()
+    async with visitor(browser) as context, opened(context, studio.url + "/broadcast") as page:
+        await sign_in(page, "engineer@example.org")
+        await make_room(page, "Too loud")
+        await page.locator("input[type=file]").set_input_files(
+            {"name": "song.wav", "mimeType": "audio/wav", "buffer": song.getvalue()}
+        )
+        lit = page.get_by_role("button", name="Channel 1 has clipped: reset")
+        await expect(lit).to_be_visible()
+        await page.get_by_role("button", name="Mute", exact=True).click()
+        await add_tone(page, 440)  # the lamp stays lit
+        await lit.click()
+        await expect(page.get_by_role("button", name="Channel 1 has not clipped")).to_be_visible()
+
+
 async def test_who_has_no_mouse_signs_in_makes_a_room_goes_live_and_is_heard(
     browser: Browser, studio: ServerProcess
 ) -> None:

@@ -236,6 +236,145 @@ async def test_a_microphone_that_was_unplugged_is_opened_again_when_it_is_back(
         assert await source.run("() => [opened.length, broadcaster.inputs[0].ended]") == [2, False]
 
 
+async def test_a_microphone_is_opened_again_as_it_was_and_no_more_often_than_needed(
+    browser: Browser, server: ServerProcess
+) -> None:
+    add = """async () => {
+        window.opened = [];
+        window.gate = Promise.resolve();
+        const devices = navigator.mediaDevices;
+        const open = devices.getUserMedia.bind(devices);
+        devices.getUserMedia = async (wish) => {
+            const stream = await open(wish);
+            opened.push({ wish, track: stream.getAudioTracks()[0] });
+            await gate;
+            return stream;
+        };
+        // The fake microphone has no plug: what the browser would say is said for it.
+        window.unplug = () => {
+            opened.at(-1).track.stop();
+            opened.at(-1).track.dispatchEvent(new Event('ended'));
+        };
+        window.plug = () => devices.dispatchEvent(new Event('devicechange'));
+        broadcaster.addTone({ frequency: 700 });
+        await broadcaster.addDevice('', { echoCancellation: true });
+    }"""
+    async with studio(browser, server, add) as (_, source):
+        await source.run("() => { unplug(); plug(); plug(); plug(); }")
+        await source.until("() => !broadcaster.inputs[1].ended")
+        # Once more, and it is removed while the browser opens it.
+        await source.run(
+            """() => {
+                unplug();
+                window.gate = new Promise((open) => { window.open = open; });
+                plug();
+            }"""
+        )
+        await source.until("() => opened.length === 3")
+        await source.run("() => { broadcaster.removeInput(broadcaster.inputs[1]); open(); }")
+        await source.until("() => opened[2].track.readyState === 'ended'")
+        wishes = await source.run("() => opened.map(({ wish }) => wish.audio.echoCancellation)")
+        assert wishes == [True] * 3
+
+
+async def test_what_a_tab_shares_ends_with_the_input(
+    browser: Browser, server: ServerProcess
+) -> None:
+    # Nobody is there to choose a tab.
+    add = """() => {
+        const { audioContext } = broadcaster;
+        navigator.mediaDevices.getDisplayMedia = async () => {
+            const picture = document.createElement('canvas');
+            picture.getContext('2d');
+            window.shared = picture.captureStream(1);
+            if (window.withSound) {
+                const sound = new MediaStreamAudioDestinationNode(audioContext);
+                shared.addTrack(sound.stream.getAudioTracks()[0]);
+            }
+            return shared;
+        };
+        broadcaster.addTone({ frequency: 700 });
+    }"""
+    states = "() => shared.getTracks().map((track) => track.readyState)"
+    async with studio(browser, server, add) as (_, source):
+        refusal = await source.run("() => broadcaster.addTab().catch((error) => error.code)")
+        assert refusal == "no_audio"
+        assert await source.run(states) == ["ended"]
+        kept = """async () => {
+            window.withSound = true;
+            await broadcaster.addTab();
+            window.tracks = shared.getTracks();
+            return tracks.map((track) => track.kind).sort();
+        }"""
+        assert await source.run(kept) == ["audio", "video"]
+        await source.run("() => broadcaster.removeInput(broadcaster.inputs[1])")
+        assert await source.run("() => tracks.map((t) => t.readyState)") == ["ended", "ended"]
+
+
+async def test_without_its_last_input_a_broadcast_goes_on_silent(
+    browser: Browser, server: ServerProcess
+) -> None:
+    async with (
+        studio(browser, server, "() => broadcaster.addTone({ frequency: 700 })") as (room, source),
+        client_page(browser, server.url) as page,
+    ):
+        await page.listen(room.code, ROOM_PASSWORD)
+        await page.settled(lambda heard: heard.tone(0) == pytest.approx(700, abs=1))
+        await source.run("() => broadcaster.removeInput(broadcaster.inputs[0])")
+        await page.settled(lambda heard: heard.loudness < SILENT)
+        assert await source.run("() => [broadcaster.state, errors]") == ["live", []]
+        await source.run("() => broadcaster.addTone({ frequency: 1100 })")
+        await page.settled(lambda heard: heard.level(0, 1100) > LEVEL - 4)
+        await page.until("() => listener.format.channelNames[0] === '1100 Hz'")
+
+
+async def test_two_starts_are_one_and_a_stop_ends_one(
+    browser: Browser, server: ServerProcess
+) -> None:
+    async with studio(browser, server, "() => broadcaster.addTone({ frequency: 700 })") as (
+        _,
+        source,
+    ):
+        told = await source.run(
+            """async () => {
+                await broadcaster.stop();
+                const made = [];
+                window.Worker = class extends Worker {
+                    constructor(...given) {
+                        super(...given);
+                        made.push(this);
+                    }
+                };
+                await Promise.all([broadcaster.start(), broadcaster.start()]);
+                const live = broadcaster.state;
+                await broadcaster.stop();
+                const stopped = broadcaster.start().catch((error) => error.code);
+                await broadcaster.stop();
+                return [made.length, live, await stopped, broadcaster.state];
+            }"""
+        )
+        assert told == [1, "live", "stopped", "idle"]
+
+
+async def test_what_clipped_is_remembered_until_it_is_reset(
+    browser: Browser, server: ServerProcess
+) -> None:
+    loud = "() => broadcaster.addTone({ frequency: 700, level: 6 })"
+    clipped = "() => broadcaster.levels().clipped[0]"
+    async with studio(browser, server, loud) as (_, source):
+        await source.until("() => broadcaster.levels().clipped[0] === 1")
+        await source.run("() => { broadcaster.inputs[0].gain = 0.1; }")
+        await source.until("() => broadcaster.levels().peak[0] < -10")
+        assert await source.run(clipped) == 1
+        await source.run("() => broadcaster.resetClipped(0)")
+        await source.run(
+            """() => new Promise((go) => {
+                broadcaster.addEventListener('statistics', go, { once: true });
+            }).then(() => {})"""
+        )
+        assert await source.run(clipped) == 0
+
+
 async def test_presets_and_modes_keep_the_mix(browser: Browser, server: ServerProcess) -> None:
     async with (
         studio(browser, server, EIGHT_TONES, [TONES[:2], AMPLITUDE]) as (room, _),

@@ -1,7 +1,7 @@
 // A broadcaster: inputs, one capture worklet, and the connection that sends what it hands over.
 
 import { RelayError } from './errors.js';
-import { Input, channelCountOf, openDevice, openTab } from './inputs.js';
+import { Input, channelCountOf, openDevice, openTab, stopTracks } from './inputs.js';
 import { serverUrl } from './join.js';
 import { toDecibels } from './meter.js';
 import { Session } from './session.js';
@@ -16,6 +16,11 @@ const USUAL_RATE = 48000;
  * @typedef {{fillMs: number, targetMs: number, jitterMs: number, driftPpm: number,
  *   captureOffsetUs: number | null, listenerCount: number, received: number[], late: number[],
  *   duplicate: number[], lost: number[], concealed: number[]}} Status
+ */
+/**
+ * What an input is: `taken` are the channels of its source, all unless told; see `Input`.
+ * @typedef {{kind: import('./inputs.js').InputKind, name: string, deviceId?: string,
+ *   taken?: number[], reopen?: () => Promise<MediaStream>}} What
  */
 /**
  * @typedef {{server?: string | URL, roomId: string, roomToken: string,
@@ -43,6 +48,8 @@ export class Broadcaster extends EventTarget {
   #names = [];
   /** @type {Session | null} */
   #session = null;
+  /** @type {ReturnType<typeof deferred> | null} The start that is under way. */
+  #starting = null;
   /** @type {Status | null} */
   #status = null;
   #statistics = { packetsSent: 0, bytesSent: 0, bufferedBytes: 0, rttMs: NaN, droppedPackets: 0 };
@@ -54,7 +61,11 @@ export class Broadcaster extends EventTarget {
   #mergers;
   /** @type {Promise<AudioWorkletNode>} */
   #capture;
-  #onDevices = () => void this.#reopenDevices();
+  /** One after another, for browsers tell of one plug several times. */
+  #reopened = Promise.resolve();
+  #onDevices = () => {
+    this.#reopened = this.#reopened.then(() => this.#reopenDevices()).catch(() => {}); // the next tells again
+  };
   #onAudio = () => this.#emit('audio', { running: this.audioContext.state === 'running' });
   /** Phones silence pages that are not seen, and leave it at that. */
   #onVisible = () => void (document.hidden || this.audioContext.resume());
@@ -100,24 +111,30 @@ export class Broadcaster extends EventTarget {
     return this.#statistics;
   }
 
-  /** Newest levels by channel, dBFS; always the same object. */
+  /** Newest levels by channel, dBFS, and which have clipped; always the same object. */
   levels() {
     return this.#levels;
+  }
+
+  /** From now on it has not clipped. @param {number} channel */
+  resetClipped(channel) {
+    this.#levels.clipped[channel] = 0;
   }
 
   // --- inputs ---------------------------------------------------------------------------------
 
   /** @param {string} deviceId @param {{name?: string, channelCount?: number, channels?: number[], echoCancellation?: boolean}} [options] */
   async addDevice(deviceId, options = {}) {
-    const stream = await openDevice(deviceId, options);
+    const reopen = () => openDevice(deviceId, options);
+    const stream = await reopen();
     const label = options.name ?? stream.getAudioTracks()[0].label;
     const count = Math.min(channelCountOf(stream, 1), options.channelCount ?? MAX_CHANNELS);
     const taken = options.channels?.filter((channel) => channel >= 0 && channel < count);
     if (taken?.length === 0) {
-      for (const track of stream.getTracks()) track.stop();
+      stopTracks(stream);
       throw new RelayError('channel_not_found', `the device has ${count} channels`);
     }
-    const what = { kind: /** @type {const} */ ('device'), name: label, deviceId, taken };
+    const what = { kind: /** @type {const} */ ('device'), name: label, deviceId, taken, reopen };
     return this.#addStream(what, stream, count);
   }
 
@@ -164,7 +181,10 @@ export class Broadcaster extends EventTarget {
     if (index < 0) return;
     input.stop();
     this.#inputs.splice(index, 1);
-    this.#names.splice(input.firstChannel, input.channelCount);
+    const { firstChannel, channelCount } = input;
+    this.#names.splice(firstChannel, channelCount);
+    const { clipped } = this.#levels;
+    clipped.copyWithin(firstChannel, firstChannel + channelCount).fill(0, this.#names.length);
     this.#wire();
   }
 
@@ -176,7 +196,7 @@ export class Broadcaster extends EventTarget {
     this.#emit('inputs', this.inputs);
   }
 
-  /** @param {{kind: import('./inputs.js').InputKind, name: string, deviceId?: string, taken?: number[]}} what @param {MediaStream} stream @param {number} channelCount */
+  /** @param {What} what @param {MediaStream} stream @param {number} channelCount */
   #addStream(what, stream, channelCount) {
     const source = new MediaStreamAudioSourceNode(this.audioContext, { mediaStream: stream });
     const input = this.#add(what, source, channelCount, () => stopStream(stream, source));
@@ -195,11 +215,7 @@ export class Broadcaster extends EventTarget {
     this.#emit('inputs', this.inputs);
   }
 
-  /**
-   * @param {{kind: import('./inputs.js').InputKind, name: string, deviceId?: string, taken?: number[]}} what
-   *   `taken`: which of the source's channels, all unless told
-   * @param {AudioNode} source @param {number} width Its channels. @param {() => void} stop
-   */
+  /** @param {What} what @param {AudioNode} source @param {number} width Its channels. @param {() => void} stop */
   #add(what, source, width, stop) {
     const taken = what.taken ?? Array.from({ length: width }, (_, channel) => channel);
     const channelCount = taken.length;
@@ -242,9 +258,10 @@ export class Broadcaster extends EventTarget {
     }
     this.#levels.peak.fill(NaN);
     this.#levels.rms.fill(NaN);
-    this.#levels.clipped.fill(0);
-    void this.#capture.then((node) => node.port.postMessage({ type: 'channels', count: next }));
-    this.#session?.remember({ channels: next, channelNames: this.channelNames });
+    if (next > 0) {
+      void this.#capture.then((node) => node.port.postMessage({ type: 'channels', count: next }));
+      this.#session?.remember({ channels: next, channelNames: this.channelNames });
+    } // else what is on air stays as it is, silent: a broadcast has a channel
     this.#emit('inputs', this.inputs);
   }
 
@@ -257,10 +274,12 @@ export class Broadcaster extends EventTarget {
       return heard.some((device) => deviceId === '' || device.deviceId === deviceId);
     });
     for (const input of back) {
-      const { deviceId = '', node } = input;
-      const wish = { channelCount: node.channelCount };
-      const stream = await openDevice(deviceId, wish).catch(() => null);
-      if (stream === null || !input.ended) continue;
+      const stream = await input.reopen?.().catch(() => null);
+      if (!stream) continue;
+      if (!this.#inputs.includes(input)) {
+        stopTracks(stream); // removed meanwhile
+        continue;
+      }
       const source = new MediaStreamAudioSourceNode(this.audioContext, { mediaStream: stream });
       source.connect(input.node);
       input.revive(() => stopStream(stream, source));
@@ -273,49 +292,68 @@ export class Broadcaster extends EventTarget {
 
   /** Goes live; resolves when the server has taken the source, rejects when it refuses it. */
   async start() {
+    if (this.#starting !== null) return this.#starting.promise;
     if (this.#session !== null) return;
     if (this.#names.length === 0) throw new RelayError('no_inputs', 'there is nothing to send');
     this.#become('connecting');
     void this.audioContext.resume();
-    const node = await this.#capture.catch((error) => {
+    const starting = deferred();
+    this.#starting = starting;
+    try {
+      const node = await this.#capture;
+      if (this.#starting === starting) this.#connect(node); // else stopped meanwhile
+    } catch (error) {
+      const { message } = /** @type {Error} */ (error);
+      this.#endStart(new RelayError('not_supported', `the capture worklet did not load: ${message}`));
       this.#become('idle');
-      throw new RelayError('not_supported', `the capture worklet did not load: ${error.message}`);
-    });
+    }
+    return starting.promise;
+  }
+
+  /** @param {AudioWorkletNode} node */
+  #connect(node) {
     const { roomId, roomToken, server, frameMs, bufferMs, encoding } = this.#options;
     const { port1, port2 } = new MessageChannel();
-    await new Promise((resolve, reject) => {
-      const session = new Session({
-        renew: async () => (await this.#options.renewToken?.())?.roomToken ?? null,
-        connecting: (error) => this.#connecting(error),
-        registered: () => {
-          this.#become('live');
-          resolve(undefined);
-        },
-        text: (message) => this.#text(message),
-        closed: (error) => {
-          reject(error);
-          void this.#refused(error);
-        },
-        other: (message) => this.#uplink(message),
-      });
-      this.#session = session;
-      const fields = {
-        channels: this.#names.length,
-        sampleRate: this.audioContext.sampleRate,
-        encoding: encoding ?? 'pcm_s16le',
-        channelNames: this.channelNames,
-        frameMs,
-        bufferMs,
-      };
-      const access = { server: serverUrl(server), roomId, roomToken };
-      node.port.postMessage({ type: 'blocks', port: port1 }, [port1]);
-      session.tell({ type: 'broadcast', access, fields, port: port2 }, [port2]);
+    const session = new Session({
+      renew: async () => (await this.#options.renewToken?.())?.roomToken ?? null,
+      connecting: (error) => this.#connecting(error),
+      registered: () => {
+        this.#become('live');
+        this.#endStart();
+      },
+      text: (message) => this.#text(message),
+      closed: (error) => {
+        this.#endStart(error);
+        void this.#refused(error);
+      },
+      other: (message) => this.#uplink(message),
     });
+    this.#session = session;
+    const fields = {
+      channels: this.#names.length,
+      sampleRate: this.audioContext.sampleRate,
+      encoding: encoding ?? 'pcm_s16le',
+      channelNames: this.channelNames,
+      frameMs,
+      bufferMs,
+    };
+    const access = { server: serverUrl(server), roomId, roomToken };
+    node.port.postMessage({ type: 'blocks', port: port1 }, [port1]);
+    session.tell({ type: 'broadcast', access, fields, port: port2 }, [port2]);
+  }
+
+  /** @param {RelayError} [error] */
+  #endStart(error) {
+    if (error === undefined) this.#starting?.resolve();
+    else this.#starting?.reject(error);
+    this.#starting = null;
   }
 
   /** Stops: what was sent is played out. Inputs stay, and it may be started again. */
   async stop() {
+    this.#endStart(new RelayError('stopped', 'it was stopped before it was live'));
     await this.#leave(this.#status?.fillMs ?? 0);
+    if (this.#starting !== null || this.#session !== null) return; // started again meanwhile
     if (this.#state !== 'closed') this.#become('idle');
   }
 
@@ -375,11 +413,10 @@ export class Broadcaster extends EventTarget {
   /** @param {number} bufferedMs */
   async #leave(bufferedMs) {
     const session = this.#session;
-    this.#session = null;
+    this.#session = this.#status = null;
     if (session === null) return;
     (await this.#capture).port.postMessage({ type: 'silent' });
     await session.leave(bufferedMs);
-    this.#status = null;
   }
 
   /** @param {any} message */
@@ -411,7 +448,7 @@ export class Broadcaster extends EventTarget {
     for (let channel = 0; channel < levels.length / 3; channel++) {
       peak[channel] = toDecibels(levels[3 * channel]);
       rms[channel] = toDecibels(levels[3 * channel + 1]);
-      clipped[channel] = levels[3 * channel + 2];
+      if (levels[3 * channel + 2] > 0) clipped[channel] = 1;
     }
   }
 
@@ -430,8 +467,22 @@ export class Broadcaster extends EventTarget {
 
 /** @param {MediaStream} stream @param {AudioNode} source */
 function stopStream(stream, source) {
-  for (const track of stream.getTracks()) track.stop();
+  stopTracks(stream);
   source.disconnect();
+}
+
+/** A promise that somebody else settles; that nobody waits for it is no error. */
+function deferred() {
+  let resolve = () => {};
+  /** @type {(error: RelayError) => void} */
+  let reject = () => {};
+  /** @type {Promise<void>} */
+  const promise = new Promise((yes, no) => {
+    resolve = yes;
+    reject = no;
+  });
+  promise.catch(() => {});
+  return { promise, resolve, reject };
 }
 
 /** A name as the server takes it. @param {string} name */

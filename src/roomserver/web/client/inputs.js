@@ -19,7 +19,8 @@ export class Input {
 
   /**
    * @param {{kind: InputKind, name: string, firstChannel: number, taken: number[],
-   *   deviceId?: string}} what `taken`: which channels of the source
+   *   deviceId?: string, reopen?: () => Promise<MediaStream>}} what `taken`: which channels of the
+   *   source; `reopen`: opens the device again as it was opened
    * @param {GainNode} node @param {() => void} stop
    */
   constructor(what, node, stop) {
@@ -30,6 +31,7 @@ export class Input {
     this.channelCount = what.taken.length;
     /** @type {string | undefined} */
     this.deviceId = what.deviceId;
+    this.reopen = what.reopen;
     this.node = node;
     this.#stop = stop;
   }
@@ -108,16 +110,21 @@ export async function openDevice(deviceId, options) {
 export async function openTab() {
   const devices = mediaDevices();
   /** @type {DisplayMediaStreamOptions & {systemAudio?: string}} */
-  const wish = { audio: UNPROCESSED, video: true, systemAudio: 'include' };
+  const wish = { audio: UNPROCESSED, video: { frameRate: 1 }, systemAudio: 'include' };
   const stream = await devices.getDisplayMedia(wish).catch((error) => {
     throw mediaError(error);
   });
-  // Browsers share no sound without a picture; nobody needs that.
-  for (const track of stream.getVideoTracks()) stream.removeTrack(track);
+  // Browsers share no sound without a picture. Nobody needs that, but it ends with the sound.
   if (stream.getAudioTracks().length === 0) {
+    stopTracks(stream);
     throw new RelayError('no_audio', 'what was chosen shares no sound');
   }
   return stream;
+}
+
+/** Lets go of what it comes from. @param {MediaStream} stream */
+export function stopTracks(stream) {
+  for (const track of stream.getTracks()) track.stop();
 }
 
 /** Channels of a stream's track. @param {MediaStream} stream @param {number} fallback */

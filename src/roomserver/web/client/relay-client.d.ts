@@ -126,7 +126,11 @@ export class Listener extends EventTarget {
     bufferMs?: number;
     /** Of the frames; `pcm_s16le` unless told. */
     encoding?: 'pcm_s16le' | 'pcm_f32le';
-    /** Asked when the token is no longer good: joins anew. */
+    /**
+     * Asked when the token is no longer good: joins anew. Rejected with `unreachable`, 429, 5xx or a
+     * TypeError (what `fetch` throws) it is asked again in a while, by `retryAfter`; with anything
+     * else that is the end.
+     */
     rejoin?: () => Promise<{ roomToken: string }>;
     /** Used instead of one of its own, and not closed. */
     audioContext?: AudioContext;
@@ -145,7 +149,7 @@ export class Listener extends EventTarget {
   /** Of the source; null before there was one. Event `format` {the same}. */
   readonly format: Format | null;
   readonly mode: 'mix' | 'multichannel';
-  /** In force, as long as the format has channels. Event `mix` {mix, by: 'self' | 'owner' | 'preset'}. */
+  /** In force; lists of one length, as long as the format has channels or longer. Event `mix` {mix, by: 'self' | 'owner' | 'preset'}. */
   readonly mix: Required<Mix>;
   readonly capabilities: Capabilities;
   /** Event `statistics` {the same}, once a second. */
@@ -216,7 +220,7 @@ export class Broadcaster extends EventTarget {
     roomId: string;
     /** A broadcaster's. */
     roomToken: string;
-    /** Asked when the token is no longer good. */
+    /** Asked when the token is no longer good; as `rejoin` of a listener. */
     renewToken?: () => Promise<{ roomToken: string }>;
     /** 5, 10, 20 (default), 40 or 60. */
     frameMs?: number;
@@ -254,12 +258,18 @@ export class Broadcaster extends EventTarget {
   addTone(options: { frequency: number; name?: string; level?: number }): Input;
   /** Of this broadcaster's `audioContext`; its first `channelCount` channels. */
   addNode(node: AudioNode, channelCount: number, name?: string): Input;
-  /** Channels behind it move up. While live, another number of channels begins another stream. */
+  /**
+   * Channels behind it move up. While live, other channels begin another stream; without any the
+   * broadcast goes on as it was, silent, until an input is added.
+   */
   removeInput(input: Input): void;
   readonly channelNames: string[];
   /** Of at most 64 characters. Sent when it registers. */
   renameChannel(index: number, name: string): void;
-  /** Goes live; resolves when the server has the source. @throws RelayError the refusal, or `no_inputs` */
+  /**
+   * Goes live; resolves when the server has the source.
+   * @throws RelayError the refusal, `no_inputs`, or `stopped`: by `stop()`, before it was live
+   */
   start(): Promise<void>;
   /** What was sent is played out. Inputs stay. */
   stop(): Promise<void>;
@@ -275,8 +285,12 @@ export class Broadcaster extends EventTarget {
     rttMs: number;
     droppedPackets: number;
   };
-  /** Newest levels by channel, before going live too. Always the same object. */
+  /**
+   * Newest levels by channel, before going live too. Always the same object. `clipped` stays 1 until
+   * it is reset.
+   */
   levels(): { peak: Float32Array; rms: Float32Array; clipped: Uint8Array };
+  resetClipped(channel: number): void;
   // event `audio` {running}: whether the browser lets sound run; nothing is sent while it does not
   // event `room` {type: 'roomChanged' | 'roomClosed', …}, event `closed` {code, reason, status?},
   // event `error` {error: RelayError}

@@ -86,11 +86,15 @@ export class SourceSession {
     return this.#connection.send(message);
   }
 
-  /** What registrations say from now on; with another number of channels one follows at once. @param {Partial<Registration>} fields */
+  /**
+   * What registrations say from now on; with other channels one follows at once.
+   * @param {Partial<Registration>} fields Of names alone: they wait for the next one.
+   */
   remember(fields) {
-    const other = fields.channels !== undefined && fields.channels !== this.#fields.channels;
+    const before = JSON.stringify([this.#fields.channels, this.#fields.channelNames]);
     Object.assign(this.#fields, fields);
-    if (other) this.#connection.restart();
+    const now = JSON.stringify([this.#fields.channels, this.#fields.channelNames]);
+    if (fields.channels !== undefined && now !== before) this.#connection.restart();
   }
 
   /** @param {import('./connection.js').Message} message */

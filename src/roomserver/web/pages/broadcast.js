@@ -29,7 +29,7 @@ const draw = coalesced(() => {
 });
 const signIn = new SignIn(draw);
 const levels = () => studio?.broadcaster?.levels() ?? null;
-const lamps = new Lamps(() => levels()?.clipped ?? null, draw);
+const lamps = new Lamps(() => studio?.broadcaster ?? null, draw);
 const meters = new Meters(() => {
   const channels = levels();
   return channels && { master: NOTHING, channels };
@@ -72,6 +72,7 @@ async function run(what) {
 /** @param {unknown} error */
 function fail(error) {
   const { name, code } = /** @type {any} */ (error);
+  if (code === 'stopped') return; // by whoever sits here
   const told = t.inputErrors[/** @type {'no_audio'} */ (name === 'RelayError' ? code : name)];
   const isOurs = name !== 'RelayError' || /** @type {any} */ (error).status === undefined;
   if (told && isOurs) toast(told, 'bad');

@@ -3,41 +3,37 @@
  * @module
  */
 
-export class Lamps {
-  /** @type {Set<number>} channels */
-  #lit = new Set();
-  #changed;
-  #clipped;
+/** @typedef {import('../../client/relay-client.js').Broadcaster} Broadcaster */
 
-  /**
-   * @param {() => ArrayLike<number> | null} clipped newest, by channel: looked at once per frame,
-   *   for the next levels replace it
-   * @param {() => void} changed
-   */
-  constructor(clipped, changed) {
-    this.#clipped = clipped;
+export class Lamps {
+  #broadcaster;
+  #changed;
+  #lit = 0; // how many were seen to be
+
+  /** @param {() => Broadcaster | null} broadcaster that remembers what clipped @param {() => void} changed */
+  constructor(broadcaster, changed) {
+    this.#broadcaster = broadcaster;
     this.#changed = changed;
     requestAnimationFrame(this.#look);
   }
 
   /** @param {number} channel */
   isLit(channel) {
-    return this.#lit.has(channel);
+    return Boolean(this.#broadcaster()?.levels().clipped[channel]);
   }
 
   /** @param {number} channel */
   reset(channel) {
-    this.#lit.delete(channel);
+    this.#broadcaster()?.resetClipped(channel);
     this.#changed();
   }
 
   #look = () => {
     requestAnimationFrame(this.#look);
-    const clipped = this.#clipped();
-    for (let channel = 0; clipped && channel < clipped.length; channel += 1) {
-      if (!clipped[channel] || this.#lit.has(channel)) continue;
-      this.#lit.add(channel);
-      this.#changed();
-    }
+    let lit = 0;
+    for (const clipped of this.#broadcaster()?.levels().clipped ?? []) lit += clipped;
+    if (lit === this.#lit) return;
+    this.#lit = lit;
+    this.#changed();
   };
 }
