@@ -11,13 +11,14 @@ from typing import Any
 
 import aiohttp
 import pytest
-from playwright.async_api import Browser, Locator, Page, expect
+import pytest_asyncio
+from playwright.async_api import Browser, Locator, Page, Route, async_playwright, expect
 
 from roomserver.clients.account import AccountEntry
 from roomserver.clients.broadcast import Broadcaster
 from roomserver.clients.connection import RoomAccess, RoomApi
 from roomserver.clients.entry import RoomEntry
-from support.browser import ClientPage
+from support.browser import ClientPage, launch
 from support.live import EMAIL, ROOM_PASSWORD, LiveRoom
 from support.pages import check_looks, opened, press_tab_to, visitor
 from support.server import PASSWORD, ServerProcess
@@ -266,6 +267,128 @@ async def test_a_mix_survives_a_reload_and_presets_come_back(
         await ears.settled(lambda heard: heard.level(0, 440) < -90)
         await page.get_by_role("button", name="Delete Keys alone").click()
         await expect(page.get_by_label("Preset", exact=True)).to_contain_text("No presets yet")
+
+
+async def test_a_mix_survives_reloads_without_a_stream_and_a_room_with_fewer_channels(
+    browser: Browser, server: ServerProcess
+) -> None:
+    async with (
+        room(server, on_air=False) as (made, _),
+        heard_page(browser, f"{server.url}/listen/{made.code}") as (page, _),
+    ):
+
+        @asynccontextmanager
+        async def on_air(*tones: float) -> AsyncIterator[None]:
+            broadcaster = made.broadcaster(
+                ToneSource(list(tones)), channel_names=NAMES[: len(tones)]
+            )
+            running = asyncio.create_task(broadcaster.run())
+            try:
+                yield
+            finally:
+                broadcaster.stop()
+                await running
+
+        async def press_play() -> None:
+            await page.get_by_role("button", name="Play", exact=True).click()
+
+        muted = page.get_by_role("button", name="Mute Keys")
+        async with on_air(*TONES):
+            await press_play()
+            await muted.click()
+            await expect(muted).to_have_attribute("aria-pressed", "true")
+        for _ in range(2):
+            await page.reload()
+            await press_play()
+            await expect(status(page)).to_have_text(re.compile("In a break|Waiting"))
+        await page.reload()
+        async with on_air(TONES[0]):
+            await press_play()
+            await fader(page, "Voice").focus()
+            await page.keyboard.press("PageDown")
+            await expect(fader(page, "Voice")).to_have_attribute("aria-valuetext", "−6.0 dB")
+        await page.reload()
+        async with on_air(*TONES):
+            await press_play()
+            await expect(muted).to_have_attribute("aria-pressed", "true")
+            await expect(fader(page, "Voice")).to_have_attribute("aria-valuetext", "−6.0 dB")
+
+
+async def test_of_presses_the_last_one_counts(browser: Browser, server: ServerProcess) -> None:
+    gate = asyncio.Event()
+
+    async def join(route: Route) -> None:
+        await gate.wait()
+        await route.continue_()
+
+    async with (
+        room(server) as (made, _),
+        heard_page(browser, f"{server.url}/listen/{made.code}") as (page, ears),
+    ):
+        await page.route("**/auth/room/join", join)
+        for name in ("Play", "Stop", "Play"):
+            await page.get_by_role("button", name=name, exact=True).click()
+        gate.set()
+        await expect(status(page)).to_have_text("Live")
+        assert len(page.workers) == 1  # each listener has one
+        await page.evaluate(
+            """() => {
+                window.before = listening;
+                const button = document.querySelector('.play');
+                button.click();
+                button.click();
+            }"""
+        )
+        await ears.until("() => listening !== before && listening?.state === 'live'")
+        await ears.put_on_ears("listening")
+        await ears.settled(lambda heard: heard.level(0, TONES[0]) > -30)
+        await page.get_by_role("button", name="Stop").click()
+        await ears.until("() => listener.audioContext === null")
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def strict_browser(tmp_path: Path) -> AsyncIterator[Browser]:
+    """Chromium as people have it: a page may sound after a press."""
+    async with async_playwright() as playwright:
+        chromium = await launch(playwright, tmp_path / "none.wav", autoplay=False)
+        yield chromium
+        await chromium.close()
+
+
+async def test_sound_that_the_browser_holds_back_is_told_and_a_press_lets_it(
+    strict_browser: Browser, server: ServerProcess
+) -> None:
+    async with room(server) as (made, _), visitor(strict_browser) as context:
+        page = await context.new_page()
+        # A press of a script is nobody's.
+        await page.add_init_script(
+            """addEventListener('load', () => {
+                const looking = setInterval(() => {
+                    const play = document.querySelector('.play');
+                    if (play === null) return;
+                    clearInterval(looking);
+                    play.click();
+                }, 50);
+            });"""
+        )
+        await page.goto(f"{server.url}/listen/{made.code}")
+        await expect(status(page)).to_have_text("Held back by the browser")
+        await page.get_by_role("button", name="Let it sound").click()
+        await expect(status(page)).to_have_text("Live")
+        ears = ClientPage(page)
+        await ears.put_on_ears("listening")
+        await ears.settled(lambda heard: all(heard.level(0, tone) > -30 for tone in TONES))
+
+
+async def test_by_the_browsers_own_rules_it_plays_at_a_press(
+    strict_browser: Browser, server: ServerProcess
+) -> None:
+    async with (
+        room(server) as (made, _),
+        heard_page(strict_browser, f"{server.url}/listen/{made.code}") as (page, ears),
+    ):
+        await play(page, ears)
+        await ears.settled(lambda heard: all(heard.level(0, tone) > -30 for tone in TONES))
 
 
 async def test_an_owners_hand_is_seen_and_told(browser: Browser, server: ServerProcess) -> None:

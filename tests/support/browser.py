@@ -29,13 +29,14 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--autoplay-policy=no-user-gesture-required",
     "--use-fake-ui-for-media-stream",
     "--use-fake-device-for-media-stream",
     # What a test answers in the server's place would be of no known network, and kept from it.
     "--disable-features=LocalNetworkAccessChecks,LocalNetworkAccessChecksWebSockets",
     "--host-resolver-rules=MAP relay.test 127.0.0.1",
 )
+# Else a page may not sound before somebody pressed something in it.
+AUTOPLAY = "--autoplay-policy=no-user-gesture-required"
 # A page of the server's origin, with all its headers, on which nothing else runs.
 BLANK = "/static/client/relay-client.d.ts"
 MODULE = "/static/client/relay-client.js"
@@ -44,13 +45,20 @@ SCRIPTS = Path(__file__).parents[1] / "browser" / "scripts"
 SCRIPTS_ROUTE = "/static/tests/"
 
 
-async def launch(playwright: Playwright, microphone: Path) -> Browser:
-    """Chromium whose microphone is a WAV file, over and over. Raises if there is none."""
+async def launch(playwright: Playwright, microphone: Path, *, autoplay: bool = True) -> Browser:
+    """Chromium whose microphone is a WAV file, over and over. Raises if there is none.
+
+    autoplay: whether pages may sound without a press, which browsers do not allow by themselves.
+    """
     executable = shutil.which("chromium") or shutil.which("google-chrome")
     assert executable is not None, "the tests of the pages need Debian's package chromium"
     return await playwright.chromium.launch(
         executable_path=executable,
-        args=[*FLAGS, f"--use-file-for-fake-audio-capture={microphone}"],
+        args=[
+            *FLAGS,
+            *([AUTOPLAY] if autoplay else []),
+            f"--use-file-for-fake-audio-capture={microphone}",
+        ],
     )
 
 

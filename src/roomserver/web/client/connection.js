@@ -7,12 +7,14 @@ const ANSWER_MS = 15_000;
 const SILENCE_MS = 6000; // pongs come every two seconds
 const FIRST_RETRY_MS = 300; // a server that restarts loses everyone at once: not all in one instant
 const LONGEST_RETRY_MS = 10_000;
+const LONGEST_TOLD_S = 600; // of a Retry-After
 const STEADY_MS = 5000; // after so long the next loss is a new one
 
 /** A text message. @typedef {{type: string, [field: string]: any}} Message */
 /**
  * What a connection tells whoever owns it; `fields` makes what a registration says besides room and
- * token. `renew` gets a new token when the one at hand is refused; null: there is none.
+ * token. `renew` gets a new token when the one at hand is refused; null: there is none. It throws what
+ * time can cure.
  * @typedef {{
  *   fields: () => Record<string, unknown>,
  *   renew: () => Promise<string | null>,
@@ -46,6 +48,12 @@ function pause(ms, signal) {
     self.addEventListener('online', done); // no use in waiting any longer
     signal.addEventListener('abort', done);
   });
+}
+
+/** For how long to wait before a try, not in step with others. @param {number} tries That failed. */
+function backOff(tries) {
+  const most = tries === 0 ? FIRST_RETRY_MS : 250 * 2 ** Math.min(tries, 10);
+  return Math.random() * Math.min(most, LONGEST_RETRY_MS);
 }
 
 /** A way into one room that is kept open until `close`, or until the server says no. */
@@ -123,7 +131,8 @@ export class Connection {
         this.#server = error.url;
       } else if (error.status === 4401 && !renewed) {
         renewed = true; // once; a new one that is refused is the end
-        const token = await this.#owner.renew();
+        const token = await this.#renew();
+        if (this.#closing.signal.aborted) break;
         if (token === null) return this.#owner.closed(error);
         this.#access.roomToken = token;
         continue;
@@ -134,10 +143,24 @@ export class Connection {
         this.reconnects++;
         if (performance.now() - began > STEADY_MS) tries = 0;
       }
-      const most = tries === 0 ? FIRST_RETRY_MS : 250 * 2 ** Math.min(tries, 10);
+      await pause(backOff(tries), this.#closing.signal);
       tries++;
-      await pause(Math.random() * Math.min(most, LONGEST_RETRY_MS), this.#closing.signal);
     }
+  }
+
+  /** A new token; null: there is none. As long as nobody can say, it is asked for again. */
+  async #renew() {
+    for (let tries = 0; !this.#closing.signal.aborted; tries++) {
+      try {
+        return await this.#owner.renew();
+      } catch (thrown) {
+        const error = /** @type {RelayError} */ (thrown);
+        this.#owner.connecting(error);
+        const told = Math.min(error.retryAfter ?? 0, LONGEST_TOLD_S) * 1000;
+        await pause(told + backOff(tries), this.#closing.signal);
+      }
+    }
+    return null;
   }
 
   /** One connection from its beginning to its end, which it returns. @param {() => void} stands @returns {Promise<RelayError>} */

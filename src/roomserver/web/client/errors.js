@@ -59,6 +59,17 @@ export function isTemporary(error) {
   return TEMPORARY.has(error.status ?? 1006) || error.code === 'room_suspended';
 }
 
+/**
+ * Whether a request that failed so may succeed later: nobody answered (`fetch` throws a TypeError for
+ * that), or the server was asked too often or could not.
+ * @param {unknown} error
+ */
+export function isPassing(error) {
+  if (!(error instanceof RelayError)) return error instanceof TypeError;
+  const { code, status = 0 } = error;
+  return code === 'unreachable' || status === 429 || (status >= 500 && status < 600);
+}
+
 /** An error as it goes from a worker to the page. @param {RelayError} error */
 export function plain(error) {
   const { code, message, status, detail, retryAfter, url } = error;

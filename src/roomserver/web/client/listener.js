@@ -12,6 +12,7 @@ import { Session } from './session.js';
 
 const DRY_MS = 300; // without sound until it is told
 const VOLUME_S = 0.015; // time constant of a change of volume
+const LEVELS_MS = 500; // they come ten times a second; after so long they are of something else
 const LATENCY_WEIGHT = 0.05; // of a report's latency in the mean
 
 /** @typedef {import('./connection.js').Message} Message */
@@ -108,6 +109,7 @@ export class Listener extends EventTarget {
     reconnects: 0,
     quality: 'unknown',
   };
+  #levelsAt = -Infinity;
   #levels = {
     master: {
       peak: /** @type {[number, number]} */ ([NaN, NaN]),
@@ -196,16 +198,18 @@ export class Listener extends EventTarget {
     void context.resume(); // while this is the gesture's doing; it may take until one comes
     context.addEventListener('statechange', this.#onContextState);
     document.addEventListener('visibilitychange', this.#onVisible);
-    this.#output = context.createGain();
+    const output = context.createGain();
+    this.#output = output;
     this.#gain = context.createGain();
     this.#setGain();
-    this.#output.connect(this.#gain).connect(context.destination);
+    output.connect(this.#gain).connect(context.destination);
     /** @param {import('./player.js').Report} report */
     const report = (report) => this.#report(report);
     const player = await this.#makePlayer(context, report);
-    if (this.state !== 'connecting') return player.end(); // stopped meanwhile
+    if (this.#output !== output) return player?.end(); // stopped meanwhile
+    if (player === null) return;
     this.#player = player;
-    player.output.connect(this.#output);
+    player.output.connect(output);
     player.setMix(this.#mix.current);
     player.setTarget(this.#options.bufferMs ?? null);
     this.#connect(player);
@@ -218,6 +222,7 @@ export class Listener extends EventTarget {
     try {
       return await WorkletPlayer.create(context, report, () => this.#playerFailed());
     } catch (error) {
+      if (this.#context !== context) return null; // stopped meanwhile
       await this.stop();
       throw new RelayError('player_failed', `the audio worklet did not load: ${error}`);
     }
@@ -237,16 +242,11 @@ export class Listener extends EventTarget {
     }
     if (mode === this.#mode) return;
     this.#mode = mode;
-    this.#levels.channels.peak.fill(NaN);
-    this.#levels.channels.rms.fill(NaN);
-    const fields = this.#subscription();
-    this.#session?.remember(fields);
+    this.#forgetLevels();
+    this.#session?.remember(this.#subscription());
     if (!this.#registered) return;
     this.#mix.flush();
-    await new Promise((resolve) => {
-      this.#subscribed.push(resolve);
-      this.#session?.send({ type: 'subscribe', ...fields });
-    });
+    await this.#subscribe();
   }
 
   /** Changes the mix: at once what is mixed here, and of what the server mixes in a moment. @param {Mix} change */
@@ -280,6 +280,8 @@ export class Listener extends EventTarget {
 
   /** Newest levels in dBFS; always the same object. */
   levels() {
+    // A player reports all the time; the server's levels stay away with the connection.
+    if (this.#mode === 'mix' && performance.now() - this.#levelsAt > LEVELS_MS) this.#forgetLevels();
     return this.#levels;
   }
 
@@ -311,9 +313,18 @@ export class Listener extends EventTarget {
     };
   }
 
+  /** Asks for what is wanted; resolves when it is in force. */
+  #subscribe() {
+    return new Promise((resolve) => {
+      this.#subscribed.push(resolve);
+      this.#session?.send({ type: 'subscribe', ...this.#subscription() });
+    });
+  }
+
   /** @param {RelayError | null} error */
   #connecting(error) {
     this.#registered = false;
+    this.#mix.lost();
     for (const resolve of this.#subscribed.splice(0)) resolve({ type: 'lost' }); // the next
     // registration says the same
     if (error === null) return;
@@ -325,6 +336,7 @@ export class Listener extends EventTarget {
   #welcome(message) {
     this.#registered = true;
     this.#mix.registered();
+    if (message.mode !== this.#mode) void this.#subscribe(); // changed after it was asked for
     this.#judge.reset();
     const { roomId, roomName, listenerCount, hasBroadcaster, state } = message;
     this.#changeRoom({ roomId, roomName, listenerCount, hasBroadcaster, state });
@@ -389,6 +401,7 @@ export class Listener extends EventTarget {
         break;
       case 'levels': {
         if (this.#mode !== 'mix') break;
+        this.#levelsAt = performance.now();
         const { peak, rms } = this.#levels.channels;
         for (let channel = 0; channel < message.values.length / 2; channel++) {
           peak[channel] = message.values[2 * channel];
@@ -523,9 +536,14 @@ export class Listener extends EventTarget {
     const names = message.channelNames ?? [];
     const channelNames = Array.from({ length: channelCount }, (_, c) => names[c] || `${c + 1}`);
     this.#format = { stream, channelCount, channelNames, sampleRate, frameMs };
-    this.#levels.channels.peak.fill(NaN, channelCount);
-    this.#levels.channels.rms.fill(NaN, channelCount);
+    this.#forgetLevels(channelCount);
     this.#emit('format', this.#format);
+  }
+
+  /** Those of the channels. @param {number} [from] */
+  #forgetLevels(from = 0) {
+    this.#levels.channels.peak.fill(NaN, from);
+    this.#levels.channels.rms.fill(NaN, from);
   }
 
   /** @param {'self' | 'owner' | 'preset'} by */
@@ -544,21 +562,20 @@ export class Listener extends EventTarget {
 
   async #end() {
     const session = this.#session;
-    this.#session = null;
+    const context = this.#context;
     this.#registered = false;
     this.#mix.end();
     this.#player?.end();
-    this.#player = null;
-    this.#context?.removeEventListener('statechange', this.#onContextState);
+    context?.removeEventListener('statechange', this.#onContextState);
     document.removeEventListener('visibilitychange', this.#onVisible);
     this.#output?.disconnect();
     this.#gain?.disconnect();
-    await session?.leave();
-    if (this.#options.audioContext === undefined) await this.#context?.close();
-    this.#context = this.#output = this.#gain = null;
+    this.#session = this.#player = this.#context = this.#output = this.#gain = null;
     this.#figures = this.#arrivals = null;
     this.#latencyMs = NaN;
-    this.#lastPlaying = -Infinity;
+    this.#lastPlaying = this.#levelsAt = -Infinity;
+    await session?.leave();
+    if (this.#options.audioContext === undefined) await context?.close();
   }
 
   /** @param {string} type @param {unknown} detail */

@@ -18,9 +18,15 @@ function defined(mix) {
   return Object.fromEntries(Object.entries(mix).filter(([, value]) => value !== undefined));
 }
 
-/** `mix` for so many channels, no list shorter or longer than that. @param {FullMix} mix @param {number} count @returns {FullMix} */
+/**
+ * `mix` with lists of one length, for so many channels at least: what is said of more of them stays,
+ * for a room may have fewer for a while.
+ * @param {FullMix} mix @param {number} count @returns {FullMix}
+ */
 export function paddedMix(mix, count) {
-  const channels = Array.from({ length: count }, (_, channel) => channel);
+  const { faders, pans, mutes, solos } = mix;
+  const length = Math.max(count, faders.length, pans.length, mutes.length, solos.length);
+  const channels = Array.from({ length }, (_, channel) => channel);
   return {
     faders: channels.map((c) => mix.faders[c] ?? 1),
     pans: channels.map((c) => mix.pans[c] ?? 0),
@@ -38,6 +44,7 @@ export class MixState {
   #changed;
   /** @type {Mix} */
   #unsent = {};
+  #registered = false;
   #echoes = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
@@ -62,19 +69,30 @@ export class MixState {
     this.#changed('self');
   }
 
-  /** Sends what waits. */
+  /** Sends what waits; it waits on while there is no registration. */
   flush() {
     clearTimeout(this.#timer);
     this.#timer = undefined;
+    if (!this.#registered) return;
     if (Object.keys(this.#unsent).length === 0) return;
     this.#send(this.#unsent);
     this.#unsent = {};
     this.#echoes++;
   }
 
-  /** Registered: the server has the whole mix, and owes no answer. */
+  /**
+   * Registered: the server has the mix as it was when that was asked for, and owes no answer. What
+   * was changed since is sent.
+   */
   registered() {
+    this.#registered = true;
     this.#echoes = 0;
+    this.flush();
+  }
+
+  /** The connection is gone; the next registration says the mix. */
+  lost() {
+    this.#registered = false;
   }
 
   /** A change was refused. */
@@ -102,7 +120,9 @@ export class MixState {
 
   /** Not sent any more. */
   end() {
+    this.lost();
     clearTimeout(this.#timer);
     this.#timer = undefined;
+    this.#unsent = {};
   }
 }

@@ -1,11 +1,15 @@
 // The worker in which a connection lives, so that a busy page starves nobody of audio.
 
+import { revived } from './errors.js';
 import { ListenerSession } from './listener-session.js';
 import { SourceSession } from './source-session.js';
 
 /** @type {ListenerSession | SourceSession | null} */
 let session = null;
-/** @type {((token: string | null) => void) | null} Waits for the page to get a new token. */
+/**
+ * Waits for the page to get a new token.
+ * @type {((answer: {roomToken: string | null, error?: Parameters<typeof revived>[0]}) => void) | null}
+ */
 let renewed = null;
 
 /** @param {any} message @param {Transferable[]} [transfer] */
@@ -15,7 +19,11 @@ function tell(message, transfer = []) {
 
 function renew() {
   tell({ type: 'renew' });
-  return /** @type {Promise<string | null>} */ (new Promise((resolve) => (renewed = resolve)));
+  return /** @type {Promise<string | null>} */ (
+    new Promise((resolve, reject) => {
+      renewed = ({ roomToken, error }) => (error ? reject(revived(error)) : resolve(roomToken));
+    })
+  );
 }
 
 self.onmessage = async ({ data }) => {
@@ -41,7 +49,7 @@ self.onmessage = async ({ data }) => {
       if (session instanceof ListenerSession) session.buffer(data.ms);
       break;
     case 'renewed':
-      renewed?.(data.roomToken);
+      renewed?.(data);
       break;
     case 'leave':
       if (session instanceof SourceSession) await session.leave(data.bufferedMs);

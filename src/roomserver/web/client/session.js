@@ -1,6 +1,6 @@
 // The page's side of a connection: the worker that holds it, and what its owner is asked and told.
 
-import { RelayError, revived } from './errors.js';
+import { RelayError, isPassing, plain, revived } from './errors.js';
 
 /** @typedef {import('./connection.js').Message} Message */
 /**
@@ -58,6 +58,7 @@ export class Session {
 
   /** @param {any} message */
   async #hear(message) {
+    if (this.#left !== null && message.type !== 'left') return; // the owner is done with it
     switch (message.type) {
       case 'connecting':
         this.#owner.connecting(message.error && revived(message.error));
@@ -71,16 +72,26 @@ export class Session {
       case 'closed':
         this.#owner.closed(revived(message.error));
         break;
-      case 'renew': {
-        const roomToken = await this.#owner.renew().catch(() => null);
-        this.tell({ type: 'renewed', roomToken });
+      case 'renew':
+        this.tell({ type: 'renewed', ...(await this.#renew()) });
         break;
-      }
       case 'left':
         this.#left?.();
         break;
       default:
         this.#owner.other(message);
+    }
+  }
+
+  /** A new token, null if there is none, or why there may be one later. */
+  async #renew() {
+    try {
+      return { roomToken: await this.#owner.renew() };
+    } catch (thrown) {
+      if (!isPassing(thrown)) return { roomToken: null };
+      const error =
+        thrown instanceof RelayError ? thrown : new RelayError('unreachable', String(thrown));
+      return { roomToken: null, error: plain(error) };
     }
   }
 }

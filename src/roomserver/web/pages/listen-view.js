@@ -13,6 +13,7 @@ const BADGES = {
   waiting: 'warn',
   suspended: 'warn',
   buffering: 'warn pulsing',
+  held: 'warn',
   reconnecting: 'bad pulsing',
   connecting: 'pulsing',
   joining: 'pulsing',
@@ -52,7 +53,8 @@ const codeForm = () => html`
 /** @param {any} state @param {any} actions */
 function head(state, actions) {
   const { listener } = state;
-  const now = listener?.state ?? (state.entering ? 'joining' : 'idle');
+  const held = listener?.state === 'buffering' && listener.audioContext?.state !== 'running';
+  const now = held ? 'held' : (listener?.state ?? (state.entering ? 'joining' : 'idle'));
   const playing = listener !== null || state.entering;
   const until = listener?.room.suspendedUntil;
   const about = now === 'suspended' && until
@@ -74,6 +76,7 @@ function head(state, actions) {
           <span class="soft code">${state.code}</span>
         </div>
         ${about ? html`<p class="soft small">${about}</p>` : nothing}
+        ${held ? html`<div><button type="button" class="primary compact" @click=${actions.resume}>${t.resume}</button></div>` : nothing}
       </div>
     </div>`;
 }

@@ -59,6 +59,7 @@ function levels() {
 
 /** @type {AudioContext | null} one for the life of the page; made in a press */
 let audio = null;
+let presses = 0; // what a press began is over with the next one
 const awake = new Awake();
 
 const actions = {
@@ -79,6 +80,10 @@ const actions = {
     state.muted = false;
     kept.set('volume', volume);
     applyVolume();
+  },
+  /** Lets sound that the browser holds back be heard; runs in a press. */
+  resume() {
+    void audio?.resume();
   },
   toggleMuted() {
     state.muted = !state.muted;
@@ -111,14 +116,18 @@ const actions = {
 
 /** Into the room, and sound. Runs in the press, as far as the first `await`. */
 async function play() {
-  audio ??= new AudioContext({ latencyHint: 'interactive' });
+  const press = ++presses;
+  if (audio === null) {
+    audio = new AudioContext({ latencyHint: 'interactive' });
+    audio.addEventListener('statechange', draw);
+  }
   void audio.resume();
   Object.assign(state, { entering: true, problem: '' });
   kept.set('nickname', state.nickname || undefined);
   follow();
   try {
     const access = remembered() ?? (await enter());
-    if (!state.entering) return; // stopped meanwhile
+    if (press !== presses) return; // stopped meanwhile
     state.roomName = access.roomName;
     const listener = new Listener({
       server: access.server,
@@ -133,20 +142,20 @@ async function play() {
     state.listener = listener;
     applyVolume();
     await listener.start();
+    if (press === presses) state.entering = false;
   } catch (error) {
-    failed(/** @type {any} */ (error));
-  } finally {
-    state.entering = false;
-    follow();
+    if (press === presses) failed(/** @type {any} */ (error));
   }
+  follow();
 }
 
 async function stop() {
+  const press = ++presses;
   const { listener } = state;
   Object.assign(state, { listener: null, entering: false });
   follow();
   await listener?.stop();
-  await audio?.suspend();
+  if (press === presses) await audio?.suspend();
 }
 
 /** A token for the room, kept for reloads of this tab. @returns {Promise<import('../client/relay-client.js').Joined & { server: string }>} */
@@ -185,10 +194,7 @@ function failed(error) {
   } else {
     state.problem = describeError(error);
   }
-  const { listener } = state;
-  state.listener = null;
-  void listener?.stop();
-  follow();
+  void stop();
 }
 
 /** What is kept of this room: how it was heard last. */
@@ -235,8 +241,7 @@ function follow(listener) {
     const known = /** @type {Record<string, string>} */ (texts.listen.closed);
     if (known[why]) {
       state.problem = known[why];
-      state.listener = null;
-      follow();
+      void stop();
     } else {
       failed({ code: why, detail: reason }); // what entering anew was answered with
     }

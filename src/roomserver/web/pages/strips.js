@@ -12,12 +12,12 @@ import { texts } from './texts.js';
 /**
  * @param {object} mixer
  * @param {string[]} mixer.names of the channels
- * @param {FullMix} mixer.mix as long as the names
+ * @param {FullMix} mixer.mix as long as the names at least
  * @param {(change: Partial<FullMix>) => void} mixer.change called with whole lists, while it is moved
  * @param {import('./meters.js').Meters} [mixer.meters] draws levels into the strips
  */
 export function strips({ names, mix, change, meters }) {
-  const soloed = mix.solos.some(Boolean);
+  const soloed = mix.solos.slice(0, names.length).some(Boolean);
   /** @template T @param {T[]} list @param {number} index @param {T} value */
   const changed = (list, index, value) => list.map((old, i) => (i === index ? value : old));
   return html`
