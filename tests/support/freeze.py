@@ -33,6 +33,12 @@ def thread_named(pid: int, name: str) -> int:
     return thread_names(pid)[name]
 
 
+def cpu_s(thread: int) -> float:
+    """The CPU time that a thread has used, in steps of some milliseconds."""
+    fields = Path(f"/proc/{thread}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @contextlib.contextmanager
 def frozen(thread: int) -> Iterator[None]:
     """A thread of a child process stands still inside the block, which may not await.

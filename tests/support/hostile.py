@@ -213,8 +213,8 @@ class Hostile:
         return data
 
 
-def websocket_peer(server: ServerProcess, registration: dict[str, Any]) -> Peer:
-    """A blocking client of the server, registered."""
+def websocket_peer(server: ServerProcess, registration: dict[str, Any] | None = None) -> Peer:
+    """A blocking client of the server, registered if it is to be."""
     address = urlsplit(server.url)
     assert address.hostname is not None
     assert address.port is not None
@@ -225,8 +225,11 @@ def websocket_peer(server: ServerProcess, registration: dict[str, Any]) -> Peer:
         head += sock.recv(1)
     assert head.startswith(b"HTTP/1.1 101 ")
     peer = Peer(sock, connection=0)
-    peer.send_json(**registration)
-    peer.next_text(registration["type"].removeprefix("register").lower() + "Registered")
+    if registration is None:
+        peer.next_text("config")
+    else:
+        peer.send_json(**registration)
+        peer.next_text(registration["type"].removeprefix("register").lower() + "Registered")
     return peer
 
 

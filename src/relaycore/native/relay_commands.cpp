@@ -310,6 +310,7 @@ void RelayThread::destroy(Connection& connection, bool reset) {
   detach_from_room(connection);
   ready_.remove(connection);
   readers_.remove(connection);
+  held_.remove(connection);
   while (connection.outbox) connection.outbox = std::move(connection.outbox->next);
   connection.outbox_tail = nullptr;
   connection.partial = {};

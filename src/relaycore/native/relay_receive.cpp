@@ -14,6 +14,12 @@ namespace {
 constexpr int64_t kSecond = 1'000'000'000;
 // Read of a source in a second, beside its audio: as many packets as it may send.
 constexpr size_t kSourceQuota = 8 << 20;
+// Read of anybody in a second before it counts as one who floods: texts, pongs, a source's headers.
+constexpr size_t kPromptBytes = 8 << 10;
+// The time between two sweeps (50 ms) in which anything is read but a source's audio, and the part of
+// it for those who flood.
+constexpr int64_t kReadTimeNs = 30'000'000;
+constexpr int64_t kFloodTimeNs = 20'000'000;
 
 size_t bytes_per_second(const SourceFormat& format) noexcept {
   return size_t{format.sample_rate} * format.channels * sample_bytes(format.encoding);
@@ -109,10 +115,16 @@ void RelayThread::receive(Connection& connection) {
                               backlog.size - backlog.offset);
     if (backlog.offset == backlog.size) backlog = {};
   }
-  if (!connection.readable || connection.read_paused ||
-      connection.read_lately >= read_quota(connection))
+  if (!connection.readable || connection.read_paused) return;
+  // No more than it may say promptly goes before what others say.
+  size_t prompt = prompt_bytes(connection);
+  size_t limit = connection.read_lately < prompt ? prompt : connection.read_quota;
+  size_t most = std::min(kReadBytes, limit - connection.read_lately);
+  if (most == 0) {
+    held_.push(connection);
     return;
-  ssize_t got = ::recv(connection.fd, read_buffer_.get(), kReadBytes, MSG_DONTWAIT);
+  }
+  ssize_t got = ::recv(connection.fd, read_buffer_.get(), most, MSG_DONTWAIT);
   if (got > 0) {
     connection.last_received_ns = connection.last_progress_ns = now_ns;
     connection.bytes_received += static_cast<size_t>(got);
@@ -120,8 +132,7 @@ void RelayThread::receive(Connection& connection) {
     counters.bytes_received.add(static_cast<size_t>(got));
     // A short read has emptied the socket; what comes now makes a new edge. The end of the
     // stream makes none of its own once it has been told.
-    if (static_cast<size_t>(got) < kReadBytes && !connection.read_to_end)
-      connection.readable = false;
+    if (static_cast<size_t>(got) < most && !connection.read_to_end) connection.readable = false;
     size_t taken = consume(connection, read_buffer_.get(), static_cast<size_t>(got));
     if (size_t rest = static_cast<size_t>(got) - taken) {
       Backlog& backlog = connection.backlog;
@@ -155,14 +166,36 @@ WsLimits RelayThread::limits_of(const Connection& connection) const noexcept {
   return limits;
 }
 
-// What is read of a connection in about a second. Some frames mean nothing and can't be forbidden, as
-// pongs; a thread that reads them without end is late whatever it does between: one that runs in real
-// time all the time is stopped by the kernel. Who only talks needs no more than may be unprocessed.
-size_t RelayThread::read_quota(const Connection& connection) const noexcept {
+// Some frames mean nothing and can't be forbidden, as pongs. A thread that reads them without end is
+// late whatever it does between: one that runs in real time all the time is stopped by the kernel. So
+// each connection has a quota for a second, and all together have a part of the thread's time, the
+// less the more they say: who floods, however many they are, makes nobody wait for long who does not.
+//
+// The time since the last sweep that may have been spent for this connection to be read now.
+int64_t RelayThread::time_to_read(Connection& connection) noexcept {
+  if (now_ns - connection.read_window_ns >= kSecond) {
+    connection.read_window_ns = now_ns;
+    connection.read_lately = 0;
+    // What was under way when a source was closed stands before the peer's answer.
+    if (connection.closing == Closing::open) connection.read_quota = 0;
+  }
+  // Whose role has changed keeps what it had until the second is over: it has been used already.
+  connection.read_quota = std::max(connection.read_quota, quota_of(connection));
+  if (connection.read_lately >= prompt_bytes(connection)) return kFloodTimeNs;
+  return connection.source ? INT64_MAX : kReadTimeNs;
+}
+
+size_t RelayThread::prompt_bytes(const Connection& connection) const noexcept {
+  if (!connection.source) return kPromptBytes;
+  return kPromptBytes + 2 * bytes_per_second(connection.source->link->format);
+}
+
+// Who only talks needs no more than may be unprocessed.
+size_t RelayThread::quota_of(const Connection& connection) const noexcept {
   if (connection.deliver_binary) return SIZE_MAX;
-  if (connection.role != PeerRole::source)
-    return std::max(kReadBytes, kMaxTextsPending * shared.config.max_text_bytes);
-  return kSourceQuota + 4 * bytes_per_second(connection.source->link->format);
+  if (connection.source)
+    return kSourceQuota + 4 * bytes_per_second(connection.source->link->format);
+  return std::max(kReadBytes, kMaxTextsPending * shared.config.max_text_bytes);
 }
 
 // Returns how much of it was taken; less than all when reading is paused.

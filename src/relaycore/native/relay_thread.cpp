@@ -17,6 +17,7 @@
 #include <cstdlib>
 #include <ctime>
 #include <exception>
+#include <utility>
 
 #include "relay_send.h"
 
@@ -218,10 +219,17 @@ void RelayThread::handle_events(int timeout_ms) {
 }
 
 // One slice: whoever has more to say is heard again when the others, commands, ticks and sends have
-// had their turn. So no source and no chatterbox holds up what is due.
+// had their turn. So no source and no chatterbox holds up what is due. Those for whom there is no
+// time left wait for the next sweep, each in its turn again.
 void RelayThread::run_reads() {
-  for (int64_t end = now_ns + kSliceNs; !readers_.empty() && now_ns < end; now_ns = monotonic_ns())
-    receive(readers_.pop());
+  for (int64_t end = now_ns + kSliceNs; !readers_.empty() && now_ns < end;) {
+    Connection& connection = readers_.pop();
+    int64_t limit = time_to_read(connection);
+    if (read_time_ns_ < limit) receive(connection);
+    else held_.push(connection);
+    int64_t begun = std::exchange(now_ns, monotonic_ns());
+    if (limit != INT64_MAX) read_time_ns_ += now_ns - begun;
+  }
 }
 
 void RelayThread::run_tasks() {
@@ -330,6 +338,8 @@ void RelayThread::run_passes() {
 
 void RelayThread::sweep() {
   next_sweep_ns_ = now_ns + kSweepInterval;
+  read_time_ns_ = 0;
+  while (!held_.empty()) read_soon(held_.pop());
   if (now_ns >= next_forget_ns_) {
     next_forget_ns_ = now_ns + 1000 * kMillisecond;
     for (auto& [id, room] : rooms_) room->forget_past(now_ns);
@@ -344,8 +354,6 @@ void RelayThread::sweep() {
 
 void RelayThread::check_connection(Connection& connection) {
   const RelayConfig& config = shared.config;
-  connection.read_lately = 0;
-  if (connection.readable) read_soon(connection);
   if (connection.closing != Closing::open && now_ns >= connection.deadline_ns) {
     destroy(connection, true);
     return;

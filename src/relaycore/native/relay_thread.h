@@ -147,9 +147,11 @@ class RelayThread {
 
   // relay_receive.cpp
   void receive(Connection& connection);
+  int64_t time_to_read(Connection& connection) noexcept;
   size_t consume(Connection& connection, uint8_t* data, size_t n);
   WsLimits limits_of(const Connection& connection) const noexcept;
-  size_t read_quota(const Connection& connection) const noexcept;
+  size_t prompt_bytes(const Connection& connection) const noexcept;
+  size_t quota_of(const Connection& connection) const noexcept;
   bool on_packet(Connection& connection, const uint8_t* data, size_t n);
   bool push_packet(Connection& connection, const SourcePacket& packet, uint32_t& offset,
                    int64_t arrival_ns);
@@ -186,6 +188,8 @@ class RelayThread {
   std::deque<RoomView*> passes_;
   ConnectionQueue<&Connection::ready> ready_;
   ConnectionQueue<&Connection::reading> readers_;
+  ConnectionQueue<&Connection::held> held_;
+  int64_t read_time_ns_ = 0;  // since the last sweep, of what time_to_read() limits
   size_t sweep_position_ = 0;
   int64_t next_sweep_ns_ = 0;
   int64_t next_forget_ns_ = 0;

@@ -153,13 +153,17 @@ struct alignas(64) Connection : Counted<"Connection"> {
   // counts it down from there; who does posts the resume through a queue, behind the pause.
   std::atomic<uint32_t> texts_pending{0};
   uint64_t bytes_received = 0;
-  size_t read_lately = 0;  // bytes since the last sweep came by: see RelayThread::read_quota
+  // What it says in a second that began at `read_window_ns`: see RelayThread::time_to_read.
+  int64_t read_window_ns = 0;
+  size_t read_lately = 0;  // bytes
+  size_t read_quota = 0;   // bytes that are read at most
   int64_t last_received_ns = 0;
 
   // Its place in the thread's lists.
   uint32_t slot = 0;
   ConnectionLink ready;    // to be sent to
   ConnectionLink reading;  // to be read from
+  ConnectionLink held;     // to be read from when the next sweep has come
   int64_t deadline_ns = 0;  // to register, for a fault to be told, or to finish closing
   const uint64_t id;
   ClosedEvent closed_event;
