@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import select
+import socket
 import time
 from collections.abc import Sequence
 
 from support.peer import PONG, TEXT, Peer, mask
 
 BURST_BYTES = 4 << 20
+SEND_BUFFER_BYTES = 64 << 10
 CONTINUATION = 0
 
 #: What is sent once, and what then is sent again and again. Of empty messages most go into a byte.
@@ -32,6 +34,8 @@ class Flood:
         self._at = dict.fromkeys(self._peers, 0)  # where in the burst each is
         for peer in peers:
             peer.sock.sendall(first)
+            # Or many of them fill what memory the kernel has for TCP, and nobody's packets arrive.
+            peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
             peer.sock.setblocking(False)
 
     def send(self, seconds: float) -> int:
