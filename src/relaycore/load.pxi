@@ -205,7 +205,8 @@ cdef class LoadClient:
         asks: bodies of an HTTP request that each makes first, likewise; the `roomToken` of the
             answer takes the place of $TOKEN in its register text.
         group: 0 to 3; delays are kept by group.
-        per_second: how many begin; 0: as many as will, `in_flight` at a time.
+        per_second: how many begin, once all that were added before have; 0: as many as will,
+            `in_flight` at a time.
         bytes_per_s: what each reads once it has joined, at most; 0: nothing; None: all there is.
         """
         cdef capi.LoadListeners listeners
@@ -265,7 +266,7 @@ cdef class LoadClient:
 
     def send(self, listeners, texts):
         """Each of these sends a text, number i of them text i modulo their count, if it has
-        joined. An answer (`subscribed`) counts as a reply."""
+        joined. Every answer to `subscribe` and `setMix` counts as a reply."""
         cdef vector[uint32_t] numbers = listeners
         cdef vector[string] each = _strings(texts, "texts")
         cdef capi.LoadClient* core = self.core()

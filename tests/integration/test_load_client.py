@@ -14,8 +14,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from benchmarks.load import LoadClient, LoadError, Target
+
+import relaycore
 
 REGISTER = json.dumps({"type": "registerListener", "nickname": "é" * 100})
 REGISTERED = b'{"type":"listenerRegistered"}'
@@ -71,8 +74,9 @@ class Peer:
 
 
 @contextmanager
-def server(handle: Callable[[Peer], None]) -> Iterator[Target]:
-    """One connection is handled in a thread, whose exception is raised when the block is left."""
+def server(handle: Callable[[Peer], None], *, connections: int = 1) -> Iterator[Target]:
+    """Each of so many connections is handled in a thread of its own, whose exception is raised when
+    the block is left."""
     failures: list[BaseException] = []
 
     def run() -> None:
@@ -89,10 +93,12 @@ def server(handle: Callable[[Peer], None]) -> Iterator[Target]:
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(20)
-        thread = threading.Thread(target=run)
-        thread.start()
+        threads = [threading.Thread(target=run) for _ in range(connections)]
+        for thread in threads:
+            thread.start()
         yield Target(os.getpid(), listener.getsockname()[1], [REGISTER], CLOCK_OFFSET_US)
-        thread.join(20)
+        for thread in threads:
+            thread.join(20)
     if failures:
         raise failures[0]
 
@@ -238,3 +244,73 @@ def test_a_connection_closed_by_the_server_is_reported_with_its_code() -> None:
         load.join(1)
         load.wait_for_frames(1)  # nobody is left to wait for
         assert load.measure(0.2).errors == {"closed with 4410 room closed": 1}
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Looks a hundred times a second."""
+    end = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_listeners_added_together_join_one_after_another_at_their_pace(threads: int) -> None:
+    counts, per_second = (10, 1, 15), 50.0
+
+    def handle(peer: Peer) -> None:
+        peer.read_request()
+        peer.sock.sendall(SWITCHING)
+        assert peer.sock.recv(1) == b""
+
+    with (
+        server(handle, connections=sum(counts)) as target,
+        relaycore.LoadClient(
+            "127.0.0.1", target.port, registers=False, threads=threads, clock=0
+        ) as load,
+    ):
+        for group, count in enumerate(counts):
+            load.add_listeners(count, group=group, per_second=per_second)
+        wait_until(lambda: sum(f.settled for f in load.figures()) == sum(counts))
+        records = load.listeners()
+    assert (records["state"] == 2).all()
+    begun_s = np.sort(records["joined_ns"] - records["join_ns"]) / 1e9
+    due_s = np.arange(sum(counts)) / per_second
+    # A thread that was late to begin makes others look early.
+    assert (begun_s - begun_s[0] >= due_s - 0.1).all()
+
+
+def test_every_answer_is_counted_and_timed_from_its_own_question() -> None:
+    asked, answer_all = threading.Event(), threading.Event()
+
+    def handle(peer: Peer) -> None:
+        peer.register()
+        for _ in range(5):
+            peer.read_message()
+        asked.set()
+        assert answer_all.wait(20)
+        for text in (b'{"type":"mixChanged"}', b'{"type":"error"}', b'{"type":"subscribed"}'):
+            peer.sock.sendall(message(1, text))
+        # The second one nobody asked for: the owner set the mix.
+        peer.sock.sendall(message(1, b'{"type":"mixChanged"}') * 2 + frame(0, 8))
+        assert peer.sock.recv(1) == b""
+
+    mix, stats = json.dumps({"type": "setMix"}), json.dumps({"type": "stats"})
+    with (
+        server(handle) as target,
+        relaycore.LoadClient("127.0.0.1", target.port, clock=0) as load,
+    ):
+        load.add_listeners(1, [REGISTER])
+        wait_until(lambda: load.figures()[0].joined == 1)
+        load.send([0], [mix])
+        time.sleep(0.5)  # that the first one waits longer than the others
+        for text in (stats, mix, json.dumps({"type": "subscribe"}), mix):
+            load.send([0], [text])
+        assert asked.wait(20)
+        answer_all.set()
+        wait_until(lambda: load.figures()[0].frames == 1)
+        figures = load.figures()[0]
+    # One of the four that are answered at all was refused.
+    assert (figures.sent, figures.replies, figures.lost) == (5, 3, 0)
+    assert figures.reply.count == 3
+    assert figures.reply.max_ms - figures.reply.quantile_ms(0.6) >= 450

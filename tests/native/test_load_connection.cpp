@@ -115,9 +115,16 @@ TEST(an_answer_over_http_is_taken_whole_or_refused) {
   const std::string body = R"({"roomToken":"t"})";
   const std::string length = "\r\nContent-Length: " + std::to_string(body.size());
   CHECK(answered("HTTP/1.1 200 OK" + length + "\r\n\r\n" + body) == "answer " + body);
+  // As proxies may write it.
+  for (const char* field : {"content-length:17", "CONTENT-LENGTH: \t17 ", "A: b\r\nContent-length:  17"})
+    CHECK(answered("HTTP/1.1 200 OK\r\n" + std::string(field) + "\r\n\r\n" + body) ==
+          "answer " + body);
   CHECK(answered("HTTP/1.1 401 No" + length + "\r\n\r\n" R"({"code":"wrong" })") ==
         "error HTTP/1.1 401 No: wrong");
-  for (const char* bad : {"", "\r\nContent-Length: -5", "\r\nContent-Length: 99999999999"})
+  for (const char* bad :
+       {"", "\r\nContent-Length: -5", "\r\nContent-Length: 99999999999", "\r\nContent-Length: ",
+        "\r\nContent-Length: 17x", "\r\nX-Content-Length: 17", "\r\nContent-Length 17",
+        "\r\nContent-Length: 99999999999999999999999"})
     CHECK(answered("HTTP/1.1 200 OK" + std::string(bad) + "\r\n\r\n" + body).starts_with("error "));
 }
 

@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdint>
+#include <list>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 
 #include "load_stream.h"
@@ -35,6 +37,35 @@ inline int64_t json_number(std::string_view text, std::string_view name) {
   int64_t value = 0;
   if (at != text.npos) std::from_chars(text.data() + at + name.size(), text.data() + text.size(), value);
   return value;
+}
+
+// The text behind `"name":` and a quote, up to the next one; empty when there is none.
+inline std::string_view json_text(std::string_view text, std::string_view name) noexcept {
+  size_t at = text.find(name);
+  if (at == text.npos) return {};
+  at += name.size();
+  while (at < text.size() && text[at] == ' ') ++at;
+  if (at == text.size() || text[at] != '"') return {};
+  const std::string_view rest = text.substr(at + 1);
+  return rest.substr(0, rest.find('"'));
+}
+
+// The value of a field in the head of an HTTP message, without the whitespace around it; empty when
+// there is none. `name` is in lower case; the head may have it in any (RFC 9110, section 5.1).
+inline std::string_view head_field(std::string_view head, std::string_view name) noexcept {
+  const auto same = [](char a, char b) { return a == (b >= 'A' && b <= 'Z' ? b + ('a' - 'A') : b); };
+  for (size_t at = head.find("\r\n"); at != head.npos; at = head.find("\r\n", at)) {
+    at += 2;
+    const std::string_view line = head.substr(at, head.find("\r\n", at) - at);
+    if (line.size() <= name.size() || line[name.size()] != ':' ||
+        !std::equal(name.begin(), name.end(), line.begin(), same))
+      continue;
+    std::string_view value = line.substr(name.size() + 1);
+    while (!value.empty() && (value.front() == ' ' || value.front() == '\t')) value.remove_prefix(1);
+    while (!value.empty() && (value.back() == ' ' || value.back() == '\t')) value.remove_suffix(1);
+    return value;
+  }
+  return {};
 }
 
 // What a connection tells its owner. One object for all connections; calls come from `feed`.
@@ -70,9 +101,9 @@ class LoadConnection {
   int64_t live_from_us = 0;     // it came back at this time of the server
   int64_t started_ns = 0;       // when it first connected
   int64_t heard_ns = 0;         // when the last frame came
-  int64_t asked_ns = 0;         // a text was sent by command at this time and not answered yet
   int64_t bytes_per_s = -1;     // that are read at most; below 0: no limit
   int64_t allowance = 0;        // bytes that may be read now, of a limited one
+  std::list<int64_t> asked_ns;  // when texts were sent by command that are not answered yet
   std::string token;            // what an HTTP request for it was answered with
   std::string unsent;           // what the socket did not take at once
 
@@ -193,11 +224,13 @@ class LoadConnection {
       if (text_.size() > kMaxText) observer.on_error(*this, "an endless answer over HTTP");
       return;
     }
-    static constexpr std::string_view kLength = "\r\nContent-Length: ";
-    const int64_t size = json_number(std::string_view(text_).substr(0, end), kLength);
-    if (size <= 0 || size > static_cast<int64_t>(kMaxText))
+    const std::string_view length =
+        head_field(std::string_view(text_).substr(0, end), "content-length");
+    size_t size = 0;
+    const auto [rest, error] = std::from_chars(length.data(), length.data() + length.size(), size);
+    if (error != std::errc{} || rest != length.data() + length.size() || size == 0 || size > kMaxText)
       return observer.on_error(*this, "an answer over HTTP that is too long or has no length");
-    if (text_.size() < end + 4 + static_cast<size_t>(size)) return;
+    if (text_.size() < end + 4 + size) return;
     const std::string answer = std::exchange(text_, {});
     const std::string_view body = std::string_view(answer).substr(end + 4);
     if (answer.starts_with("HTTP/1.1 200")) return observer.on_answer(*this, body);

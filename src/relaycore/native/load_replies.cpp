@@ -13,17 +13,6 @@ constexpr size_t kRoundTrips = 16;             // of which the shortest counts
 constexpr int64_t kFirstPingsNs = 50'000'000;  // between the first, so that the clock is soon right
 constexpr int64_t kPingsNs = 1'000'000'000;
 
-// The text behind `"name":` and a quote, up to the next one; empty when there is none.
-std::string_view json_text(std::string_view text, std::string_view name) noexcept {
-  size_t at = text.find(name);
-  if (at == text.npos) return {};
-  at += name.size();
-  while (at < text.size() && text[at] == ' ') ++at;
-  if (at == text.size() || text[at] != '"') return {};
-  const std::string_view rest = text.substr(at + 1);
-  return rest.substr(0, rest.find('"'));
-}
-
 }  // namespace
 
 // ---- the server's clock ----
@@ -115,9 +104,10 @@ void LoadThread::on_text(LoadConnection& c, std::string_view text) {
   } else if (type == "pong") {
     take_clock(text);
   } else if (type == "subscribed" || type == "mixChanged") {
-    if (c.asked_ns == 0) return;
+    if (c.asked_ns.empty()) return;  // the owner of the room set the mix
     ++figures_.replies;
-    figures_.reply.add((now_ns_ - std::exchange(c.asked_ns, 0)) / 1000);
+    figures_.reply.add((now_ns_ - c.asked_ns.front()) / 1000);
+    c.asked_ns.pop_front();
   } else if (type == "config" && target_.config.clock == LoadClock::config) {
     const int64_t offset = json_number(text, R"("serverTime":)") - now_ns_ / 1000;
     clock_offset_us_ = clock_known_ ? std::max(clock_offset_us_, offset) : offset;
@@ -126,6 +116,7 @@ void LoadThread::on_text(LoadConnection& c, std::string_view text) {
     c.token = json_text(text, R"("roomToken":)");
   } else if (type == "error") {
     note_error(text.substr(0, 200));
+    if (!c.asked_ns.empty()) c.asked_ns.pop_front();  // that was the answer
   }
 }
 
@@ -212,7 +203,7 @@ void LoadThread::lose(LoadConnection& c) {
   const bool was_joined = c.state == LoadConnection::State::joined;
   c.state = LoadConnection::State::dead;
   c.record.state = LoadRecord::dead;
-  c.asked_ns = 0;
+  c.asked_ns.clear();
   c.stream.close();
   --figures_.alive;
   if (was_joined) {

@@ -18,6 +18,7 @@ namespace {
 
 constexpr size_t kScratchBytes = 256 * 1024;
 constexpr size_t kMaxUnsent = 1 << 20;
+constexpr size_t kMaxUnanswered = 4096;        // texts of one connection
 constexpr int64_t kLimitedNs = 50'000'000;     // between reads of a limited connection
 constexpr int kPriority = 5;  // of SCHED_FIFO, below a relay's
 
@@ -144,7 +145,7 @@ void LoadThread::run() noexcept {
 int64_t LoadThread::next_deadline(int64_t now) const noexcept {
   int64_t at = now + 1'000'000'000;
   if (!retries_.empty() && entering_ < in_flight_limit_) at = std::min(at, retries_.front().at_ns);
-  if (!plans_.empty() && entering_ < in_flight_limit_) at = now;  // it waits for its pace: 1 ms
+  if (!plans_.empty() && entering_ < in_flight_limit_) at = std::min(at, due_ns(plans_.front()));
   if (!limited_.empty()) at = std::min(at, limited_at_ns_ + kLimitedNs);
   if (target_.config.clock == LoadClock::ping && !connections_.empty())
     at = std::min(at, ask_clock_at_ns_);
@@ -160,9 +161,10 @@ int64_t LoadThread::next_deadline(int64_t now) const noexcept {
 void LoadThread::add_listeners(std::shared_ptr<const LoadListeners> listeners, size_t first) {
   const size_t ahead = first % stride_;
   const size_t mine = index_ >= ahead ? index_ - ahead : index_ + stride_ - ahead;
-  if (mine >= listeners->count) return;
-  figures_.connections += (listeners->count - mine + stride_ - 1) / stride_;
-  plans_.push_back({std::move(listeners), mine, monotonic_ns()});
+  if (mine < listeners->count)
+    figures_.connections += (listeners->count - mine + stride_ - 1) / stride_;
+  // One without a listener for this thread keeps the next one waiting all the same.
+  plans_.push_back({std::move(listeners), mine, 0});
 }
 
 void LoadThread::add_sources(std::shared_ptr<const LoadSources> sources) {
@@ -213,7 +215,11 @@ void LoadThread::send_text(size_t local, std::string_view text) {
   LoadConnection& c = connections_[local];
   if (c.state != LoadConnection::State::joined) return;
   ++figures_.sent;
-  if (c.asked_ns == 0) c.asked_ns = monotonic_ns();
+  if (const auto type = json_text(text, R"("type":)"); type == "setMix" || type == "subscribe") {
+    if (c.asked_ns.size() == kMaxUnanswered)
+      return on_error(c, "the server does not answer what is sent to it");
+    c.asked_ns.push_back(monotonic_ns());
+  }
   transmit(c, ws_client_header(WsOpcode::text, text.size()), text);
 }
 
@@ -253,19 +259,24 @@ LoadFigures LoadThread::figures(bool restart) {
 
 // ---- connections ----
 
+int64_t LoadThread::due_ns(const Plan& plan) noexcept {
+  const LoadListeners& listeners = *plan.listeners;
+  if (listeners.per_second <= 0) return plan.begun_ns;
+  const auto number = static_cast<double>(std::min(plan.next, listeners.count));
+  return plan.begun_ns + static_cast<int64_t>(std::min(number / listeners.per_second * 1e9, 1e18));
+}
+
 void LoadThread::start_connections() {
   const int64_t now = monotonic_ns();
   while (!plans_.empty() && entering_ < in_flight_limit_) {
     Plan& plan = plans_.front();
+    if (plan.begun_ns == 0) plan.begun_ns = now;  // not before the plans ahead of it are done
+    if (due_ns(plan) > now) break;
     const LoadListeners& listeners = *plan.listeners;
     if (plan.next >= listeners.count) {
       plans_.pop_front();
       continue;
     }
-    const double passed_s = static_cast<double>(now - plan.begun_ns) / 1e9;
-    if (listeners.per_second > 0 &&
-        static_cast<double>(plan.next) > passed_s * listeners.per_second)
-      break;
     LoadConnection& c = connections_.emplace_back();
     c.number = parts_.size();
     c.record.group = listeners.group;

@@ -83,8 +83,8 @@ class LoadThread final : LoadObserver {
   // Listeners that are still to begin.
   struct Plan {
     std::shared_ptr<const LoadListeners> listeners;
-    size_t next;     // number of the next one, of these
-    int64_t begun_ns;
+    size_t next;       // number of the next one, of these
+    int64_t begun_ns;  // when it became the first of the plans; 0: it did not yet
   };
   // Which of its texts a connection uses.
   struct Part {
@@ -102,6 +102,8 @@ class LoadThread final : LoadObserver {
   void run() noexcept;
   void run_calls();
   int64_t next_deadline(int64_t now) const noexcept;
+  // When the next one of a plan may begin; behind its last one, the next plan.
+  static int64_t due_ns(const Plan& plan) noexcept;
   void start_connections();
   void connect_one(LoadConnection& c);
   void serve(LoadConnection& c, uint32_t events);

@@ -60,7 +60,7 @@ struct LoadConfig {
 struct LoadListeners {
   size_t count = 0;
   unsigned group = 0;
-  double per_second = 0;     // how many begin; 0: as many as will
+  double per_second = 0;     // how many begin, once those added before have; 0: as many as will
   int64_t bytes_per_s = -1;  // what is read at most once they have joined, as in limit()
   std::vector<std::string> registers, asks;
 };
@@ -111,7 +111,7 @@ struct LoadFigures {
   uint64_t frames = 0, bytes = 0, reads = 0, pings = 0, failed = 0, lost = 0, returned = 0;
   uint64_t gaps = 0, missing = 0;  // places where sequences passed over frames, and how many
   uint64_t attempts = 0;           // to come back
-  uint64_t sent = 0, replies = 0; // texts sent by command, and how many were answered
+  uint64_t sent = 0, replies = 0;  // texts sent by command, and answers to them
   uint64_t skipped = 0;           // packets that a source could not send in time
   int64_t first_lost_ns = 0, first_open_ns = 0, last_joined_ns = 0, last_back_ns = 0;  // 0: none
   std::array<Histogram, kLoadGroups> delay;  // but of frames from before a listener came back
@@ -141,7 +141,8 @@ class LoadClient {
   // Reading `bytes_per_s` at most: 0 stalls, below 0 is no limit.
   void limit(const std::vector<uint32_t>& listeners, int64_t bytes_per_s);
   void drop(const std::vector<uint32_t>& listeners);
-  // Listener i of these sends texts[i mod size] if it is registered.
+  // Listener i of these sends texts[i mod size] if it is registered. Answers to `subscribe` and
+  // `setMix` are counted.
   void send(const std::vector<uint32_t>& listeners, const std::vector<std::string>& texts);
   // Whether those that are lost come back, from now on and of those that are.
   void rejoin(bool on);
