@@ -5,21 +5,27 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from roomserver.clients.account import AccountEntry
+from roomserver.clients.connection import RoomApi
+from roomserver.clients.load import LoadRun, Progress, made_rooms
+from roomserver.clients.load_options import LoadOptions, LoadRoom
 from roomserver.clients.wav import WavWriter
 from roomserver.clients.wire import Encoding
 from support.certificates import write_certificate
 from support.command import Command
-from support.live import EMAIL
-from support.server import ServerProcess
+from support.live import EMAIL, ROOM_PASSWORD
+from support.server import PASSWORD, ServerProcess
 
 Run = Callable[..., Command]
 RATE = 8000
@@ -115,7 +121,7 @@ def test_frames_that_did_not_come_are_missing(run: Run, tmp_path: Path) -> None:
     assert listening["gaps"] >= 5
     assert listening["missing"] == listening["due"] - listening["delivered"] > 5 * 50
     assert listening["worst"] < 0.95
-    assert re.search(r"error: 0 joins failed, \d+ frames are missing", command.said)
+    assert re.search(r"error: 0 listeners did not join, \d+ frames are missing", command.said)
 
 
 def test_stalled_and_slow_listeners_are_counted_apart(run: Run, tmp_path: Path) -> None:
@@ -158,7 +164,7 @@ def test_mixes_change_at_the_pace_that_was_asked_for(run: Run) -> None:
     )  # fmt: skip
     report = report_of(command)
     assert 60 <= report["mixes"]["sent"] <= 101
-    assert report["mixes"]["answered"] >= report["mixes"]["sent"] - 10
+    assert report["mixes"]["answered"] == report["mixes"]["sent"]
     assert report["mixes"]["answer"]["p99"] > 0
     assert report["groups"]["listening"]["missing"] == 0
     # Stereo in float32, whatever the room has.
@@ -176,6 +182,49 @@ def test_ctrl_c_gives_the_report_so_far(run: Run) -> None:
     assert report["groups"]["listening"]["missing"] == 0
 
 
+def in_process(api: RoomApi, count: int = 1) -> AbstractAsyncContextManager[list[LoadRoom]]:
+    """Rooms for a `LoadRun` in the test's own process."""
+    return made_rooms(api, AccountEntry(api, EMAIL, PASSWORD), count, ROOM_PASSWORD)
+
+
+async def test_a_run_that_ends_before_everybody_joined_is_not_complete(
+    server: ServerProcess,
+) -> None:
+    def show(progress: Progress) -> None:
+        if progress.joined >= 10:
+            ended.stop()
+
+    options = LoadOptions(listeners=1000, ramp=20, sample_rate=RATE, share_token=True)
+    async with RoomApi(server.url) as api, in_process(api) as rooms:
+        ended = LoadRun(api, rooms, options, show)
+        report = await ended.run()
+    assert report.interrupted
+    assert 10 <= report.joined < report.wanted == 1000
+    assert (report.failed, report.groups["listening"].missing) == (0, 0)
+    assert not report.complete
+
+
+async def test_a_server_is_found_at_whichever_of_its_addresses_it_listens(
+    server: ServerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a name's addresses the first may be one without a server, as localhost's ::1 often is."""
+    real = socket.getaddrinfo
+
+    def addresses(host: Any, *rest: Any, **named: Any) -> list[Any]:
+        if host != "hall.test":
+            return real(host, *rest, **named)
+        return [*real("127.0.0.2", *rest, **named), *real("127.0.0.1", *rest, **named)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", addresses)
+    url = server.url.replace("127.0.0.1", "hall.test")
+    assert url != server.url
+    options = LoadOptions(listeners=3, seconds=0.5, sample_rate=RATE)
+    async with RoomApi(url) as api, in_process(api) as rooms:
+        report = await LoadRun(api, rooms, options, lambda progress: None).run()
+    assert (report.joined, report.errors) == (3, {})
+    assert report.groups["listening"].delivered > 0
+
+
 def test_listeners_that_are_refused_are_counted_with_the_reason(run: Run, tmp_path: Path) -> None:
     with ServerProcess.start(tmp_path, "--join-success-limit", "5 per minute") as own:
         own.add_user()
@@ -188,7 +237,7 @@ def test_listeners_that_are_refused_are_counted_with_the_reason(run: Run, tmp_pa
     assert times == 6
     assert report["groups"]["listening"]["missing"] == 0
     assert report["complete"] is False
-    assert "error: 6 joins failed, 0 frames are missing" in command.said
+    assert "error: 6 listeners did not join, 0 frames are missing" in command.said
 
 
 def test_a_process_that_ends_leaves_the_rest_of_the_report(run: Run) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -24,7 +25,7 @@ from relaycore import LoadClient
 from relaycore.counters import LoadFigures
 from roomserver.clients.account import AccountEntry
 from roomserver.clients.connection import Message, RoomAccess, RoomApi
-from roomserver.clients.errors import ClientError
+from roomserver.clients.errors import ClientError, UnreachableError
 from roomserver.clients.load_options import LoadOptions, LoadRoom
 from roomserver.clients.load_process import ProcessSample
 from roomserver.clients.load_report import (
@@ -50,6 +51,7 @@ _MIX_STEP_S: Final = 0.02
 _END_S: Final = 0.1  # until counting stops, so that no thread has counted what comes later
 _DRAIN_S: Final = 2.0  # for what is on its way then
 _LIVE_TIMEOUT_S: Final = 15.0
+_CONNECT_TIMEOUT_S: Final = 5.0  # to one of the server's addresses
 _FEW_ROOMS: Final = 16  # that are made at a time
 _PORTS: Final = 20_000  # of one local address, by default some 28,000
 _MIXES: Final = 64
@@ -202,12 +204,7 @@ class LoadRun:
         url = self._api.url
         assert url.host is not None
         assert url.port is not None
-        try:
-            found = await asyncio.get_running_loop().getaddrinfo(url.host, url.port, proto=6)
-        except OSError as error:
-            raise ClientError(f"{url.host}: {error.strerror}") from error
-        address = found[0][4][0]
-        assert isinstance(address, str)
+        address = await self._address(url.host, url.port)
         bind = self._options.bind
         if not bind and address.startswith("127."):
             count = -(-self._options.listeners // _PORTS)
@@ -230,6 +227,29 @@ class LoadRun:
             )
         except ValueError as error:
             raise ClientError(str(error)) from error
+
+    async def _address(self, host: str, port: int) -> str:
+        """The one, of those that a name may have, at which the server answers."""
+        loop = asyncio.get_running_loop()
+        wanted = socket.AF_UNSPEC
+        if self._options.bind:
+            wanted = socket.AF_INET6 if ":" in self._options.bind[0] else socket.AF_INET
+        try:
+            found = await loop.getaddrinfo(host, port, family=wanted, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise ClientError(f"{host}: {error.strerror}") from error
+        refusals = []
+        for family, _, _, _, address in found:
+            try:
+                with socket.socket(family, socket.SOCK_STREAM) as attempt:
+                    attempt.setblocking(False)
+                    async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+                        await loop.sock_connect(attempt, address)
+            except OSError as error:
+                refusals.append(f"{address[0]}: {error.strerror or 'no answer in time'}")
+            else:
+                return str(address[0])
+        raise UnreachableError("; ".join(refusals))
 
     async def _start_sources(self, client: LoadClient) -> None:
         options = self._options
@@ -287,18 +307,11 @@ class LoadRun:
 
     # ---- listeners ----
 
-    def _counts(self) -> tuple[int, int, int]:
-        """Listeners of each group."""
-        options = self._options
-        slow = round(options.slow * options.listeners)
-        stalled = round(options.stalled * options.listeners)
-        return options.listeners - slow - stalled, slow, stalled
-
     def _add_listeners(self, client: LoadClient) -> None:
         options = self._options
         passed = 0
         for group, (count, bytes_per_s) in enumerate(
-            zip(self._counts(), (None, options.slow_bandwidth, 0), strict=True)
+            zip(options.groups, (None, options.slow_bandwidth, 0), strict=True)
         ):
             if count == 0:
                 continue
@@ -370,7 +383,7 @@ class LoadRun:
                     sampled = passed
                     self._sample()
                 if storm is None and options.storm_s is not None and passed >= options.storm_s:
-                    storm = _Storm(client, self._counts()[0], options.storm)
+                    storm = _Storm(client, options.groups[0], options.storm)
                 figures = client.figures()
                 self._progress("everybody listens", passed / options.seconds, figures)
                 if passed >= options.seconds:
@@ -396,7 +409,7 @@ class LoadRun:
 
     async def _change_mixes(self, client: LoadClient) -> None:
         """Listeners by turns change their mixes, at an even pace."""
-        count = self._counts()[0]
+        count = self._options.groups[0]
         chance = np.random.default_rng(1)
         texts = [
             json.dumps({"type": "setMix", **_random_mix(chance, self._channels)})
@@ -432,7 +445,8 @@ class LoadRun:
             await asyncio.sleep(_END_S)
             records = client.listeners()
             listening = (records["group"] == 0) & (records["state"] == 2)
-            if (records["last_us"][listening] >= last).all():
+            answered = all(f.replies == f.sent for f in client.figures())
+            if answered and (records["last_us"][listening] >= last).all():
                 break
         return until_us
 

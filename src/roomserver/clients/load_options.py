@@ -55,6 +55,12 @@ class LoadOptions:
     threads: int = 1
     pid: int | None = None
 
+    @property
+    def groups(self) -> tuple[int, int, int]:
+        """Listeners that simply listen, slow ones and stalled ones."""
+        slow, stalled = (round(share * self.listeners) for share in (self.slow, self.stalled))
+        return self.listeners - slow - stalled, slow, stalled
+
 
 @dataclass(frozen=True, slots=True)
 class LoadRoom:

@@ -20,12 +20,22 @@ from roomserver.clients.errors import ClientError
 _SOCK_DIAG_BY_FAMILY: Final = 20
 _DUMP: Final = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
 _DONE, _ERROR = 3, 2
+_FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 _SKMEMINFO: Final = 7
 _REQUEST: Final = struct.Struct("=IHHII BBBBI 48x")
 _HEADER: Final = struct.Struct("=IHHII")
+_STATUS: Final = struct.Struct("=i")  # of an end: 0, or an error below it
 _INODE_AT: Final = 68  # in struct inet_diag_msg, of 72 bytes
 _ATTRIBUTES_AT: Final = 72
 _SOCKET_LINK: Final = "socket:["
+
+
+@dataclass(frozen=True, slots=True)
+class SocketUse:
+    """TCP sockets: how many, and the bytes that the kernel holds in their queues."""
+
+    count: int
+    queued: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +46,13 @@ class ProcessSample:
         at: The moment.
         cpu_s: User and system time of all its threads.
         resident: Its memory that is in RAM.
-        sockets: How many TCP sockets it has.
-        socket_bytes: What the kernel holds in their queues.
+        sockets: Its TCP sockets; None: the kernel does not tell, as one without `inet_diag`.
     """
 
     at: float
     cpu_s: float
     resident: int
-    sockets: int
-    socket_bytes: int
+    sockets: SocketUse | None
 
     @classmethod
     def take(cls, pid: int) -> Self:
@@ -61,8 +69,11 @@ class ProcessSample:
             inodes = _socket_inodes(pid)
         except OSError as error:
             raise ClientError(f"process {pid}: {error.strerror}") from error
-        held = [size for inode, size in _tcp_sockets() if inode in inodes]
-        return cls(at, cpu_s, pages * os.sysconf("SC_PAGE_SIZE"), len(held), sum(held))
+        sockets = None
+        with contextlib.suppress(OSError):
+            held = [size for inode, size in _tcp_sockets() if inode in inodes]
+            sockets = SocketUse(len(held), sum(held))
+        return cls(at, cpu_s, pages * os.sysconf("SC_PAGE_SIZE"), sockets)
 
 
 def _socket_inodes(pid: int) -> set[int]:
@@ -76,9 +87,13 @@ def _socket_inodes(pid: int) -> set[int]:
 
 
 def _tcp_sockets() -> Iterator[tuple[int, int]]:
-    """Inode and memory in queues of every TCP socket of this network namespace."""
+    """Inode and memory in queues of every TCP socket of this network namespace.
+
+    Raises:
+        OSError: The kernel does not tell, or not all.
+    """
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 4) as diagnostics:  # NETLINK_SOCK_DIAG
-        for family in (socket.AF_INET, socket.AF_INET6):
+        for family in _FAMILIES:
             request = _REQUEST.pack(
                 *(_REQUEST.size, _SOCK_DIAG_BY_FAMILY, _DUMP, 0, 0),
                 *(family, socket.IPPROTO_TCP, 1 << (_SKMEMINFO - 1), 0, 0xFFFFFFFF),
@@ -90,6 +105,8 @@ def _tcp_sockets() -> Iterator[tuple[int, int]]:
                 while data and not done:
                     length, kind, *_ = _HEADER.unpack_from(data)
                     done = kind in (_DONE, _ERROR)
+                    if done and (code := _STATUS.unpack_from(data, _HEADER.size)[0]) < 0:
+                        raise OSError(-code, os.strerror(-code))
                     if kind == _SOCK_DIAG_BY_FAMILY:
                         yield _socket(data[_HEADER.size : length])
                     data = data[(length + 3) & ~3 :]

@@ -206,26 +206,31 @@ class ServerReport:
         cores: Processors it used on average.
         us_per_frame: Its CPU time per frame delivered, µs.
         resident: Its memory in RAM: before the listeners came, and the most.
-        socket_bytes: The kernel's memory of its sockets: before, and the most.
+        socket_bytes: The kernel's memory of its sockets: before, and the most; None: unknown.
+        sockets: The most it had; None: unknown.
     """
 
     cores: float
     us_per_frame: float
     resident: tuple[int, int]
-    socket_bytes: tuple[int, int]
-    sockets: int
+    socket_bytes: tuple[int, int] | None
+    sockets: int | None
 
     @classmethod
     def of(cls, before: ProcessSample, steady: Sequence[ProcessSample], frames: int) -> Self:
         """Of a sample before everything, and at least two of the time that counts."""
         first, last = steady[0], steady[-1]
         used = last.cpu_s - first.cpu_s
+        seen = [s.sockets for s in steady if s.sockets is not None]
+        socket_bytes = None
+        if before.sockets is not None and seen:
+            socket_bytes = (before.sockets.queued, max(s.queued for s in seen))
         return cls(
             cores=round(used / max(last.at - first.at, 1e-9), 4),
             us_per_frame=round(used * 1e6 / frames, 3) if frames else 0.0,
             resident=(before.resident, max(s.resident for s in steady)),
-            socket_bytes=(before.socket_bytes, max(s.socket_bytes for s in steady)),
-            sockets=max(s.sockets for s in steady),
+            socket_bytes=socket_bytes,
+            sockets=max((s.count for s in seen), default=None),
         )
 
 
@@ -279,7 +284,7 @@ class LoadReport:
     @property
     def complete(self) -> bool:
         """Everybody joined, and those that simply listen had every frame that was due."""
-        return self.failed == 0 and self.groups["listening"].missing == 0
+        return self.joined == self.wanted and self.groups["listening"].missing == 0
 
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from roomserver.clients.load import Progress
-from roomserver.clients.load_report import LoadReport, Quantiles
+from roomserver.clients.load_report import LoadReport, Quantiles, ServerReport
 
 _QUANTILES = ("p50", "p99", "p999", "max")
 
@@ -125,8 +125,8 @@ def _figures(report: LoadReport) -> Table:
         table.add_row(
             "server",
             f"{s2.cores:.2f} cores, {s2.us_per_frame:.2f} µs a frame; memory "
-            f"{_mib(s2.resident[0])} before, {_mib(s2.resident[1])} at most; kernel's of "
-            f"{s2.sockets:,} sockets {_mib(s2.socket_bytes[0])}, {_mib(s2.socket_bytes[1])}",
+            f"{_mib(s2.resident[0])} before, {_mib(s2.resident[1])} at most; "
+            f"{socket_memory(s2)}",
         )
     for thread in report.threads:
         table.add_row(
@@ -147,6 +147,14 @@ def _errors(report: LoadReport) -> Table:
 def _share(share: float) -> str:
     """Never 100 % unless it is all."""
     return "100 %" if share >= 1 else f"{min(100 * share, 99.999):.3f} %"
+
+
+def socket_memory(server: ServerReport) -> str:
+    """What the kernel holds for the server's sockets, before the listeners came and at most."""
+    if server.sockets is None or server.socket_bytes is None:
+        return "the kernel does not tell of its sockets"
+    before, most = map(_mib, server.socket_bytes)
+    return f"kernel's of {server.sockets:,} sockets {before}, {most}"
 
 
 def _bits(bytes_per_s: float) -> str:

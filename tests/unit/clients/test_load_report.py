@@ -146,6 +146,7 @@ def test_a_load_client_that_was_the_bottleneck_says_so(
         (("--email", "a@b.org", "--stalled", "10"), "a share like 10%"),
         (("--email", "a@b.org", "--stalled", "-5%"), "a share like 10%"),
         (("--email", "a@b.org", "--stalled", "60%", "--slow", "40%"), "somebody has to listen"),
+        (("--email", "a@b.org", "--slow", "75%"), "somebody has to listen"),  # of two
         (("--email", "a@b.org", "--rate", "12345"), "--rate: one of"),
         (("--email", "a@b.org", "--frame-ms", "15"), "--frame-ms: 5"),
     ],
