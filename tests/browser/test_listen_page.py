@@ -355,31 +355,6 @@ async def strict_browser(tmp_path: Path) -> AsyncIterator[Browser]:
         await chromium.close()
 
 
-async def test_sound_that_the_browser_holds_back_is_told_and_a_press_lets_it(
-    strict_browser: Browser, server: ServerProcess
-) -> None:
-    async with room(server) as (made, _), visitor(strict_browser) as context:
-        page = await context.new_page()
-        # A press of a script is nobody's.
-        await page.add_init_script(
-            """addEventListener('load', () => {
-                const looking = setInterval(() => {
-                    const play = document.querySelector('.play');
-                    if (play === null) return;
-                    clearInterval(looking);
-                    play.click();
-                }, 50);
-            });"""
-        )
-        await page.goto(f"{server.url}/listen/{made.code}")
-        await expect(status(page)).to_have_text("Held back by the browser")
-        await page.get_by_role("button", name="Let it sound").click()
-        await expect(status(page)).to_have_text("Live")
-        ears = ClientPage(page)
-        await ears.put_on_ears("listening")
-        await ears.settled(lambda heard: all(heard.level(0, tone) > -30 for tone in TONES))
-
-
 async def test_by_the_browsers_own_rules_it_plays_at_a_press(
     strict_browser: Browser, server: ServerProcess
 ) -> None:
