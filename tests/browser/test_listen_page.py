@@ -355,6 +355,23 @@ async def strict_browser(tmp_path: Path) -> AsyncIterator[Browser]:
         await chromium.close()
 
 
+async def test_sound_that_the_browser_holds_back_is_told_and_a_press_lets_it(
+    browser: Browser, server: ServerProcess
+) -> None:
+    async with (
+        room(server) as (made, _),
+        heard_page(browser, f"{server.url}/listen/{made.code}") as (page, ears),
+    ):
+        await play(page, ears)
+        # As when a telephone call takes the sound away: whether Chromium holds back what no press
+        # began is its own affair from one start to the next.
+        await page.evaluate("listening.audioContext.suspend()")
+        await expect(status(page)).to_have_text("Held back by the browser")
+        await page.get_by_role("button", name="Let it sound").click()
+        await expect(status(page)).to_have_text("Live")
+        await ears.settled(lambda heard: all(heard.level(0, tone) > -30 for tone in TONES))
+
+
 async def test_by_the_browsers_own_rules_it_plays_at_a_press(
     strict_browser: Browser, server: ServerProcess
 ) -> None:
