@@ -16,12 +16,12 @@ ADMIN = "admin@example.org"
 OPTIONS = ("--registration", "invite", "--register-limit", "1000 per minute")
 
 
-@pytest.fixture(scope="package", params=["none", "embedded"])
+@pytest.fixture(scope="session", params=["none", "embedded"])
 def database_url(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def server(database_url: str) -> Iterator[ServerProcess]:
     with open_directory() as directory:
         options = ("--database-url", database_url, *OPTIONS)
@@ -42,7 +42,7 @@ async def admin(api: Api) -> str:
     return (await api.login(ADMIN))["accessToken"]
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def database() -> Iterator[EmbeddedPostgres]:
     """A PostgreSQL for servers that share it, or lose it; it runs when a test begins."""
     with postgres() as database:

@@ -16,7 +16,7 @@ from support.server import ServerProcess
 from .stage import SECRET, Scene, Stage
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def server() -> Iterator[ServerProcess]:
     with open_directory() as directory:
         data_dir = directory / "data"
@@ -27,7 +27,7 @@ def server() -> Iterator[ServerProcess]:
             yield server
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def keys(server: ServerProcess) -> Keys:
     async def make() -> Keys:
         async with aiohttp.ClientSession() as session:
@@ -50,7 +50,7 @@ async def api(server: ServerProcess) -> AsyncIterator[Api]:
         yield Api(server.url, session)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """A server with low limits whose database, and disk, a test may take away."""
     options = (
