@@ -69,16 +69,20 @@ async def test_a_pool_that_has_enough_waiting_refuses_more(pool: CountingPool) -
     assert await pool.check(b"right", hashed)
 
 
-async def test_bcrypt_runs_at_a_lower_priority_in_its_own_threads(pool: CountingPool) -> None:
+async def test_bcrypt_stands_back_in_threads_of_its_own(pool: CountingPool) -> None:
     loop = asyncio.get_running_loop()
-    nice, name = await loop.run_in_executor(
+    nice, processors, name = await loop.run_in_executor(
         pool._executor,
         lambda: (
             os.getpriority(os.PRIO_PROCESS, threading.get_native_id()),
+            os.sched_getaffinity(threading.get_native_id()),
             threading.current_thread().name,
         ),
     )
+    ours = os.sched_getaffinity(0)
     assert nice == min(os.getpriority(os.PRIO_PROCESS, 0) + 10, 19)
+    assert processors < ours if len(ours) > 1 else processors == ours
+    assert len(processors) == max(1, len(ours) - 1)
     assert name.startswith("bcrypt-test")
 
 

@@ -1,8 +1,9 @@
 """Passwords: bcrypt in bounded pools of threads of low priority, and verifiers that spare it.
 
 bcrypt costs 0.2 s of a core. It runs in threads of its own (it releases the GIL) whose priority
-is lower than that of everything else, so that a storm of logins does not move the audio. A pool
-that has enough waiting refuses more: the caller answers 503 instead of letting a queue grow.
+is lower than that of everything else, and which leave one processor to the rest, so that a storm
+of logins does not move the audio. A pool that has enough waiting refuses more: the caller answers
+503 instead of letting a queue grow.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class PasswordPool:
         self.refused = 0
         """How many were not let in since the start."""
         self._executor = ThreadPoolExecutor(
-            threads, thread_name_prefix=f"bcrypt-{name}", initializer=_lower_priority
+            threads, thread_name_prefix=f"bcrypt-{name}", initializer=_stand_back
         )
         # Compared with when there is no hash: costs the same, and nothing hashes to it.
         self._decoy = bcrypt.gensalt(rounds) + b"." * 31
@@ -102,12 +103,19 @@ class PasswordPool:
             self.waiting -= 1
 
 
-def _lower_priority() -> None:
-    # Linux keeps a priority per thread, here that of the thread that made this one. Where this is
-    # not allowed or not known, bcrypt runs as is.
+def _stand_back() -> None:
+    # Linux keeps both per thread, here those of the thread that made this one. Where they are not
+    # allowed or not known, bcrypt runs as is.
+    thread = threading.get_native_id()
     with contextlib.suppress(OSError, AttributeError):
         nice = os.getpriority(os.PRIO_PROCESS, 0) + LOWER_PRIORITY
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(nice, LOWEST_PRIORITY))
+        os.setpriority(os.PRIO_PROCESS, thread, min(nice, LOWEST_PRIORITY))
+    # Niceness orders the threads of one group. Between groups (sessions, containers, services) only
+    # what each has used counts, and bcrypt on every processor would use up its whole group's turn,
+    # the relay's threads', too: they would then wait for a time slice of somebody else.
+    with contextlib.suppress(OSError, AttributeError):
+        processors = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(thread, processors[1:] or processors)
 
 
 _process_key = secrets.token_bytes(32)
