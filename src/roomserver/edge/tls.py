@@ -34,7 +34,7 @@ WATCH_INTERVAL_S = 2.0
 # Listeners of 48 kHz stereo PCM16 (50 frames of 3.9 kB a second) that all got every frame, in the
 # lowest of the ramps of `python -m benchmarks tls` whose results docs/benchmarks.md shows. With
 # more the event loop's thread is busy all the time, and newcomers hardly get in.
-MEASURED_LIMIT = 936
+MEASURED_LIMIT = 1237
 # Until here it is busy about half of the time.
 COMFORTABLE_CONNECTIONS = MEASURED_LIMIT // 3
 
