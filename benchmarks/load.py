@@ -26,6 +26,7 @@ class Target:
         registers: Register texts, one for each kind of listener; none: the subject binds them.
         clock_offset_us: The subject's clock less CLOCK_MONOTONIC; None: from its `config`.
         bare: An open WebSocket is all that is wanted.
+        stream: Path of an endless HTTP body in which the frames come; empty: over a WebSocket.
         tls: Whether its listeners speak TLS.
         more_pids: Processes whose CPU time counts as the subject's too: a proxy's.
         ask: Body of the HTTP join with which a listener gets a token of its own.
@@ -36,6 +37,7 @@ class Target:
     registers: Sequence[str] = ()
     clock_offset_us: int | None = None
     bare: bool = False
+    stream: str = ""
     tls: bool = False
     more_pids: Sequence[int] = ()
     ask: str = ""
@@ -172,6 +174,8 @@ class LoadClient:
                 "port": target.port,
                 "in_flight": in_flight,
                 "registers": not target.bare,
+                "stream": bool(target.stream),
+                "path": target.stream or "/ws",
                 "reuse": ask is Ask.SAME,
                 "clock": "config" if target.clock_offset_us is None else target.clock_offset_us,
                 "kernel_times": kernel_times,

@@ -282,6 +282,7 @@ class LoadClient:
         threads: int = 1,
         in_flight: int = 64,
         registers: bool = True,
+        stream: bool = False,
         reuse: bool = False,
         rejoin: bool = False,
         retry_s: float = 0.1,

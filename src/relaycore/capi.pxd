@@ -343,6 +343,7 @@ cdef extern from "relaycore/load_client.h" namespace "relaycore" nogil:
         unsigned threads
         unsigned in_flight
         bool registers
+        bool stream
         bool reuse
         bool rejoin
         int64_t retry_ns

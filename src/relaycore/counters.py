@@ -134,7 +134,7 @@ class LoadFigures(NamedTuple):
     last_joined_ns: int
     last_back_ns: int
     delay: tuple[Durations, ...]
-    """From a frame's tick to its being read, by group; frames of before a return don't count."""
+    """From a frame's tick to its last byte, by group; frames of before a return don't count."""
     arrival: Durations
     """From a frame's tick to its reaching the socket, with `kernel_times`."""
     join: Durations

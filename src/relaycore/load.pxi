@@ -108,6 +108,10 @@ cdef class LoadClient:
     threads: for listeners, 1 to 64; sources have one more.
     in_flight: listeners that are on their way in at a time.
     registers: False: an open WebSocket is all that is wanted.
+    stream: no WebSocket: a GET is answered by a body that does not end, of the frames that a
+        WebSocket would carry, in its messages. It may begin amid one: what precedes the second of
+        two that follow each other is passed over. Nothing else is said, so that `registers` must be
+        False and `clock` a number, and `add_sources` and `send` raise RuntimeError.
     reuse: the WebSocket takes the connection of the HTTP request before it.
     rejoin: who is lost comes back, trying again every `retry_s`, unless it is limited.
     clock: how the server's clock is known: "ping" (asked of the server), "config" (told by its
@@ -122,11 +126,12 @@ cdef class LoadClient:
     """
 
     cdef unique_ptr[capi.LoadClient] client
+    cdef bint stream
 
     def __init__(self, host, port, *, authority=None, path="/ws", join_path="/auth/room/join",
-                 bind=(), threads=1, in_flight=64, registers=True, reuse=False, rejoin=False,
-                 retry_s=0.1, clock="ping", kernel_times=False, realtime=False, tls=False,
-                 verify=True, ca_file=None, server_name=None):
+                 bind=(), threads=1, in_flight=64, registers=True, stream=False, reuse=False,
+                 rejoin=False, retry_s=0.1, clock="ping", kernel_times=False, realtime=False,
+                 tls=False, verify=True, ca_file=None, server_name=None):
         cdef capi.LoadConfig config
         cdef capi.Status status
         cdef string why
@@ -159,6 +164,7 @@ cdef class LoadClient:
         config.threads = threads
         config.in_flight = in_flight
         config.registers = bool(registers)
+        config.stream = self.stream = bool(stream)
         config.reuse = bool(reuse)
         config.rejoin = bool(rejoin)
         config.retry_ns = _nanoseconds(retry_s, "retry_s")
@@ -190,6 +196,12 @@ cdef class LoadClient:
         if self.client.get() == NULL:
             raise RuntimeError("LoadClient is closed")
         return self.client.get()
+
+    cdef capi.LoadClient* speaker(self) except NULL:
+        # For what sends to the server.
+        if self.stream:
+            raise RuntimeError("over a stream nothing is said")
+        return self.core()
 
     def close(self):
         """Closes all connections and ends the threads. No other method may be running."""
@@ -228,7 +240,7 @@ cdef class LoadClient:
         """Sources that begin to register, one with each text, and then send noise in this format,
         a packet a frame, until `stop_sources`."""
         cdef capi.LoadSources sources
-        cdef capi.LoadClient* core = self.core()
+        cdef capi.LoadClient* core = self.speaker()
         if not 1 <= channels <= _MAX_CHANNELS:
             raise ValueError(f"channels must be from 1 to 64, not {channels!r}")
         if sample_rate not in _SAMPLE_RATES:
@@ -269,7 +281,7 @@ cdef class LoadClient:
         joined. Every answer to `subscribe` and `setMix` counts as a reply."""
         cdef vector[uint32_t] numbers = listeners
         cdef vector[string] each = _strings(texts, "texts")
-        cdef capi.LoadClient* core = self.core()
+        cdef capi.LoadClient* core = self.speaker()
         if each.empty():
             raise ValueError("texts must have at least one")
         with nogil:

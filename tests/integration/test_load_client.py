@@ -12,7 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -192,6 +194,55 @@ def test_arrival_is_when_the_frame_reached_the_socket_and_delay_when_it_was_read
     assert measured.arrival_ms.count == measured.delay_ms.count == measured.frames
     assert measured.arrival_ms.p50 < 150
     assert measured.delay_ms.p50 >= 195
+
+
+@pytest.mark.parametrize("piece", [700, 1400, 1 << 20])
+def test_a_stream_over_http_is_heard_wherever_it_begins(piece: int) -> None:
+    requests = []
+
+    def handle(peer: Peer) -> None:
+        requests.append(peer.file.readline())
+        peer.read_request()
+        peer.sock.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: audio/L16\r\n\r\n")
+        peer.sock.sendall(frame(0, 500)[123:])
+
+        def step(number: int) -> None:
+            # Every fifth frame is left out.
+            first = 1 + number * 5
+            data = b"".join(frame(first + n, 500, age_us=3_000_000) for n in range(4))
+            for at in range(0, len(data), piece):
+                peer.sock.sendall(data[at : at + piece])
+
+        stream_until_gone(peer, step)
+
+    with server(handle) as target:
+        target = replace(target, stream="/live", bare=True)
+        with LoadClient(target, max_seconds=20) as load:
+            load.join(1)
+            load.wait_for_frames(3)
+            measured = load.measure(0.3)
+    assert requests == [b"GET /live HTTP/1.1\r\n"]
+    assert measured.frames > 4
+    assert abs(measured.frames - 4 * measured.gaps) <= 4
+    assert measured.missing == measured.gaps
+    assert (measured.lost, measured.errors, measured.pings) == (0, {}, 0)
+    assert 3000 <= measured.delay_ms.p50 <= 4000
+
+
+@pytest.mark.parametrize(
+    "given", [{"clock": 0}, {"registers": False}, {"registers": False, "clock": "config"}]
+)
+def test_a_stream_needs_a_clock_and_nobody_who_registers(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="over a stream nothing is said"):
+        relaycore.LoadClient("127.0.0.1", 1, stream=True, **given)
+
+
+def test_over_a_stream_nothing_is_said() -> None:
+    with relaycore.LoadClient("127.0.0.1", 1, stream=True, registers=False, clock=0) as load:
+        with pytest.raises(RuntimeError, match="nothing is said"):
+            load.send([0], ["{}"])
+        with pytest.raises(RuntimeError, match="nothing is said"):
+            load.add_sources(["{}"], channels=1, sample_rate=8000)
 
 
 def test_pings_are_answered_with_their_payload() -> None:

@@ -108,6 +108,77 @@ TEST(a_handshake_is_refused_with_its_reason) {
   CHECK(refused(std::string(5000, 'x')) == "error an endless answer to the handshake");
 }
 
+const std::string kStreaming = "HTTP/1.0 200 OK\r\nServer: any\r\n\r\n";
+
+// What is told of an endless body that begins like this.
+std::vector<std::string> hear(const std::string& body, size_t piece) {
+  return tell(kStreaming + body, piece, LoadConnection::State::requested);
+}
+
+TEST(a_stream_is_heard_from_the_second_of_two_frames_on_wherever_it_begins) {
+  for (const size_t payload : {0u, 50u, 1000u, 70'000u}) {
+    std::string body;
+    for (uint32_t sequence = 0xFFFF'FFFD; sequence != 3; ++sequence) body += frame(sequence, payload);
+    const size_t size = body.size() / 6;
+    for (size_t begin = 0; begin < 2 * size; begin += 1 + size / 41) {
+      const size_t first = (begin + size - 1) / size + 1;
+      for (const size_t piece : {size_t{1} + payload / 40, size_t{36}, size, body.size()}) {
+        const auto lines = hear(body.substr(begin), piece);
+        CHECK_EQ(lines.size(), 1 + 6 - first);
+        CHECK(lines[0] == "open ");
+        const uint32_t sequence = 0xFFFF'FFFD + static_cast<uint32_t>(first);
+        CHECK(lines[1].starts_with("frame " + std::to_string(sequence) + " "));
+      }
+    }
+  }
+}
+
+TEST(what_looks_like_a_frame_amid_another_is_none) {
+  // The payload of each holds the beginning of a frame that never was.
+  const auto like = [](uint32_t sequence) {
+    uint8_t header[kHeaderBytes];
+    write_frame_header(header, Encoding::s16le, 0, 1, 2, sequence, 1, 0, 1'000'000 + sequence);
+    return message(WsOpcode::binary, std::string(reinterpret_cast<char*>(header), sizeof header) +
+                                         "xx" + frame(sequence + 100, 20) + "xxxx");
+  };
+  std::string body;
+  for (uint32_t sequence = 1; sequence < 7; ++sequence) body += like(sequence);
+  for (size_t begin = 0; begin < body.size() / 3; ++begin) {
+    const auto lines = hear(body.substr(begin), 1 + begin % 50);
+    CHECK(lines.size() >= 3);
+    CHECK(lines.back() == "frame 6 1000006");
+    for (const std::string& line : lines) CHECK(line.size() < sizeof "frame 6 1000006");
+  }
+}
+
+TEST(a_frame_counts_when_its_last_byte_has_come) {
+  const std::string bytes = kSwitching + frame(1, 500);
+  CHECK_EQ(tell(bytes.substr(0, bytes.size() - 1), 100).size(), 1u);
+  CHECK_EQ(tell(bytes, 100).size(), 2u);
+}
+
+TEST(what_is_no_stream_of_frames_is_given_up) {
+  const auto refused = [](const std::string& bytes, size_t piece) {
+    return tell(bytes, piece, LoadConnection::State::requested).back();
+  };
+  CHECK(refused("HTTP/1.0 404 File Not Found\r\n\r\n", 1) == "error HTTP/1.0 404 File Not Found");
+  CHECK(refused(kSwitching, 7).starts_with("error HTTP/1.1 101"));
+  CHECK(refused("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", 9).starts_with("error "));
+  const std::string endless = "HTTP/1.1 200 OK\r\nX: " + std::string(5000, 'x');
+  for (const size_t piece : {100u, 10'000u}) {
+    CHECK(refused(endless, piece) == "error an endless answer to the handshake");
+    CHECK(refused(endless + "\r\n\r\n", piece) == "error an endless answer to the handshake");
+  }
+  // Nothing but single frames: each is longer or shorter than it says.
+  std::string body;
+  while (body.size() < (7 << 20)) body += frame(1, 100'000).substr(0, 90'000) + std::string(30'000, '\0');
+  for (const std::string& bytes : {body, std::string(7 << 20, '\x82')})
+    CHECK(hear(bytes, 65'536).back() == "error a stream in which no frame follows another");
+  const std::string frames = frame(1, 10) + frame(2, 10);
+  CHECK(hear(frames + message(WsOpcode::ping, ""), 8).back().starts_with("error "));
+  CHECK(hear(frames + message(WsOpcode::text, "{}"), 8).back().starts_with("error "));
+}
+
 TEST(an_answer_over_http_is_taken_whole_or_refused) {
   const auto answered = [](const std::string& bytes) {
     return tell(bytes, 1, LoadConnection::State::asking).back();
@@ -131,14 +202,16 @@ TEST(an_answer_over_http_is_taken_whole_or_refused) {
 TEST(noise_never_does_harm) {
   std::mt19937 chance(1);
   for (int round = 0; round < 20'000; ++round) {
-    std::string bytes = round % 2 == 0 ? kSwitching : "";
+    const std::string heads[] = {kSwitching, kStreaming, ""};
+    std::string bytes = heads[round % 3];
     for (size_t n = chance() % 300; n > 0; --n) {
       // Often what a header may be made of.
-      static constexpr char kLikely[] = "\x81\x82\x88\x89\x8A\x00\x7D\x7E\x7F\xFF";
+      static constexpr char kLikely[] = "\x81\x82\x88\x89\x8A\x00\x01\x02\x7D\x7E\x7F\xFF";
       bytes += chance() % 2 == 0 ? kLikely[chance() % (sizeof kLikely - 1)]
                                  : static_cast<char>(chance());
     }
     static constexpr LoadConnection::State kStates[] = {LoadConnection::State::handshake,
+                                                        LoadConnection::State::requested,
                                                         LoadConnection::State::asking,
                                                         LoadConnection::State::open};
     const size_t piece = 1 + chance() % 64;

@@ -78,13 +78,19 @@ Status LoadClient::start(const LoadConfig& config, std::unique_ptr<LoadClient>& 
         return Status::invalid_argument;
       }
     }
+    if (config.stream && (config.registers || config.clock != LoadClock::given)) {
+      why = "over a stream nothing is said: it has no registration, and its clock has to be given";
+      return Status::invalid_argument;
+    }
     if (config.tls) {
       target.tls = TlsClient::create(config.verify, config.ca_file, config.server_name, why);
       if (target.tls == nullptr) return Status::invalid_argument;
     }
-    target.upgrade = "GET " + config.path + " HTTP/1.1\r\nHost: " + config.authority +
-                     "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: " +
-                     std::string(kLoadKey) + "\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    target.request = "GET " + config.path + " HTTP/1.1\r\nHost: " + config.authority + "\r\n";
+    if (!config.stream)
+      target.request += "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: " +
+                        std::string(kLoadKey) + "\r\nSec-WebSocket-Version: 13\r\n";
+    target.request += "\r\n";
     for (unsigned i = 0; i <= config.threads; ++i) {
       auto& thread = impl->threads.emplace_back(
           std::make_unique<LoadThread>(target, i, i < config.threads ? config.threads : 0));

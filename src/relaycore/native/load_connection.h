@@ -1,10 +1,12 @@
 // One connection of a load client: the HTTP request before it, the handshake, and an incremental
-// parser of messages that looks at headers alone. Payload is counted and forgotten.
+// parser of messages that looks at headers alone. Payload is counted and forgotten. A stream over
+// plain HTTP is the same messages in an endless body, into which a listener comes anywhere.
 #pragma once
 
 #include <algorithm>
 #include <charconv>
 #include <cstdint>
+#include <cstring>
 #include <list>
 #include <string>
 #include <string_view>
@@ -73,9 +75,9 @@ class LoadConnection;
 class LoadObserver {
  public:
   virtual void on_answer(LoadConnection&, std::string_view body) = 0;  // of HTTP, with a 200
-  virtual void on_open(LoadConnection&) = 0;                           // the 101 came
+  virtual void on_open(LoadConnection&) = 0;  // the 101 came, or the head of a stream
   virtual void on_text(LoadConnection&, std::string_view text) = 0;    // its first 4 KiB
-  virtual void on_frame(LoadConnection&, const PacketHeader& header) = 0;
+  virtual void on_frame(LoadConnection&, const PacketHeader& header) = 0;  // came whole
   virtual void on_control(LoadConnection&, WsOpcode opcode, std::string_view payload) = 0;
   virtual void on_error(LoadConnection&, std::string_view what) = 0;   // unusable from here
 
@@ -85,7 +87,17 @@ class LoadObserver {
 
 class LoadConnection {
  public:
-  enum class State : uint8_t { waiting, connecting, asking, handshake, open, joined, dead };
+  // `handshake`: the answer to an upgrade is awaited, `requested`: that to the GET of a stream.
+  enum class State : uint8_t {
+    waiting,
+    connecting,
+    asking,
+    handshake,
+    requested,
+    open,
+    joined,
+    dead
+  };
 
   LoadRecord record;
   size_t number = 0;  // in its thread
@@ -113,9 +125,10 @@ class LoadConnection {
   void restart() {
     state = State::connecting;
     is_fresh = true;
-    is_text_ = false;
+    is_text_ = is_frame_ = is_stream_ = is_seeking_ = has_candidate_ = false;
     have_ = 0;
     left_ = 0;
+    sought_ = 0;
     text_.clear();
     unsent.clear();
   }
@@ -128,7 +141,7 @@ class LoadConnection {
         take_answer(data, n, observer);
         return;
       }
-      if (state == State::handshake) {
+      if (state == State::handshake || state == State::requested) {
         if (!take_handshake(data, n, observer)) return;
       } else if (left_ > 0) {
         const size_t skip = std::min<uint64_t>(left_, n);
@@ -136,7 +149,9 @@ class LoadConnection {
         left_ -= skip;
         data += skip;
         n -= skip;
-        if (left_ == 0 && is_text_) finish_text(observer);
+        if (left_ == 0) finish(observer);
+      } else if (is_seeking_) {
+        seek(data, n, observer);
       } else {
         take_head(data, n, observer);
       }
@@ -146,6 +161,8 @@ class LoadConnection {
  private:
   static constexpr size_t kMaxHead = 10 + 127;
   static constexpr size_t kMaxText = 4096;
+  static constexpr uint64_t kMaxStreamFrame = 2 << 20;  // that a stream is searched for
+  static constexpr uint64_t kMaxSought = 3 * kMaxStreamFrame;
 
   static size_t header_bytes(const uint8_t* p) noexcept {
     const unsigned code = p[1] & 127;
@@ -186,17 +203,69 @@ class LoadConnection {
     }
   }
 
+  // Whether a frame may begin with these bytes, as far as they go; there is at least one.
+  static bool may_be_frame(const uint8_t* p, size_t have) noexcept {
+    static constexpr uint8_t kWhole = 0x80 | static_cast<uint8_t>(WsOpcode::binary);
+    if (p[0] != kWhole || (have >= 2 && (p[1] & 0x80) != 0)) return false;
+    if (have < 2 || have < header_bytes(p)) return true;
+    const uint8_t* const frame = p + header_bytes(p);
+    const size_t got = have - header_bytes(p);
+    return length(p) >= kHeaderBytes && length(p) <= kMaxStreamFrame &&
+           (got < 1 || frame[0] == kPacketVersion) && (got < 2 || frame[1] == kKindFrame);
+  }
+
+  // Goes on in a stream that began anywhere, until one frame follows another: what looks like a
+  // frame is a candidate, and with the next one right behind it both are. The second is the first
+  // that counts.
+  void seek(const uint8_t*& data, size_t& n, LoadObserver& observer) {
+    while (n > 0) {
+      if (++sought_ > kMaxSought)
+        return observer.on_error(*this, "a stream in which no frame follows another");
+      head_[have_++] = *data++;
+      --n;
+      while (have_ > 0 && !may_be_frame(head_, have_)) {
+        has_candidate_ = false;  // nothing follows it
+        std::memmove(head_, head_ + 1, --have_);
+      }
+      if (have_ == 0 || have_ < needed(head_, have_)) continue;
+      const size_t taken = std::exchange(have_, uint8_t{0});
+      const PacketHeader header = read_packet_header(head_ + taken - kHeaderBytes);
+      if (has_candidate_ && header.first == frame_.first &&
+          header.sequence == frame_.sequence + 1) {
+        is_seeking_ = false;
+        return take_message(head_, taken, observer);
+      }
+      has_candidate_ = true;
+      frame_ = header;
+      left_ = length(head_) - kHeaderBytes;
+      sought_ += left_;
+      if (left_ > 0) return;
+    }
+  }
+
+  // The message at hand has come whole.
+  void finish(LoadObserver& observer) {
+    if (is_text_) return finish_text(observer);
+    if (std::exchange(is_frame_, false)) observer.on_frame(*this, frame_);
+  }
+
   void take_message(const uint8_t* head, size_t taken, LoadObserver& observer) {
     const size_t header = header_bytes(head);
     if ((head[0] & 0xF0) != 0x80 || (head[1] & 0x80) != 0)
       return observer.on_error(*this, "a fragmented, extended or masked frame from the server");
+    const auto opcode = static_cast<WsOpcode>(head[0] & 15);
+    if (is_stream_ && opcode != WsOpcode::binary)
+      return observer.on_error(*this, "a stream with something else between its frames");
     left_ = length(head) - (taken - header);
-    switch (static_cast<WsOpcode>(head[0] & 15)) {
+    switch (opcode) {
       case WsOpcode::binary:
         is_text_ = false;
         if (const uint8_t* const frame = head + header;
-            taken - header == kHeaderBytes && frame[1] == kKindFrame)
-          observer.on_frame(*this, read_packet_header(frame));
+            taken - header == kHeaderBytes && frame[1] == kKindFrame) {
+          is_frame_ = true;
+          frame_ = read_packet_header(frame);
+          if (left_ == 0) finish(observer);
+        }
         break;
       case WsOpcode::text:
         is_text_ = true;
@@ -208,7 +277,7 @@ class LoadConnection {
         is_text_ = false;
         if (header != 2)
           return observer.on_error(*this, "a control frame longer than 125 bytes");
-        observer.on_control(*this, static_cast<WsOpcode>(head[0] & 15),
+        observer.on_control(*this, opcode,
                             {reinterpret_cast<const char*>(head + header), taken - header});
         break;
       default:
@@ -253,17 +322,25 @@ class LoadConnection {
     const size_t before = text_.size();
     text_.append(reinterpret_cast<const char*>(data), n);
     const size_t end = text_.find("\r\n\r\n");
-    if (end == std::string::npos) {
-      if (text_.size() > kMaxText) observer.on_error(*this, "an endless answer to the handshake");
+    if (std::min(end, text_.size()) > kMaxText) {
+      observer.on_error(*this, "an endless answer to the handshake");
       return false;
     }
+    if (end == std::string::npos) return false;
     const std::string answer = std::exchange(text_, {});
-    if (!answer.starts_with("HTTP/1.1 101")) {
+    const std::string_view head = std::string_view(answer).substr(0, end);
+    is_stream_ = is_seeking_ = state == State::requested;
+    if (is_stream_ ? !head.starts_with("HTTP/1.0 200") && !head.starts_with("HTTP/1.1 200")
+                   : !head.starts_with("HTTP/1.1 101")) {
       observer.on_error(*this, refusal(answer, std::string_view(answer).substr(end + 4)));
       return false;
     }
-    if (answer.find(kLoadAccept) > end) {
+    if (!is_stream_ && head.find(kLoadAccept) == head.npos) {
       observer.on_error(*this, "a wrong Sec-WebSocket-Accept");
+      return false;
+    }
+    if (is_stream_ && !head_field(head, "transfer-encoding").empty()) {
+      observer.on_error(*this, "a stream in pieces (Transfer-Encoding)");
       return false;
     }
     const size_t used = end + 4 - before;
@@ -284,9 +361,15 @@ class LoadConnection {
   }
 
   bool is_text_ = false;
-  uint8_t have_ = 0;   // bytes in head_
-  uint64_t left_ = 0;  // payload still to come of the message at hand
-  std::string text_;   // of the answer or of the text message at hand
+  bool is_frame_ = false;       // the message at hand is `frame_`
+  bool is_stream_ = false;      // frames alone are to come
+  bool is_seeking_ = false;     // where in a stream frames begin is not known
+  bool has_candidate_ = false;  // `frame_` may have been one
+  uint8_t have_ = 0;            // bytes in head_
+  uint64_t left_ = 0;           // payload still to come of the message at hand
+  uint64_t sought_ = 0;         // bytes of a stream that went by
+  PacketHeader frame_{};
+  std::string text_;  // of the answer or of the text message at hand
   uint8_t head_[kMaxHead]{};
 };
 

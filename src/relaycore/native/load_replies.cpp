@@ -53,7 +53,7 @@ void LoadThread::on_answer(LoadConnection& c, std::string_view body) {
   c.token = json_text(body, R"("roomToken":)");
   if (c.token.empty()) return on_error(c, "an answer without a roomToken");
   c.asks = false;
-  if (target_.config.reuse) return ask_upgrade(c);
+  if (target_.config.reuse) return request(c);
   c.stream.close();
   --figures_.alive;
   --entering_;

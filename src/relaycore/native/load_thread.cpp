@@ -378,7 +378,7 @@ void LoadThread::connect_on(LoadConnection& c, uint32_t events) {
                       std::to_string(body.size()) + "\r\n\r\n",
                body);
     } else {
-      ask_upgrade(c);
+      request(c);
     }
   } else if (done == 0 || errno != EAGAIN) {
     on_error(c, done == 0         ? "closed in the TLS handshake"
@@ -387,9 +387,10 @@ void LoadThread::connect_on(LoadConnection& c, uint32_t events) {
   }
 }
 
-void LoadThread::ask_upgrade(LoadConnection& c) {
-  c.state = LoadConnection::State::handshake;
-  transmit(c, target_.upgrade);
+void LoadThread::request(LoadConnection& c) {
+  c.state = target_.config.stream ? LoadConnection::State::requested
+                                  : LoadConnection::State::handshake;
+  transmit(c, target_.request);
 }
 
 // recv() into scratch_; with now_ns_, and when the last of the bytes had come.

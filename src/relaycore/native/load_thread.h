@@ -44,7 +44,7 @@ struct LoadTarget {
   LoadAddress address;
   std::vector<LoadAddress> bind;
   std::unique_ptr<TlsClient> tls;
-  std::string upgrade;  // the request
+  std::string request;  // that a listener or a source begins with
 };
 
 class LoadThread final : LoadObserver {
@@ -109,7 +109,7 @@ class LoadThread final : LoadObserver {
   void serve(LoadConnection& c, uint32_t events);
   void read_from(LoadConnection& c, bool to_the_end);
   void connect_on(LoadConnection& c, uint32_t events);
-  void ask_upgrade(LoadConnection& c);
+  void request(LoadConnection& c);
   void watch(LoadConnection& c);
   ssize_t receive(LoadConnection& c, size_t n);
   void transmit(LoadConnection& c, std::string_view bytes, std::string_view more = {});

@@ -3,10 +3,10 @@
 // unavailable.
 //
 // Frames are judged by their headers: sequence, timestamp and time_us; payload is counted and
-// forgotten. Delay is the time from a frame's time_us to its being read. The server's clock differs
-// from ours (CLOCK_MONOTONIC) by an offset, which is given, taken from the server's answers to
-// `ping` (half a round trip at best is unknown), or from the `serverTime` of its `config` messages,
-// the fastest of which is late by the least transit.
+// forgotten. One counts when it has come whole. Delay is the time from its time_us until then. The
+// server's clock differs from ours (CLOCK_MONOTONIC) by an offset, which is given, taken from the
+// server's answers to `ping` (half a round trip at best is unknown), or from the `serverTime` of its
+// `config` messages, the fastest of which is late by the least transit.
 #pragma once
 
 #include <array>
@@ -39,6 +39,11 @@ struct LoadConfig {
   unsigned threads = 1;            // for listeners; sources have one more
   unsigned in_flight = 64;         // listeners that are on their way in at a time
   bool registers = true;           // false: an open WebSocket is all that is wanted
+  // No WebSocket: a GET is answered by a body that does not end, of the frames that a WebSocket
+  // would carry, in its messages. It may begin amid one; what precedes the second of two that follow
+  // each other is passed over. Nothing else is said, so that nobody registers, the clock is given,
+  // and there are neither sources nor texts.
+  bool stream = false;
   bool reuse = false;              // the WebSocket takes the connection of the HTTP request
   bool rejoin = false;             // who is lost comes back, unless it is limited
   int64_t retry_ns = 100'000'000;  // distance of its attempts
