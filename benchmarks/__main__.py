@@ -12,6 +12,7 @@ from benchmarks import (
     browser,
     documents,
     listeners,
+    machine,
     mixes,
     outbox,
     overload,
@@ -45,6 +46,7 @@ Output = Annotated[Path | None, typer.Option(help="Keep raw results in this file
 @app.callback(invoke_without_command=True)
 def everything(context: typer.Context, quick: Quick = False, json: Json = False) -> None:
     """Runs all scenarios with their defaults, or one with its own options."""
+    machine.raise_descriptor_limit()
     if context.invoked_subcommand is None:
         runs.keep(runs.run_everything(quick=quick), json, None)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import resource
 import sys
 
 import uvloop
@@ -49,8 +48,6 @@ def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description="Benchmark subject: aiohttp's own handshake.")
     parser.add_argument("--max-seconds", type=float, required=True)
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     uvloop.run(serve(parser.parse_args().max_seconds))
 
 

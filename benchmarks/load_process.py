@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import resource
 import selectors
 import sys
 import time
@@ -228,8 +227,6 @@ class Process:
 def main() -> None:
     """See the module."""
     options = json.loads(sys.argv[1])
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     process = Process(options)
     end = time.monotonic() + options["max_seconds"]
     commands = open(0, "rb", buffering=0)  # noqa: SIM115  nothing may wait in a buffer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import resource
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,6 +40,12 @@ def describe() -> dict[str, Any]:
             **{name: _version(name) for name in ("relaycore", "numpy", "aiohttp", "uvloop")},
         },
     }
+
+
+def raise_descriptor_limit() -> None:
+    """For this process and those it starts: every connection is a descriptor."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def commit() -> str:
