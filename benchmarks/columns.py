@@ -22,10 +22,10 @@ STREAMED: Final = {
     "bun": "Bun (uWebSockets)",
     "picows": "picows on uvloop",
     "nchan": "nchan in nginx",
+    "icecast": "Icecast (HTTP)",
     "ws": "`ws` on Node",
     "aiohttp": "aiohttp on uvloop",
     "websockets": "websockets on uvloop",
-    "icecast": "Icecast (HTTP)",
 }
 """What sends streams, for readers."""
 CONDITIONS: Final = {

@@ -12,7 +12,7 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Final
 
 from benchmarks.child import ROOT, Child
 from benchmarks.load import Target
-from benchmarks.peers import nchan
+from benchmarks.peers import icecast, nchan
 from benchmarks.peers.frames import unix_offset_us
 from benchmarks.subjects import START_TIMEOUT_S, Subject
 from benchmarks.workload import Workload
@@ -103,24 +103,30 @@ PEERS: Final[Mapping[str, Subject]] = {
     "bun": bun,
     "picows": python_peer("picows"),
     "nchan": nchan.subject,
+    "icecast": icecast.subject,
     "ws": node_ws,
     "aiohttp": python_peer("aiohttp"),
     "websockets": python_peer("websockets"),
 }
 """What people use instead, by the name that is asked for."""
 
-_VERSIONS: Final[Mapping[str, Callable[[], str]]] = {
-    "nchan": nchan.version,
-}
+_DEBIAN: Final[Mapping[str, str]] = {"nchan": "libnginx-mod-nchan", "icecast": "icecast2"}
+"""Packages of Debian."""
 
 
 def version_of(name: str) -> str:
     """The version of a peer that is compared here."""
     if name in NODE:
         return NODE[name]
-    if name in _VERSIONS:
-        return _VERSIONS[name]()
+    if name in _DEBIAN:
+        return _debian_version(_DEBIAN[name])
     try:
         return version(name)
     except PackageNotFoundError:
         return "not installed"
+
+
+def _debian_version(package: str) -> str:
+    command = ["dpkg-query", "-W", "-f=${Version}", package]
+    asked = subprocess.run(command, capture_output=True, text=True, check=False)
+    return asked.stdout or "not installed"

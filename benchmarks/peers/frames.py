@@ -16,6 +16,15 @@ HEADER: Final = struct.Struct("<BBBBHHIIQQ")
 KIND_FRAME: Final = 2
 
 
+def binary_header(payload: int) -> bytes:
+    """What stands before a binary message of so many bytes that a server sends."""
+    if payload < 126:
+        return struct.pack(">BB", 0x82, payload)
+    if payload < 65536:
+        return struct.pack(">BBH", 0x82, 126, payload)
+    return struct.pack(">BBQ", 0x82, 127, payload)
+
+
 def unix_offset_us() -> int:
     """Unix time, with which peers stamp their frames, less CLOCK_MONOTONIC."""
     return (time.time_ns() - time.monotonic_ns()) // 1000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -53,14 +52,3 @@ def subject(workload: Workload, max_seconds: int) -> Iterator[Target]:
     ):
         source.expect("publishing", nginx.START_TIMEOUT_S)
         yield Target(server.pid, port, clock_offset_us=unix_offset_us(), bare=True)
-
-
-def version() -> str:
-    """Of the Debian package, if it is one."""
-    asked = subprocess.run(
-        ["dpkg-query", "-W", "-f=${Version}", "libnginx-mod-nchan"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return asked.stdout or "not installed"

@@ -69,7 +69,8 @@ def test_a_peer_sends_every_listener_every_frame(name: str) -> None:
     # An interval begins and ends anywhere between two frames, and a busy machine is late.
     due = SMALL.frames_per_s * sample.measured.seconds
     assert abs(sample.measured.frames_fewest - due) < 0.2 * due
-    assert sample.measured.bytes > sample.measured.frames * SMALL.message_bytes
+    # Where a server knows no frames, one may have begun before the interval.
+    assert sample.measured.bytes > 0.95 * sample.measured.frames * SMALL.message_bytes
     assert 0 <= sample.measured.delay_ms.p50 < 1000
     assert peers.version_of(name)[0].isdigit()
 
