@@ -77,6 +77,7 @@ def test_every_frame_that_was_due_is_counted(run: Run, server: ServerProcess) ->
     assert 40 * 1.5 * 50 <= listening["due"] <= 40 * (1.5 + report["joining_s"] + 1) * 50
     assert listening["delivered"] == listening["due"]
     assert (listening["missing"], listening["gaps"], listening["worst"]) == (0, 0, 1.0)
+    assert listening["bytes"] >= listening["delivered"] * (36 + RATE // 50 * 4)
     assert report["delay_steady"]["count"] >= 40 * 1.4 * 50
     assert 0 < report["delay_steady"]["p50"] <= report["delay_steady"]["p99"]
     assert report["join"]["count"] == 40
@@ -259,6 +260,8 @@ def test_a_room_that_is_there_is_listened_to_and_told_in_tables(run: Run, tmp_pa
     assert command.end() == 0, command.said
     assert "8 of 8 listeners in 1 room" in said
     assert re.search(r"listening +8 +([\d,]+) +\1 +100 % +0 +0 +100 % +0", said), said
+    assert re.search(r"ms +count +p50 +p99 +p99\.9 +max", said), said
+    assert re.search(r"received +[\d.]+ Mbit/s, [\d.]+ MiB in all", said), said
     for words in ("delay together", "received", "own listeners 0", "round trip", "bottleneck"):
         assert words in said
 

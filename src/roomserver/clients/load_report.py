@@ -68,6 +68,7 @@ class Delivery:
         missing: Those that did not.
         gaps: Places where a listener's sequence passed over frames.
         repeated: Frames that came again on resuming; they are not counted as delivered.
+        bytes: Received, of everything.
         worst: Share of its frames that the worst served listener had.
         gone: Listeners that are not there at the end.
         delay: From tick to receipt.
@@ -79,6 +80,7 @@ class Delivery:
     missing: int
     gaps: int
     repeated: int
+    bytes: int
     worst: float
     gone: int
     delay: Quantiles
@@ -125,6 +127,7 @@ def delivery(records: NDArray[Any], due: NDArray[np.int64], delay: Durations) ->
         missing=int(missing.sum()),
         gaps=int(records["gaps"][joined].sum()),
         repeated=int(records["repeated"][joined].sum()),
+        bytes=int(records["bytes"][joined].sum()),
         worst=round(float(shares.min()), 6) if shares.size else 1.0,
         gone=int((records["state"][joined] == GONE).sum()),
         delay=Quantiles.of(delay),

@@ -11,7 +11,7 @@ from rich.text import Text
 from roomserver.clients.load import Progress
 from roomserver.clients.load_report import LoadReport, Quantiles, ServerReport
 
-_QUANTILES = ("p50", "p99", "p999", "max")
+_QUANTILES = ("p50", "p99", "p99.9", "max")
 
 
 def progress_line(progress: Progress, listeners: int) -> Text:
@@ -94,7 +94,7 @@ def _times(report: LoadReport) -> Table:
         rows.append(("silence in the storm", report.storm.silence))
     rows += [(f"{thread.name}: late", thread.late) for thread in report.threads]
     for name, q in rows:
-        table.add_row(name, f"{q.count:,}", *(f"{getattr(q, part):.1f}" for part in _QUANTILES))
+        table.add_row(name, f"{q.count:,}", *(f"{ms:.1f}" for ms in (q.p50, q.p99, q.p999, q.max)))
     return table
 
 
@@ -102,7 +102,8 @@ def _figures(report: LoadReport) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
-    table.add_row("received", _bits(report.bytes_per_s))
+    received = sum(d.bytes for d in report.groups.values())
+    table.add_row("received", f"{_bits(report.bytes_per_s)}, {_mib(received)} in all")
     if report.failed or report.lost:
         table.add_row(
             "connections", f"{report.failed} failed, {report.lost} lost, {report.returned} back"

@@ -108,10 +108,12 @@ def test_a_group_is_the_sum_of_its_listeners(dtype: np.dtype[Any]) -> None:
         [listener(dtype, joined_us=1, frames=100), listener(dtype, joined_us=1, frames=40)]
     )
     records["gaps"] = [0, 3]
+    records["bytes"] = [5000, 2000]
     records["state"] = [2, 3]
     summed = delivery(records, np.array([100, 80]), Durations())
     assert (summed.listeners, summed.due, summed.delivered, summed.missing) == (2, 180, 140, 40)
     assert (summed.gaps, summed.gone, summed.worst) == (3, 1, 0.5)
+    assert summed.bytes == 7000
 
 
 def thread(load: float = 0.2, waited: float = 0.1, late: float = 1.0) -> ThreadLoad:
