@@ -10,6 +10,7 @@ import typer
 
 from benchmarks import (
     browser,
+    capacity,
     documents,
     listeners,
     machine,
@@ -96,6 +97,28 @@ def listeners_command(
         for stream in chosen
     ]
     runs.keep(results, json, output)
+
+
+@app.command("capacity")
+def capacity_command(
+    streams: Annotated[str, typer.Option(help="What is sent, separated by commas.")] = ",".join(
+        capacity.STREAMS
+    ),
+    first: Annotated[int, typer.Option(min=1, help="Where a ramp begins.")] = capacity.FIRST,
+    most: Annotated[int, typer.Option(min=1, max=18_000, help="Where a ramp ends.")] = (
+        listeners.MOST
+    ),
+    rounds: Rounds = None,
+    seconds: Seconds = 4.0,
+    quick: Quick = False,
+    json: Json = False,
+    output: Output = None,
+) -> None:
+    """How many listeners one relay thread serves, by bitrate and interval."""
+    result = runs.run_capacity(
+        streams, first=first, most=most, rounds=rounds, seconds=seconds, quick=quick
+    )
+    runs.keep([result], json, output)
 
 
 @app.command()

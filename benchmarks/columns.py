@@ -1,13 +1,14 @@
-"""How results of the control plane's scenarios are shown, in a terminal and in the documents."""
+"""How results are shown, in a terminal and in the documents."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 Row = Mapping[str, Any]
 Columns = Mapping[str, Callable[[Row], str]]
+T = TypeVar("T")
 
 SUBJECTS: Final = {
     "handshake": "a handshake of bare aiohttp",
@@ -116,6 +117,14 @@ def _most(row: Row) -> str:
     return f"{mark}{limit['median']:.0f} ({limit['low']:.0f}–{limit['high']:.0f})"
 
 
+def _at_most(row: Row) -> str:
+    return f"{'≥ ' if row['open'] else ''}{row['listeners']:,}"
+
+
+def _per_core(row: Row) -> str:
+    return f"{row['listeners'] / row['server']:,.0f}" if row["server"] else "–"
+
+
 LAYOUTS: Final[Mapping[str, Layout]] = {
     "listeners": Layout(
         title="Listeners that get every frame in time",
@@ -126,6 +135,22 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
             "listeners": _most,
             "p50 / p99 ms": lambda row: f"{row['p50_ms']:.0f} / {row['p99_ms']:.0f}",
             "server, cores": number("server"),
+            "load client": number("client"),
+            "others": number("others"),
+        },
+    ),
+    "capacity": Layout(
+        title="Listeners that one relay thread serves",
+        caption="the greatest number that got every frame in time, and what was used there; ≥: "
+        "more were not tried; per core: that number over the server's cores",
+        columns={
+            "stream": lambda row: str(row["format"]),
+            "kbit/s": lambda row: f"{row['message_bytes'] * 8 / row['frame_ms']:,.0f}",
+            "sent every": lambda row: f"{max(row['interval_ms'], row['frame_ms'])} ms",
+            "listeners": _at_most,
+            "server, cores": number("server"),
+            "per core": _per_core,
+            "p50 / p99 ms": lambda row: f"{row['p50_ms']:.0f} / {row['p99_ms']:.0f}",
             "load client": number("client"),
             "others": number("others"),
         },
@@ -301,3 +326,11 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
 def cells(layout: Layout, rows: Sequence[Row]) -> list[list[str]]:
     """The table's cells, row by row."""
     return [[text(row) for text in layout.columns.values()] for row in rows]
+
+
+def markdown(columns: Mapping[str, Callable[[T], str]], rows: Sequence[T]) -> str:
+    """A table of a document."""
+    lines = ["| " + " | ".join(columns) + " |"]
+    lines.append("|" + "|".join("---" if i == 0 else "---:" for i in range(len(columns))) + "|")
+    lines += ["| " + " | ".join(text(row) for text in columns.values()) + " |" for row in rows]
+    return "\n".join(lines) + "\n"

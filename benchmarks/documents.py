@@ -1,23 +1,27 @@
 """Puts kept results into the documentation: `python -m benchmarks docs RESULT...`.
 
 The text between `<!-- measured:begin … -->` and `<!-- measured:end -->` is replaced; everything
-else in those files is written by hand.
+else in those files is written by hand. Pictures go into docs/images/.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks import guidance, plots
 from benchmarks.child import ROOT
-from benchmarks.columns import LAYOUTS, named_subject
+from benchmarks.columns import LAYOUTS, STREAMED, markdown, named_subject
+from benchmarks.subjects import SUBJECTS
 
 MEASURED: Final = re.compile(
     r"(<!-- measured:begin[^>]*-->\n).*?(<!-- measured:end -->)", re.DOTALL
 )
+IMAGES: Final = Path("docs/images")
 BUSY_CORES: Final = 0.3  # the source, and what a system does anyway, stay well below
 SCHEDULING: Final = {
     "fifo": "with SCHED_FIFO",
@@ -43,7 +47,8 @@ TLS_NAMES: Final = {
 def update(results: Sequence[Path], root: Path = ROOT) -> list[Path]:
     """Rewrites the blocks from result files, in their order; returns the documents changed.
 
-    Raises ValueError for a document without the marks, or a file that is no result.
+    Raises ValueError for a document without the marks, a file that is no result, and a scenario
+    that is unknown.
     """
     files: dict[str, Any] = {}
     for result in results:
@@ -51,9 +56,10 @@ def update(results: Sequence[Path], root: Path = ROOT) -> list[Path]:
         if not isinstance(whole, dict) or "results" not in whole:
             raise ValueError(f"{result} holds no results")
         files[result.name] = whole
-    changed = []
+    changed = [*_draw(list(files.values()), root / IMAGES)]
     blocks = {
         "docs/benchmarks.md": "\n".join(full(whole, name) for name, whole in files.items()),
+        "docs/capacity.md": guidance.tables(list(files.values())),
         "README.md": short(list(files.values())),
     }
     for name, block in blocks.items():
@@ -69,8 +75,25 @@ def update(results: Sequence[Path], root: Path = ROOT) -> list[Path]:
     return changed
 
 
+def _draw(files: Sequence[Mapping[str, Any]], folder: Path) -> Iterator[Path]:
+    """Draws the results of ramps and tells each of them its picture; yields the files changed."""
+    drawn: Counter[str] = Counter()
+    for result in (result for whole in files for result in whole["results"]):
+        if result["scenario"] != "listeners":
+            continue
+        drawn[result["stream"]] += 1
+        number = drawn[result["stream"]]
+        result["picture"] = f"listeners-{result['stream']}{f'-{number}' * (number > 1)}.svg"
+        path = folder / result["picture"]
+        fresh = plots.against_listeners(result)
+        if not path.exists() or path.read_text() != fresh:
+            folder.mkdir(exist_ok=True)
+            path.write_text(fresh)
+            yield path
+
+
 def full(whole: Mapping[str, Any], name: str) -> str:
-    """All tables, with what they were measured on."""
+    """All tables, with what they were measured on. Raises ValueError for an unknown scenario."""
     machine, versions = whole["machine"], whole["versions"]
     head = (
         f"Commit `{whole['commit']}`, {whole['when'][:10]}; {machine['cpu']}, {machine['cores']} "
@@ -83,9 +106,14 @@ def full(whole: Mapping[str, Any], name: str) -> str:
         title, rows = result["title"], result["summary"]
         if layout := LAYOUTS.get(result["scenario"]):
             after = layout.after(result)
+            if picture := result.get("picture"):
+                after = (
+                    "Medians of the ramps. Full marks: they kept up; hollow ones: they did not.\n\n"
+                    f"![Delay, CPU and memory against listeners](images/{picture})"
+                )
             parts.append(
                 f"**{layout.title}.** {title}; {result['rounds']} rounds; {layout.remarks}.\n\n"
-                f"{_markdown(layout.columns, rows)}{after and f'{chr(10)}{after}{chr(10)}'}"
+                f"{markdown(layout.columns, rows)}{after and f'{chr(10)}{after}{chr(10)}'}"
             )
         elif result["scenario"] == "cpu":
             parts.append(
@@ -108,12 +136,14 @@ def full(whole: Mapping[str, Any], name: str) -> str:
                 f"the range), with what was used there.\n\n"
                 f"{_limits(result)}"
             )
-        else:
+        elif result["scenario"] == "memory":
             parts.append(
                 f"**Memory per connection.** {title}; slope from {result['base']} connections, "
                 f"median of {result['rounds']} rounds; target: 2 kB at most for the whole "
                 f"`roomserver`.\n\n{_memory(rows)}"
             )
+        else:
+            raise ValueError(f"{name} holds a result of {result['scenario']}, which is unknown")
     return "\n".join(parts)
 
 
@@ -138,6 +168,14 @@ def short(files: Sequence[Mapping[str, Any]]) -> str:
                 f"- Memory per listener: **{server:.1f} kB** in the whole server, of which "
                 f"{relay:.1f} kB in the relay."
             )
+        elif result["scenario"] == "listeners" and "server" in rows:
+            lines.append(_most_listeners(result, rows))
+        elif result["scenario"] == "mixes" and {"shared", "own"} <= rows.keys():
+            ratio = rows["own"]["ratio"]
+            lines.append(
+                f"- {result['title']}: one for each, changed every second, costs "
+                f"**{ratio['median']:.2f} × the CPU of one for all**."
+            )
         elif result["scenario"] == "joins" and "join" in rows:
             ratio = rows["join"]["ratio"]
             beside = f", {ratio['median']:.2f} × aiohttp's bare handshakes" if ratio else ""
@@ -158,6 +196,27 @@ def short(files: Sequence[Mapping[str, Any]]) -> str:
     return (
         f"Measured on {machine['cores']} cores shared with the load client "
         f"([how, and what it does not say](docs/benchmarks.md)):\n\n" + "\n".join(lines) + "\n"
+    )
+
+
+def _most_listeners(result: Mapping[str, Any], rows: Mapping[str, Any]) -> str:
+    """How many the server serves, and the best of its peers."""
+
+    def most(row: Mapping[str, Any]) -> float:
+        return float(row["limit"]["median"])
+
+    own = rows["server"]
+    text = (
+        f"- **{'At least ' if own['open'] else ''}{most(own):,.0f} listeners** of one relay thread "
+        f"get every frame: {result['title']}"
+    )
+    peers = [row for name, row in rows.items() if name not in SUBJECTS and most(row)]
+    if not peers:
+        return f"{text}."
+    best = max(peers, key=most)
+    return (
+        f"{text}; the best peer, {STREAMED[best['subject']]}, serves {most(best):,.0f}: "
+        f"**{most(own) / most(best):.1f} ×**."
     )
 
 
@@ -200,7 +259,7 @@ def _cpu(rows: Sequence[Mapping[str, Any]]) -> str:
         "load client, cores": lambda r: f"{r['client']:.2f}",
         "others, cores": lambda r: f"{r['others']:.2f}",
     }
-    return _markdown(columns, rows)
+    return markdown(columns, rows)
 
 
 def _tls(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -221,7 +280,7 @@ def _tls(rows: Sequence[Mapping[str, Any]]) -> str:
         "load client, cores": lambda r: f"{r['client']:.2f}",
         "others, cores": lambda r: f"{r['others']:.2f}",
     }
-    return _markdown(columns, rows)
+    return markdown(columns, rows)
 
 
 def _limits(result: Mapping[str, Any]) -> str:
@@ -249,7 +308,7 @@ def _limits(result: Mapping[str, Any]) -> str:
         "others, cores": cores("others"),
         "p99 ms": lambda r: f"{last(r)['p99_ms']:.0f}" if last(r) else "–",
     }
-    return _markdown(columns, result["limits"])
+    return markdown(columns, result["limits"])
 
 
 def _memory(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -269,7 +328,7 @@ def _memory(rows: Sequence[Mapping[str, Any]]) -> str:
         "database's processes, kB": kb("database"),
         "TCP buffers of both ends, kB": kb("tcp_buffers"),
     }
-    return _markdown(columns, rows)
+    return markdown(columns, rows)
 
 
 def _pacing(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -290,13 +349,4 @@ def _pacing(rows: Sequence[Mapping[str, Any]]) -> str:
         "frames missing": lambda r: str(r["missing"]),
         "others, cores": lambda r: f"{r['others']:.2f}",
     }
-    return _markdown(columns, rows)
-
-
-def _markdown(
-    columns: Mapping[str, Callable[[Mapping[str, Any]], str]], rows: Sequence[Mapping[str, Any]]
-) -> str:
-    lines = ["| " + " | ".join(columns) + " |"]
-    lines.append("|" + "|".join("---" if i == 0 else "---:" for i in range(len(columns))) + "|")
-    lines += ["| " + " | ".join(text(row) for text in columns.values()) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+    return markdown(columns, rows)

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks import (
     browser,
+    capacity,
     joins,
     listeners,
     machine,
@@ -77,11 +78,12 @@ def workload_of(
 
 def run_everything(*, quick: bool = False) -> list[dict[str, Any]]:
     """Runs and prints all scenarios but `soak`."""
-    console.print(f"All scenarios: about {'40 minutes' if quick else '2 hours'}.")
+    console.print(f"All scenarios: about {'50 minutes' if quick else '2.5 hours'}.")
     return [
         run_cpu(quick=quick),
         run_cpu(WIDE, ",".join(WIDE_SUBJECTS), quick=quick),
         *(run_listeners(stream, quick=quick) for stream in listeners.STREAMS),
+        run_capacity(quick=quick),
         run_memory(quick=quick),
         run_stalled(quick=quick),
         run_mixes(quick=quick),
@@ -139,6 +141,29 @@ def run_listeners(
             progress=tell,
             first=first,
             most=most,
+        )
+    return shown(result.as_json())
+
+
+def run_capacity(
+    streams: str = ",".join(capacity.STREAMS),
+    *,
+    first: int = capacity.FIRST,
+    most: int = listeners.MOST,
+    rounds: int | None = None,
+    seconds: float = 4.0,
+    quick: bool = False,
+) -> dict[str, Any]:
+    """Runs and prints the scenario; returns what is kept."""
+    with progress("capacity") as tell:
+        result = capacity.capacity(
+            names(streams, tuple(capacity.STREAMS)),
+            rounds=rounds or 1,
+            seconds=seconds,
+            progress=tell,
+            first=first,
+            most=most,
+            growth=capacity.QUICK_GROWTH if quick else capacity.GROWTH,
         )
     return shown(result.as_json())
 

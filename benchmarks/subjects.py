@@ -277,6 +277,7 @@ def listener_register(room: Mapping[str, Any], token: str, workload: Workload) -
             "roomId": room["roomId"],
             "roomToken": token,
             "encoding": workload.encoding,
+            "intervalMs": workload.interval_ms,
         }
     )
 

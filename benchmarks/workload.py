@@ -25,6 +25,7 @@ class Workload:
         encoding: `pcm_s16le` or `pcm_f32le`, of source and listeners.
         frame_ms: Length of a frame.
         buffer_ms: Jitter target of the source.
+        interval_ms: Least distance between two sends to a listener; 0: each frame goes by itself.
     """
 
     listeners: int = 1000
@@ -33,6 +34,7 @@ class Workload:
     encoding: str = "pcm_s16le"
     frame_ms: int = 20
     buffer_ms: int = BUFFER_MS
+    interval_ms: int = 0
 
     @property
     def samples(self) -> int:
@@ -49,9 +51,14 @@ class Workload:
         """Frames due each second for one listener."""
         return 1000 / self.frame_ms
 
+    @property
+    def format(self) -> str:
+        """The stream's format, for people."""
+        return f"{self.sample_rate / 1000:g} kHz, {self.channels} ch, {self.encoding}"
+
     def __str__(self) -> str:
+        grouped = f" in groups of {self.interval_ms} ms" if self.interval_ms else ""
         return (
             f"{self.listeners} listeners, {self.message_bytes}-byte frames every "
-            f"{self.frame_ms} ms ({self.sample_rate / 1000:g} kHz, {self.channels} ch, "
-            f"{self.encoding})"
+            f"{self.frame_ms} ms{grouped} ({self.format})"
         )

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from benchmarks import (
     browser,
+    capacity,
     documents,
     joins,
     listeners,
@@ -89,6 +90,17 @@ def test_ramps_of_several_subjects_tell_who_serves_most() -> None:
     )
     assert next((s.subject, s.listeners) for s in result.steps if s.kept_up) == ("relay", 10)
     check_tables(result.as_json(), "picows on uvloop", "99 % within 10000 ms")
+
+
+def test_the_server_is_ramped_with_each_stream() -> None:
+    result = capacity.capacity(
+        ["voice", "voice-100"], rounds=1, seconds=0.5, progress=quiet, first=10, most=10
+    )
+    assert {(s.subject, s.listeners) for s in result.steps} == {("voice", 10), ("voice-100", 10)}
+    last = {step.subject: step for step in result.steps}
+    # Held back for up to 80 ms, to go together.
+    assert last["voice-100"].p50_ms > last["voice"].p50_ms + 20
+    check_tables(result.as_json(), "| 8 kHz, 1 ch, pcm_s16le | 141 | 100 ms |")
 
 
 def test_memory_is_the_slope_between_two_numbers_of_listeners() -> None:
@@ -255,7 +267,7 @@ def test_pacing_puts_lateness_of_ticks_beside_that_of_a_bare_timer(tmp_path: Pat
 
 def write_pages(root: Path) -> list[Path]:
     (root / "docs").mkdir()
-    pages = [root / "README.md", root / "docs" / "benchmarks.md"]
+    pages = [root / "README.md", root / "docs" / "benchmarks.md", root / "docs" / "capacity.md"]
     for page in pages:
         page.write_text("above\n<!-- measured:begin (x) -->\nold\n<!-- measured:end -->\nbelow\n")
     return pages
@@ -272,6 +284,7 @@ def test_kept_results_replace_those_in_the_documents_and_nothing_else(tmp_path: 
         assert text.endswith("\n<!-- measured:end -->\nbelow\n")
         assert "old" not in text
     assert str(SMALL) in pages[1].read_text()
+    assert "Bandwidth of one listener" in pages[2].read_text()
     assert documents.update([kept], tmp_path) == []
 
 

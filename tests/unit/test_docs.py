@@ -28,7 +28,7 @@ from roomserver.store.records import AuditEvent
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 EXAMPLE = ROOT / "docs" / "examples" / "relay_tone.py"
-LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NAMED_FILE = re.compile(r"`([\w./-]+\.(?:h|cpp|pyx|pxi|pxd|pyi|py|toml|md|yml|map))`")
 

@@ -1,0 +1,122 @@
+"""The scenario `capacity`: how many listeners one relay thread serves, by what each gets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from benchmarks import subjects
+from benchmarks.listeners import MOST, Stream
+from benchmarks.ramp import Limit, Step, limits, ramp
+from benchmarks.scenarios import Progress
+from benchmarks.workload import Workload
+
+FIRST: Final = 500
+GROWTH: Final = 1.3
+QUICK_GROWTH: Final = 2.0
+MOST_P99_MS: Final = 150.0
+"""How late 99 % of the frames may be, beyond the time for which they are held back."""
+GROUPED_MS: Final = 100
+
+_FORMATS: Final[Mapping[str, Workload]] = {
+    "voice": Workload(channels=1, sample_rate=8000),
+    "mono": Workload(channels=1),
+    "stereo": Workload(),
+    "eight": Workload(channels=8),
+}
+STREAMS: Final[Mapping[str, Stream]] = {
+    f"{name}-{interval_ms}" if interval_ms else name: Stream(
+        f"{name}-{interval_ms}" if interval_ms else name,
+        Workload(
+            channels=workload.channels, sample_rate=workload.sample_rate, interval_ms=interval_ms
+        ),
+        MOST_P99_MS + interval_ms,
+    )
+    for name, workload in _FORMATS.items()
+    for interval_ms in (0, GROUPED_MS)
+}
+"""8 kHz mono and 48 kHz in one, two and eight channels; each frame by itself, and grouped."""
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityResult:
+    """Ramps of the server with several streams; the subject of a step is the stream's name."""
+
+    seconds: float
+    steps: list[Step] = field(default_factory=list)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One a stream, with what was used at the last step that kept up."""
+
+        def row(limit: Limit) -> dict[str, Any]:
+            workload = STREAMS[limit.subject].workload
+            kept = [s for s in self.steps if s.subject == limit.subject and s.kept_up]
+            last = max(kept, key=lambda s: s.listeners, default=None)
+            return {
+                "stream": limit.subject,
+                "format": workload.format,
+                "message_bytes": workload.message_bytes,
+                "frame_ms": workload.frame_ms,
+                "interval_ms": workload.interval_ms,
+                "limit": asdict(limit.limit),
+                "open": limit.open,
+                "listeners": last.listeners if last else 0,
+                "p50_ms": last.p50_ms if last else 0.0,
+                "p99_ms": last.p99_ms if last else 0.0,
+                "server": last.server if last else 0.0,
+                "client": last.client if last else 0.0,
+                "others": last.others if last else 0.0,
+            }
+
+        return [row(limit) for limit in limits(self.steps)]
+
+    def as_json(self) -> dict[str, Any]:
+        """Summary and raw results."""
+        return {
+            "scenario": "capacity",
+            "title": f"the whole server with one relay thread, 99 % within {MOST_P99_MS:g} ms and "
+            "the interval",
+            "rounds": max((s.round for s in self.steps), default=-1) + 1,
+            "seconds": self.seconds,
+            "summary": self.rows(),
+            "steps": [asdict(s) | {"kept_up": s.kept_up} for s in self.steps],
+        }
+
+
+def capacity(
+    names: Sequence[str],
+    *,
+    rounds: int,
+    seconds: float,
+    progress: Progress,
+    first: int = FIRST,
+    most: int = MOST,
+    growth: float = GROWTH,
+) -> CapacityResult:
+    """Ramps the server with each of the streams, as the scenario `listeners` does."""
+    result = CapacityResult(seconds)
+    for number in range(rounds):
+        for i, name in enumerate(names):
+            done = (number * len(names) + i) / (rounds * len(names))
+
+            def tell(count: int, name: str = name, done: float = done) -> None:
+                progress(f"{name} with {count}", done)
+
+            stream = STREAMS[name]
+            result.steps.extend(
+                ramp(
+                    name,
+                    subjects.server,
+                    number,
+                    stream.workload,
+                    seconds=seconds,
+                    first=first,
+                    most=most,
+                    growth=growth,
+                    tell=tell,
+                    most_p99_ms=stream.most_p99_ms,
+                )
+            )
+    progress("done", 1.0)
+    return result

@@ -1,0 +1,135 @@
+"""What becomes of kept results in the documents: pictures and guidance, of made-up results."""
+
+from __future__ import annotations
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmarks import documents, guidance, plots, report
+from benchmarks.capacity import STREAMS, CapacityResult
+from benchmarks.listeners import STREAMS as RAMPED
+from benchmarks.listeners import ListenersResult
+from benchmarks.ramp import Step
+from benchmarks.workload import Workload
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def step(subject: str, listeners: int, *, number: int = 0, p99_ms: float = 20.0) -> Step:
+    """A step in which all frames came."""
+    due = listeners * 200
+    return Step(
+        subject,
+        number,
+        listeners,
+        due,
+        150.0,
+        frames=due,
+        p50_ms=p99_ms / 2,
+        p99_ms=p99_ms,
+        max_ms=p99_ms * 2,
+        server=listeners * 1e-4,
+        client=0.2,
+        others=0.1,
+        resident=40_000_000 + listeners * 2000,
+        tcp_buffers=listeners * 4000,
+    )
+
+
+def ramps() -> dict[str, Any]:
+    """Three ramps of the server and one of a peer, as they are kept."""
+    steps = [
+        *(step("server", 1000, number=n, p99_ms=p99) for n, p99 in enumerate((20.0, 90.0, 30.0))),
+        step("server", 2000, number=0, p99_ms=400.0),
+        step("server", 2000, number=0, p99_ms=110.0),  # tried again
+        step("server", 2000, number=1, p99_ms=120.0),
+        step("server", 2000, number=2, p99_ms=300.0),
+        step("server", 4000, number=0, p99_ms=500.0),
+        replace(step("server", 4000, number=1), frames=0),
+        step("ws", 1000, p99_ms=60.0),
+        step("ws", 2000, p99_ms=3000.0),
+    ]
+    result = ListenersResult(RAMPED["stereo"], 4.0, steps).as_json()
+    kept = json.loads(json.dumps(result))
+    assert isinstance(kept, dict)
+    return kept
+
+
+@pytest.fixture
+def pages(tmp_path: Path) -> Path:
+    """A folder with the documents that results are put into."""
+    for name in ("README.md", "docs/benchmarks.md", "docs/capacity.md"):
+        page = tmp_path / name
+        page.parent.mkdir(exist_ok=True)
+        page.write_text("<!-- measured:begin -->\n<!-- measured:end -->\n")
+    return tmp_path
+
+
+def test_a_point_is_the_median_of_ramps_and_a_step_counts_as_it_was_at_the_end() -> None:
+    one, two, four = plots.curve(ramps(), "server")
+    assert (one.listeners, one.kept_up, one.p99_ms) == (1000, True, 30.0)
+    assert (two.listeners, two.kept_up, two.p99_ms) == (2000, True, 120.0)
+    assert (four.listeners, four.kept_up, four.p99_ms) == (4000, False, 500.0)
+    assert one.server == pytest.approx(0.1)
+    assert one.resident_mb == pytest.approx(42.0)
+    assert one.tcp_mb == pytest.approx(4.0)
+    assert [p.kept_up for p in plots.curve(ramps(), "ws")] == [True, False]
+
+
+def test_the_same_results_are_drawn_the_same_and_small() -> None:
+    picture = plots.against_listeners(ramps())
+    assert picture == plots.against_listeners(ramps())
+    assert len(picture) < 100_000
+    texts = {"".join(e.itertext()).strip() for e in ET.fromstring(picture).iter(f"{SVG}text")}
+    assert {panel.title for panel in plots.PANELS} <= texts
+    assert {"the whole roomserver", "ws on Node", "in time: 150 ms"} <= texts
+    assert {"1,000", "2,000"} <= texts
+    assert re.search(r"\b20\d\d-\d\d-\d\d", picture) is None, "it says when it was drawn"
+
+
+def test_results_of_ramps_have_a_picture_each_and_lines_in_the_documents(pages: Path) -> None:
+    kept = report.save([ramps(), ramps() | {"stream": "voice"}, ramps()], pages / "result.json")
+    images = [f"listeners-{name}.svg" for name in ("stereo", "voice", "stereo-2")]
+    changed = documents.update([kept], pages)
+    assert {pages / "docs" / "images" / name for name in images} <= set(changed)
+    text = (pages / "docs" / "benchmarks.md").read_text()
+    assert [text.count(f"](images/{name})") for name in images] == [1, 1, 1]
+    assert (
+        "- **2,000 listeners** of one relay thread get every frame: 3872-byte frames every 20 ms "
+        "(48 kHz, 2 ch, pcm_s16le), 99 % within 150 ms; the best peer, `ws` on Node, "
+        "serves 1,000: **2.0 ×**."
+    ) in (pages / "README.md").read_text()
+    assert documents.update([kept], pages) == []
+
+
+def test_a_result_of_an_unknown_scenario_is_refused(pages: Path) -> None:
+    kept = report.save([ramps() | {"scenario": "nothing"}], pages / "result.json")
+    with pytest.raises(ValueError, match="nothing, which is unknown"):
+        documents.update([kept], pages)
+
+
+def test_what_a_core_serves_is_told_by_bitrate_and_interval(pages: Path) -> None:
+    steps = [step("stereo", 9000, p99_ms=140.0), step("stereo-100", 9000, p99_ms=240.0)]
+    steps = [replace(s, most_p99_ms=STREAMS[s.subject].most_p99_ms) for s in steps]
+    kept = report.save([CapacityResult(4.0, steps).as_json()], pages / "result.json")
+    documents.update([kept], pages)
+    text = (pages / "docs" / "capacity.md").read_text()
+    stereo = "| 48 kHz, 2 ch, pcm_s16le | 1,549"
+    assert f"{stereo} | 20 ms | ≥ 9,000 | 0.90 | 10,000 | 70 / 140 | 0.20 | 0.10 |" in text
+    assert f"{stereo} | 100 ms | ≥ 9,000 | 0.90 | 10,000 | 120 / 240 | 0.20 | 0.10 |" in text
+
+
+def test_bandwidth_counts_every_header() -> None:
+    voice = Workload(channels=1, sample_rate=8000)
+    # 352 bytes of message and 4 of WebSocket in one segment; five of them in two.
+    assert guidance.wire_bits_per_s(voice, below_ip=False) == (356 + 52) * 8 * 50
+    assert guidance.wire_bits_per_s(voice) == (356 + 52 + 38) * 8 * 50
+    assert guidance.wire_bits_per_s(voice, grouped_ms=100) == (5 * 356 + 2 * 90) * 8 * 10
+    assert guidance.websocket_bytes(125) == 127
+    assert guidance.websocket_bytes(65_536) == 65_546
+    assert guidance.wire_bits_per_s(Workload()) == (3876 + 3 * 90) * 8 * 50
