@@ -22,6 +22,7 @@ NARROWEST, PHONE = (320, 640), (390, 844)
 # What axe looks at, which takes time: both layouts, and all colours of both schemes.
 CHECKED = ((NARROWEST, "dark"), (DESKTOP, "light"))
 AXE = Path(__file__).parents[1] / "browser" / "vendor" / "axe.min.js"
+OUTAGE = re.compile(r"WebSocket connection|net::ERR_|status of 503")
 REFUSAL = re.compile(r"status of (\d{3})|net::(ERR_\w+)")
 
 expect.set_options(timeout=TIMEOUT_MS)
@@ -30,12 +31,12 @@ expect.set_options(timeout=TIMEOUT_MS)
 @asynccontextmanager
 async def visitor(browser: Browser, **options: object) -> AsyncIterator[BrowserContext]:
     """Somebody with a browser of their own: cookies and storage are shared by their pages."""
-    context = await browser.new_context(
-        viewport={"width": DESKTOP[0], "height": DESKTOP[1]},
-        permissions=["microphone"],
-        accept_downloads=True,
-        **options,  # type: ignore[arg-type]
-    )
+    usual = {
+        "viewport": {"width": DESKTOP[0], "height": DESKTOP[1]},
+        "permissions": ["microphone"],
+        "accept_downloads": True,
+    }
+    context = await browser.new_context(**(usual | options))  # type: ignore[arg-type]
     context.set_default_timeout(TIMEOUT_MS)
     try:
         yield context
@@ -45,15 +46,24 @@ async def visitor(browser: Browser, **options: object) -> AsyncIterator[BrowserC
 
 @asynccontextmanager
 async def opened(
-    context: BrowserContext, url: str, *, refusals: Collection[int | str] = ()
+    context: BrowserContext,
+    url: str,
+    *,
+    refusals: Collection[int | str] = (),
+    outage: bool = False,
 ) -> AsyncIterator[Page]:
-    """A page; `refusals` are HTTP statuses, and Chromium's errors, that the test provokes."""
+    """A page; `refusals` are HTTP statuses, and Chromium's errors, that the test provokes.
+
+    outage: the server is out of reach for a while, of which the browser complains.
+    """
     page = await context.new_page()
     problems: list[str] = []
 
     def listen(message: ConsoleMessage) -> None:
         found = REFUSAL.search(message.text)
         if found is not None and (found[2] or int(found[1])) in refusals:
+            return
+        if outage and OUTAGE.search(message.text):
             return
         if message.type in ("error", "warning"):
             problems.append(message.text)
