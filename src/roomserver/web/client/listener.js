@@ -91,6 +91,7 @@ export class Listener extends EventTarget {
   /** @type {import('./jitter.js').Figures | null} */
   #figures = null;
   #latencyMs = NaN;
+  #deviceMs = NaN; // what of it comes after the player: no buffer and no connection changes it
   #heardFrames = 0; // as last reported to the server
   #judge = new QualityJudge();
   /** @type {ListenerStatistics} */
@@ -448,10 +449,10 @@ export class Listener extends EventTarget {
     const delay = context.baseLatency + (context.outputLatency || 0);
     const wait = frame / context.sampleRate - context.currentTime + delay;
     const latencyMs = (nowUs() + arrivals.offsetUs - timeUs) / 1000 + wait * 1000;
-    if (Number.isNaN(this.#latencyMs) || Math.abs(latencyMs - this.#latencyMs) > 100) {
-      this.#latencyMs = latencyMs;
-    }
-    this.#latencyMs += (latencyMs - this.#latencyMs) * LATENCY_WEIGHT;
+    this.#latencyMs = followed(this.#latencyMs, latencyMs);
+    // Of a report that came late part of the wait is over: that was no shorter delay.
+    const ahead = this.#player?.ahead ?? 0;
+    this.#deviceMs = followed(this.#deviceMs, (ahead + delay) * 1000);
   }
 
   /** Once a second. */
@@ -464,6 +465,7 @@ export class Listener extends EventTarget {
     const rate = this.#format?.sampleRate ?? 48000;
     const concealedMs = (figures.concealedSamples / rate) * 1000;
     const latencyMs = live ? this.#latencyMs : NaN;
+    const deviceMs = live ? this.#deviceMs : NaN;
     if (!live) this.#judge.reset();
     this.#statistics = {
       latencyMs,
@@ -478,14 +480,16 @@ export class Listener extends EventTarget {
       underruns: figures.underruns,
       bytesReceived: arrivals.bytesReceived,
       reconnects: arrivals.reconnects,
-      quality: live ? this.#judge.judge(concealedMs, latencyMs, arrivals.jitterMs) : 'unknown',
+      quality: live
+        ? this.#judge.judge(concealedMs, latencyMs - deviceMs, arrivals.jitterMs)
+        : 'unknown',
     };
     this.#session?.tell({ type: 'buffer', ms: figures.bufferMs });
     if (live && !Number.isNaN(latencyMs) && arrivals.framesReceived !== this.#heardFrames) {
       this.#heardFrames = arrivals.framesReceived;
       this.#session?.send({
         type: 'stats',
-        bufferMs: rounded(figures.bufferMs),
+        bufferMs: rounded(figures.bufferMs + deviceMs), // what is no lag
         jitterMs: rounded(arrivals.jitterMs),
         latencyMs: rounded(latencyMs),
         lost: arrivals.framesMissing,
@@ -572,7 +576,7 @@ export class Listener extends EventTarget {
     this.#gain?.disconnect();
     this.#session = this.#player = this.#context = this.#output = this.#gain = null;
     this.#figures = this.#arrivals = null;
-    this.#latencyMs = NaN;
+    this.#latencyMs = this.#deviceMs = NaN;
     this.#lastPlaying = this.#levelsAt = -Infinity;
     await session?.leave();
     if (this.#options.audioContext === undefined) await context?.close();
@@ -582,6 +586,12 @@ export class Listener extends EventTarget {
   #emit(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
+}
+
+/** A mean that goes along at once with what is no fluctuation. @param {number} mean @param {number} ms */
+function followed(mean, ms) {
+  if (Number.isNaN(mean) || Math.abs(ms - mean) > 100) return ms;
+  return mean + (ms - mean) * LATENCY_WEIGHT;
 }
 
 /** @param {number} value */

@@ -15,9 +15,10 @@ const REPORT_MS = 40;
 /** @typedef {import('./jitter.js').PlayerFrame} PlayerFrame */
 /**
  * What both players are: `sink` is where the worker puts frames, `take` is for those that it hands
- * to the page.
+ * to the page, `ahead` how many seconds of sound are handed to the context before it plays them.
  * @typedef {{
  *   readonly output: AudioNode,
+ *   readonly ahead: number,
  *   readonly sink: import('./listener-session.js').Sink,
  *   readonly transfer: Transferable[],
  *   setMix(mix: import('./mixer.js').FullMix): void,
@@ -38,6 +39,7 @@ export class WorkletPlayer {
   sink;
   /** @type {Transferable[]} */
   transfer = [];
+  ahead = 0;
 
   /** @param {AudioWorkletNode} node @param {(report: Report) => void} report @param {() => void} failed */
   constructor(node, report, failed) {
@@ -103,6 +105,7 @@ export class BufferPlayer {
   sink = { page: true };
   /** @type {Transferable[]} */
   transfer = [];
+  ahead = AHEAD_S;
   #context;
   #jitter;
   #meter = new StereoMeter();

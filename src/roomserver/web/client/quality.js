@@ -4,12 +4,12 @@
 
 const WINDOW = 10; // seconds that are looked back on
 
-/** Judges by what was missing in the last ten seconds, and by delay. */
+/** Judges by what was missing in the last ten seconds, and by delay; a slow device is no bad connection. */
 export class QualityJudge {
   /** @type {number[]} Concealed milliseconds, as counted, second by second. */
   #history = [];
 
-  /** Once a second. @param {number} concealedMs So far. @param {number} latencyMs @param {number} jitterMs @returns {Quality} */
+  /** Once a second. @param {number} concealedMs So far. @param {number} latencyMs As far as the player. @param {number} jitterMs @returns {Quality} */
   judge(concealedMs, latencyMs, jitterMs) {
     this.#history.push(concealedMs);
     if (this.#history.length > WINDOW + 1) this.#history.shift();

@@ -99,7 +99,7 @@ export type ListenerStatistics = {
   underruns: number;
   bytesReceived: number;
   reconnects: number;
-  /** By what was missing in the last ten seconds, delay and jitter. */
+  /** By what was missing in the last ten seconds, delay as far as the player, and jitter. */
   quality: Quality;
 };
 export type Format = {
