@@ -18,6 +18,7 @@ const DETENT = 0.04; // of a pan's way: around the centre it holds
 class Draggable extends HTMLElement {
   #position = 0;
   #held = false;
+  #pointer = NaN; // that holds it: another finger on it changes nothing
   /** @type {number | null} came while it was held */
   #waiting = null;
   #last = 0;
@@ -38,10 +39,16 @@ class Draggable extends HTMLElement {
     this.setAttribute('role', 'slider');
     this.tabIndex = 0;
     this.append(...this.parts());
-    this.addEventListener('pointerdown', (event) => this.#hold(event));
-    this.addEventListener('pointermove', (event) => this.#drag(event));
-    for (const end of ['pointerup', 'pointercancel', 'lostpointercapture']) {
-      this.addEventListener(end, () => this.#release());
+    this.addEventListener('pointerdown', (event) => {
+      if (!this.#held) this.#hold(event);
+    });
+    this.addEventListener('pointermove', (event) => {
+      if (event.pointerId === this.#pointer) this.#drag(event);
+    });
+    for (const end of /** @type {const} */ (['pointerup', 'pointercancel', 'lostpointercapture'])) {
+      this.addEventListener(end, (event) => {
+        if (event.pointerId === this.#pointer) this.#release();
+      });
     }
     this.addEventListener('dblclick', () => this.#move(this.rest));
     this.addEventListener('keydown', (event) => this.#key(event));
@@ -112,6 +119,7 @@ class Draggable extends HTMLElement {
     this.#exact = this.#position;
     this.#last = this.vertical ? event.clientY : event.clientX;
     this.setPointerCapture(event.pointerId);
+    this.#pointer = event.pointerId;
     this.classList.add('held');
     this.focus({ preventScroll: true });
   }

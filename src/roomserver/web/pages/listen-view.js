@@ -204,7 +204,7 @@ function mixer(listener, state, actions) {
                 @click=${actions.resetMix}>${icon('reset')} ${m.reset}</button>
             </div>
           </div>
-          ${strips({ names: format.channelNames, mix, change: actions.setMix, meters: state.meters })}
+          ${strips({ names: format.channelNames, current: () => listener.mix, change: actions.setMix, meters: state.meters })}
           <p class="soft small">${m.help}</p>`}
     </section>`;
 }

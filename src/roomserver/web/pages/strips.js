@@ -12,14 +12,17 @@ import { texts } from './texts.js';
 /**
  * @param {object} mixer
  * @param {string[]} mixer.names of the channels
- * @param {FullMix} mixer.mix as long as the names at least
+ * @param {() => FullMix} mixer.current the mix, as long as the names at least. It is asked when something is moved,
+ *   too: between two drawings another finger may have moved something else.
  * @param {(change: Partial<FullMix>) => void} mixer.change called with whole lists, while it is moved
  * @param {import('./meters.js').Meters} [mixer.meters] draws levels into the strips
  */
-export function strips({ names, mix, change, meters }) {
+export function strips({ names, current, change, meters }) {
+  const mix = current();
   const soloed = mix.solos.slice(0, names.length).some(Boolean);
-  /** @template T @param {T[]} list @param {number} index @param {T} value */
-  const changed = (list, index, value) => list.map((old, i) => (i === index ? value : old));
+  /** @param {'faders' | 'pans' | 'mutes' | 'solos'} name @param {number} index @param {(old: any) => any} to */
+  const set = (name, index, to) => change({ [name]: current()[name].map((old, i) => (i === index ? to(old) : old)) });
+  const toggled = (/** @type {boolean} */ old) => !old;
   return html`
     <div class="mixer" ${meters ? ref(meters.attach) : nothing}><div class="desk">
       <ol class="strips" role="list" tabindex="-1">
@@ -27,18 +30,18 @@ export function strips({ names, mix, change, meters }) {
           <li class="strip ${classMap({ silenced: mix.mutes[i] || (soloed && !mix.solos[i]) })}" data-channel=${i}>
             <span class="name" title=${name}>${name}</span>
             <relay-pan aria-label=${texts.mixer.pan(name)} .value=${mix.pans[i]}
-              @input=${(/** @type {CustomEvent} */ e) => change({ pans: changed(mix.pans, i, e.detail.value) })}></relay-pan>
+              @input=${(/** @type {CustomEvent} */ e) => set('pans', i, () => e.detail.value)}></relay-pan>
             <div class="travel">
               <span class="meter"><i class="cover"></i><i class="peak"></i></span>
               <relay-fader aria-label=${texts.mixer.fader(name)} .value=${mix.faders[i]}
-                @input=${(/** @type {CustomEvent} */ e) => change({ faders: changed(mix.faders, i, e.detail.value) })}></relay-fader>
+                @input=${(/** @type {CustomEvent} */ e) => set('faders', i, () => e.detail.value)}></relay-fader>
             </div>
             <span class="db figures" aria-hidden="true">${decibels(mix.faders[i])}</span>
             <div class="switches">
               <button type="button" class="mute" aria-pressed=${mix.mutes[i]} aria-label=${texts.mixer.mute(name)}
-                @click=${() => change({ mutes: changed(mix.mutes, i, !mix.mutes[i]) })}>M</button>
+                @click=${() => set('mutes', i, toggled)}>M</button>
               <button type="button" class="solo" aria-pressed=${mix.solos[i]} aria-label=${texts.mixer.solo(name)}
-                @click=${() => change({ solos: changed(mix.solos, i, !mix.solos[i]) })}>S</button>
+                @click=${() => set('solos', i, toggled)}>S</button>
             </div>
           </li>`)}
       </ol>

@@ -112,7 +112,7 @@ export async function mixDialog(studio, { participantId }, name, failed) {
             <button class="compact quiet icon-only" aria-label=${t.close} @click=${() => close()}>${icon('close')}</button></header>
           <p role="status">${gone ? t.mixGone : channels.length ? t.mixTold : t.noChannels}</p>
           ${remote.mix && channels.length && !gone
-            ? html`${strips({ names, mix: remote.mix, meters, change: (change) => did(remote.change(change)) })}
+            ? html`${strips({ names, current: () => remote.mix ?? restingMix(names.length), meters, change: (change) => did(remote.change(change)) })}
                 <div class="actions"><button @click=${() => did(remote.reset())}>${texts.mixer.reset}</button></div>`
             : nothing}
         </div>`;

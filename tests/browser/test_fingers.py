@@ -1,0 +1,81 @@
+"""Several fingers on a mixer: each has its own fader."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from playwright.async_api import Browser, CDPSession, Page, expect
+
+from support.listen_page import fader, heard_page, play, room
+from support.server import ServerProcess
+
+Point = tuple[float, float]
+
+
+async def middle(page: Page, channel: str) -> Point:
+    box = await fader(page, channel).bounding_box()
+    assert box is not None
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+async def touch(session: CDPSession, kind: str, **fingers: Point) -> None:
+    """What the fingers on the screen do at once; one that is no longer named is lifted."""
+    points: list[dict[str, Any]] = [
+        {"x": x, "y": y, "id": ord(name)} for name, (x, y) in fingers.items()
+    ]
+    await session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+
+async def test_two_fingers_move_two_faders(browser: Browser, server: ServerProcess) -> None:
+    async with (
+        room(server) as (made, _),
+        heard_page(browser, f"{server.url}/listen/{made.code}", has_touch=True) as (page, ears),
+    ):
+        await play(page, ears)
+        await fader(page, "Voice").scroll_into_view_if_needed()
+        session = await page.context.new_cdp_session(page)
+        a, b = await middle(page, "Voice"), await middle(page, "Keys")
+        await touch(session, "touchStart", a=a, b=b)
+        for step in range(1, 5):
+            by = 10 * step
+            await touch(session, "touchMove", a=(a[0], a[1] - by), b=(b[0], b[1] + by))
+        await touch(session, "touchEnd")
+        await expect(fader(page, "Voice")).to_have_attribute("aria-valuetext", re.compile(r"^\+"))
+        await expect(fader(page, "Keys")).to_have_attribute("aria-valuetext", re.compile("^−"))
+        # What is shown is what is in force, of both.
+        voice, keys, bells = await page.evaluate("listening.mix.faders")
+        assert voice > 1 > keys
+        assert bells == 1
+
+
+async def test_of_two_fingers_on_a_fader_the_first_one_moves_it(
+    browser: Browser, server: ServerProcess
+) -> None:
+    async with (
+        room(server) as (made, _),
+        heard_page(browser, f"{server.url}/listen/{made.code}", has_touch=True) as (page, ears),
+    ):
+        await play(page, ears)
+        handle = fader(page, "Voice")
+        await handle.scroll_into_view_if_needed()
+
+        async def position() -> float:
+            found: float = await handle.evaluate("(fader) => fader.position")
+            return found
+
+        session = await page.context.new_cdp_session(page)
+        x, y = await middle(page, "Voice")
+        before = await position()
+        await touch(session, "touchStart", a=(x, y))
+        await touch(session, "touchStart", a=(x, y), b=(x, y + 30))
+        await touch(session, "touchMove", a=(x, y), b=(x, y + 60))
+        assert await position() == before
+        await touch(session, "touchMove", a=(x, y - 20))  # and the other one is lifted
+        moved = await position()
+        assert moved > before
+        await touch(session, "touchEnd")
+        await touch(session, "touchStart", a=(x, y))
+        await touch(session, "touchMove", a=(x, y + 20))
+        assert await position() < moved
+        await touch(session, "touchEnd")
