@@ -168,6 +168,33 @@ async def test_how_a_listener_hears_is_told_of_what_its_player_says(
     assert await result(page, STUDIO + "health.js", "listenerQuality", now, earlier) == level
 
 
+async def test_a_change_that_was_refused_does_not_stand_before_what_the_server_has(
+    page: Page,
+) -> None:
+    told = await page.evaluate(
+        """async (path) => {
+            const { RemoteMix } = await import(path);
+            let refuse;
+            const ask = (method) => method === 'GET'
+                ? Promise.resolve({ mix: { master: 0.5 } })
+                : new Promise((_, no) => { refuse = no; });
+            const remote = new RemoteMix(ask, 1);
+            await remote.load();
+            const refused = remote.change({ master: 2 }).catch((error) => error.message);
+            await remote.change({ master: 3 }); // while the first one is under way
+            refuse(new Error('away'));
+            const why = await refused;
+            const now = performance.now.bind(performance);
+            performance.now = () => now() + 60_000; // nobody's hand is on it any more
+            await remote.load();
+            performance.now = now;
+            return [why, remote.mix.master];
+        }""",
+        STUDIO + "mix.js",
+    )
+    assert told == ["away", 0.5]
+
+
 def stay(joined: int, left: int | None, role: str = "listener") -> dict[str, Any]:
     """Times in s."""
     return {

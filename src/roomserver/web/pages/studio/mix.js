@@ -57,6 +57,9 @@ export class RemoteMix {
         this._change = null;
         await this._ask('PUT', body);
       }
+    } catch (error) {
+      this._change = null; // what the server has is shown again
+      throw error;
     } finally {
       this._sending = false;
     }
