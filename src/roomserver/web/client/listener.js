@@ -32,23 +32,15 @@ const LATENCY_WEIGHT = 0.05; // of a report's latency in the mean
  *   rejoin?: () => Promise<{roomToken: string}>, audioContext?: AudioContext}} ListenerOptions
  */
 
-/** What this page may use, and in words for people what it may not and why. */
+/** What this page may use, and what it may not. */
 export function findCapabilities() {
   const secureContext = globalThis.isSecureContext;
   const worklet = 'audioWorklet' in AudioContext.prototype;
   const sharedMemory = globalThis.crossOriginIsolated === true;
-  /** @type {string[]} */
+  /** @type {('secure_context' | 'audio_worklet')[]} */
   const missing = [];
-  if (!worklet) {
-    missing.push(
-      secureContext
-        ? 'AudioWorklet: this browser does not have it. Sound is played with more delay, and mixed by the server alone.'
-        : 'AudioWorklet: browsers have it for pages over https (or of localhost) only. Sound is played with more delay, and mixed by the server alone.',
-    );
-  }
-  if (!secureContext) {
-    missing.push('Microphones, wake lock: for pages over https (or of localhost) only.');
-  }
+  if (!secureContext) missing.push('secure_context');
+  if (!worklet) missing.push('audio_worklet');
   const fallback = /** @type {'none' | 'buffer-sources'} */ (worklet ? 'none' : 'buffer-sources');
   return { secureContext, worklet, sharedMemory, fallback, missing };
 }
@@ -239,7 +231,7 @@ export class Listener extends EventTarget {
   /** Who mixes. @param {Mode} mode @returns {Promise<void>} */
   async setMode(mode) {
     if (mode === 'multichannel' && !this.capabilities.worklet) {
-      throw new RelayError('not_supported', this.capabilities.missing[0]);
+      throw new RelayError('not_supported', 'mixing here needs AudioWorklet: a page over https has it');
     }
     if (mode === this.#mode) return;
     this.#mode = mode;

@@ -58,8 +58,11 @@ export type Capabilities = {
   sharedMemory: boolean;
   /** What plays where there is no worklet. */
   fallback: 'none' | 'buffer-sources';
-  /** Sentences for people: what is missing, and why. Empty when nothing is. */
-  missing: string[];
+  /**
+   * What this page does not have. Without a secure context (https, or localhost) browsers give no
+   * AudioWorklet, microphone or wake lock; without AudioWorklet there is no mixing here, and more delay.
+   */
+  missing: ('secure_context' | 'audio_worklet')[];
 };
 
 /** What this page may use; also before there is a listener. */

@@ -167,7 +167,7 @@ function notice(listener) {
       <div class="stack"><strong>${t.missing.title}</strong>
         ${!secureContext && fallback !== 'none'
           ? html`<p>${t.missing.http}</p>`
-          : missing.map((/** @type {string} */ what) => html`<p>${what}</p>`)}
+          : missing.map((/** @type {'audio_worklet'} */ what) => html`<p>${t.missing[what]}</p>`)}
       </div>
     </div>`;
 }

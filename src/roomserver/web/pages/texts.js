@@ -114,6 +114,10 @@ export const texts = {
         'This page came over plain http. Browsers keep their audio engine for https, so you hear the '
         + 'stereo mix in a simpler way: with more delay, and without mixing channels on this device. '
         + 'Ask for an https address of this server for all of it.',
+      audio_worklet:
+        'This browser has no AudioWorklet: you hear the stereo mix in a simpler way, with more delay, and '
+        + 'without mixing channels on this device. A newer browser has it.',
+      secure_context: 'This page came over plain http: browsers keep the screen’s wake lock for https.',
     },
     closed: {
       kicked: 'You were asked to leave.',
