@@ -390,3 +390,25 @@ async def test_who_is_kicked_is_told_and_does_not_return(
             assert (await api.call("POST", f"{path}/kick", token=token, json=whom)).status == 200
         await page.until("() => window.refused !== undefined")
         assert await page.run("() => [refused.code, listener.state]") == ["kicked", "closed"]
+
+
+async def test_a_preset_that_is_refused_is_refused_at_once(
+    browser: Browser, server: ServerProcess
+) -> None:
+    async with live_room(server.url) as room, client_page(browser, server.url) as page:
+        await page.begin(room.code, ROOM_PASSWORD)
+        await page.until("() => listener.state === 'waiting'")
+        refusal = await page.run("() => listener.savePreset('').catch((error) => error.code)")
+        assert refusal == "invalid_message"
+        # It was no mix's refusal: nobody is told of it besides whoever asked.
+        assert await page.run("() => errors") == []
+        told = await page.run(
+            """async () => {
+                const { Presets } = await import('/static/client/presets.js');
+                const presets = new Presets(() => {
+                    queueMicrotask(() => presets.heard({ type: 'error', code: 'internal' }));
+                });
+                return presets.ask({ type: 'listPresets' }, 'presets').catch((e) => e.code);
+            }"""
+        )
+        assert told == "internal"

@@ -18,8 +18,9 @@ Dial = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
 class Link:
     """Between clients and a server, which `dial` reaches."""
 
-    def __init__(self, dial: Dial) -> None:
+    def __init__(self, dial: Dial, unwanted: bytes | None = None) -> None:
         self._dial = dial
+        self._unwanted = unwanted
         self._cut = False
         self._links: set[asyncio.Task[None]] = set()
         self._open = asyncio.Event()  # upwards
@@ -53,7 +54,7 @@ class Link:
                 up_reader, up_writer = await self._dial()
                 try:
                     async with asyncio.TaskGroup() as group:
-                        group.create_task(_pump(reader, up_writer, self._open))
+                        group.create_task(_pump(reader, up_writer, self._open, self._unwanted))
                         group.create_task(_pump(up_reader, writer))
                 finally:
                     up_writer.close()
@@ -81,9 +82,14 @@ class Severed:
 
 
 async def _pump(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, is_open: asyncio.Event | None = None
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    is_open: asyncio.Event | None = None,
+    unwanted: bytes | None = None,
 ) -> None:
     while data := await reader.read(65_536):
+        if unwanted is not None and data.startswith(unwanted):
+            raise ConnectionRefusedError
         if is_open is not None:
             await is_open.wait()
         writer.write(data)
@@ -106,10 +112,15 @@ async def severable(server: Path) -> AsyncIterator[Severed]:
 
 
 @asynccontextmanager
-async def severable_url(url: str) -> AsyncIterator[tuple[Link, str]]:
-    """A way to a server over HTTP, and the URL it has there."""
+async def severable_url(
+    url: str, *, unwanted: bytes | None = None
+) -> AsyncIterator[tuple[Link, str]]:
+    """A way to a server over HTTP, and the URL it has there.
+
+    unwanted: how what begins that does not get through; its connection breaks.
+    """
     host, _, port = url.removeprefix("http://").rpartition(":")
-    link = Link(lambda: asyncio.open_connection(host, int(port)))
+    link = Link(lambda: asyncio.open_connection(host, int(port)), unwanted)
     listening = await asyncio.start_server(link.accept, "127.0.0.1", 0)
     try:
         yield link, f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"

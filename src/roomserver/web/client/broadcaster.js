@@ -76,7 +76,7 @@ export class Broadcaster extends EventTarget {
     if (!('audioWorklet' in AudioContext.prototype)) {
       throw new RelayError('insecure_context', 'broadcasting needs a page over https');
     }
-    this.#options = options;
+    this.#options = { ...options }; // the token is renewed
     this.audioContext = options.audioContext ?? makeContext();
     if (!SAMPLE_RATES.includes(this.audioContext.sampleRate)) {
       throw new RelayError('not_supported', `a rate of ${this.audioContext.sampleRate} Hz`);
@@ -315,7 +315,11 @@ export class Broadcaster extends EventTarget {
     const { roomId, roomToken, server, frameMs, bufferMs, encoding } = this.#options;
     const { port1, port2 } = new MessageChannel();
     const session = new Session({
-      renew: async () => (await this.#options.renewToken?.())?.roomToken ?? null,
+      renew: async () => {
+        const roomToken = (await this.#options.renewToken?.())?.roomToken ?? null;
+        if (roomToken !== null) this.#options.roomToken = roomToken;
+        return roomToken;
+      },
       connecting: (error) => this.#connecting(error),
       registered: () => {
         this.#become('live');
@@ -397,6 +401,9 @@ export class Broadcaster extends EventTarget {
         break;
       case 'roomClosed':
         this.#emit('room', message);
+        break;
+      case 'roomToken':
+        this.#options.roomToken = message.roomToken;
         break;
       case 'error':
         this.#emit('error', { error: new RelayError(message.code, message.message) });

@@ -119,7 +119,7 @@ export class Listener extends EventTarget {
   /** @param {ListenerOptions} options */
   constructor(options) {
     super();
-    this.#options = options;
+    this.#options = { ...options }; // the token is renewed
     this.capabilities = findCapabilities();
     this.#mode = this.capabilities.worklet ? (options.mode ?? 'mix') : 'mix';
     this.#room.roomId = options.roomId;
@@ -284,7 +284,7 @@ export class Listener extends EventTarget {
   #connect(player) {
     const { roomId, roomToken, nickname, server, encoding } = this.#options;
     const session = new Session({
-      renew: async () => (await this.#options.rejoin?.())?.roomToken ?? null,
+      renew: () => this.#rejoin(),
       connecting: (error) => this.#connecting(error),
       registered: (message) => this.#welcome(message),
       text: (message) => this.#text(message),
@@ -295,6 +295,13 @@ export class Listener extends EventTarget {
     const fields = { nickname, encoding: encoding ?? 'pcm_s16le', ...this.#subscription() };
     const access = { server: serverUrl(server), roomId, roomToken };
     session.tell({ type: 'listen', access, fields, sink: player.sink }, player.transfer);
+  }
+
+  /** A new token, if there is one. */
+  async #rejoin() {
+    const roomToken = (await this.#options.rejoin?.())?.roomToken ?? null;
+    if (roomToken !== null) this.#options.roomToken = roomToken;
+    return roomToken;
   }
 
   #subscription() {
@@ -372,6 +379,12 @@ export class Listener extends EventTarget {
       case 'roomClosed':
         this.#changeRoom({ state: 'closed' });
         break;
+      case 'roomToken': {
+        const { roomToken, expiresAt } = message;
+        this.#options.roomToken = roomToken;
+        this.#emit('token', { roomToken, expiresAt });
+        break;
+      }
       case 'error':
         if (message.code === 'invalid_message') this.#mix.refused();
         this.#emit('error', { error: new RelayError(message.code, message.message) });

@@ -4,7 +4,14 @@ import { RelayError } from './errors.js';
 
 const ANSWER_MS = 10_000;
 /** Errors that may be the answer to a request. */
-const REFUSALS = ['preset_not_found', 'too_many_presets', 'database_away', 'rate_limited'];
+const REFUSALS = [
+  'preset_not_found',
+  'too_many_presets',
+  'database_away',
+  'rate_limited',
+  'internal',
+  'invalid_message', // of its name, and not of a mix: that is sent before
+];
 
 /** @typedef {import('./connection.js').Message} Message */
 

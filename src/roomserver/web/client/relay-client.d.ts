@@ -186,6 +186,8 @@ export class Listener extends EventTarget {
   // event `closed` {code, reason, status?}: it will not come back by itself (kicked, banned, room
   //   closed, token refused and no `rejoin`)
   // event `error` {error: RelayError}: told, and it goes on
+  // event `token` {roomToken, expiresAt}: the server renewed the room token, for whoever keeps it;
+  //   `expiresAt` in Unix µs
 }
 
 /** As the server says it (docs/protocol.md): milliseconds; lists are samples by channel. */

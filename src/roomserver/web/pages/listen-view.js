@@ -8,6 +8,7 @@ import { strips } from './strips.js';
 import { texts } from './texts.js';
 
 const t = texts.listen;
+const FAILURES = 3; // to connect for the first time; then it is no accident
 const BADGES = {
   live: 'good pulsing',
   waiting: 'warn',
@@ -59,6 +60,8 @@ function head(state, actions) {
   const until = listener?.room.suspendedUntil;
   const about = now === 'suspended' && until
     ? `${t.about.suspended} ${t.until(new Date(until / 1000).toLocaleTimeString([], { timeStyle: 'short' }))}`
+    : now === 'reconnecting' && state.failures >= FAILURES
+      ? t.unconnected[location.protocol === 'https:' ? 'https' : 'http']
     : t.about[/** @type {keyof typeof t.about} */ (now)];
   return html`
     <div class="head">

@@ -25,9 +25,16 @@ const draw = coalesced(() => {
   render(page(state, actions), main);
 });
 
-const code = decodeURIComponent(location.pathname.split('/')[2] ?? new URLSearchParams(location.search).get('code') ?? '')
-  .trim()
-  .toUpperCase();
+const code = codeOf(location).trim().toUpperCase();
+
+/** @param {Location} location @returns {string} '' if it names no room */
+function codeOf({ pathname, search }) {
+  try {
+    return decodeURIComponent(pathname.split('/')[2] ?? new URLSearchParams(search).get('code') ?? '');
+  } catch {
+    return ''; // whoever typed that may type a code
+  }
+}
 
 /** What the page shows; see listen-view.js. */
 const state = {
@@ -42,6 +49,8 @@ const state = {
   /** @type {Listener | null} */
   listener: null,
   entering: false,
+  /** Connections that did not come about, as long as none did. */
+  failures: 0,
   /** @type {string} why it does not play */
   problem: '',
   volume: /** @type {number} */ (kept.get('volume') ?? 80),
@@ -186,7 +195,7 @@ function forget() {
 function failed(error) {
   if (UNKNOWN_TO_ROOM.includes(error.code ?? '')) {
     forget();
-    state.wantsPassword = true;
+    state.wantsPassword = error.code === 'invalid_credentials';
     state.problem = error.code === 'invalid_credentials' && !state.password && !state.invite
       ? texts.listen.passwordHint
       : describeError(error);
@@ -226,7 +235,12 @@ function follow(listener) {
       draw();
     });
   on('statechange', () => follow());
-  on('room', ({ roomName, listenerCount }) => Object.assign(state, { roomName, listenerCount }));
+  let registered = false;
+  state.failures = 0;
+  on('room', ({ roomName, listenerCount }) => {
+    registered = true;
+    Object.assign(state, { roomName, listenerCount, failures: 0 });
+  });
   on('format', () => state.presets.ask(listener));
   on('statistics', () => {});
   on('mix', ({ mix, by }) => {
@@ -235,7 +249,14 @@ function follow(listener) {
     keeping = setTimeout(() => keep({ mix }), 300);
     if (by === 'owner') toast(texts.listen.mixChanged);
   });
-  on('error', ({ error }) => console.info('relay:', error.code, error.message));
+  on('error', ({ error }) => {
+    console.info('relay:', error.code, error.message);
+    if (!registered && error.code === 'unreachable') state.failures++;
+  });
+  on('token', ({ roomToken }) => {
+    const before = remembered();
+    if (before) kept.set(`room:${state.code}`, { ...before, roomToken }, tabStorage());
+  });
   on('closed', ({ code: why, reason }) => {
     if (why !== 'kicked') forget(); // who was kicked may come again, as the same participant
     const known = /** @type {Record<string, string>} */ (texts.listen.closed);

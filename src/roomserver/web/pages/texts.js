@@ -77,6 +77,16 @@ export const texts = {
       reconnecting: 'The connection was lost. It comes back by itself.',
       closed: '',
     },
+    /** The page came, and no connection for the sound ever did. */
+    unconnected: {
+      https:
+        'The page came, but no connection for the sound comes about. iPhones and iPads refuse one to a server '
+        + 'whose certificate they do not know, even after the warning was passed. Ask whoever runs the server '
+        + 'for another address: of plain http, or with a certificate that this device knows. It is tried on and on.',
+      http:
+        'The page came, but no connection for the sound comes about: something on the way may not let it '
+        + 'through. Try another network, or ask whoever runs the server. It is tried on and on.',
+    },
     until: (/** @type {string} */ time) => `The room waits until ${time}.`,
     delay: 'Delay',
     quality: {
