@@ -206,7 +206,15 @@ export class Broadcaster extends EventTarget {
 
   /** @param {Input} input @param {MediaStream} stream */
   #watch(input, stream) {
-    stream.getAudioTracks()[0].addEventListener('ended', () => this.#ended(input));
+    const [track] = stream.getAudioTracks();
+    track.addEventListener('ended', () => this.#ended(input));
+    input.silenced = track.muted;
+    for (const type of ['mute', 'unmute']) {
+      track.addEventListener(type, () => {
+        input.silenced = track.muted;
+        this.#emit('inputs', this.inputs);
+      });
+    }
   }
 
   /** @param {Input} input */

@@ -16,6 +16,8 @@ export class Input {
   #stop;
   /** Ended by itself: its device is gone, its file is over. */
   ended = false;
+  /** By the system: what it hears is withheld. */
+  silenced = false;
 
   /**
    * @param {{kind: InputKind, name: string, firstChannel: number, taken: number[],

@@ -216,6 +216,8 @@ export type Input = {
   muted: boolean;
   /** By itself: the device is gone (it is taken again when it returns), the file is over. */
   ended: boolean;
+  /** By the system or the device: a call, a switch on the microphone. It is silent for as long. */
+  readonly silenced: boolean;
 };
 
 export class Broadcaster extends EventTarget {
@@ -238,7 +240,7 @@ export class Broadcaster extends EventTarget {
   /** Event `statechange` {state, reason?}. `suspended`: the owner suspended the room; it is tried again. */
   readonly state: 'idle' | 'connecting' | 'live' | 'reconnecting' | 'suspended' | 'closed';
   readonly audioContext: AudioContext;
-  /** In the order of their channels. Event `inputs` {the same}: also when one ended or came back. */
+  /** In the order of their channels. Event `inputs` {the same}: also when one ended, came back, was silenced. */
   readonly inputs: Input[];
   /**
    * getUserMedia, with all processing off unless told. '' is the default device. `channels`: which of

@@ -201,9 +201,9 @@ function transport(studio) {
   const ready = inputs.length > 0;
   const seconds = studio.liveSince === null ? null : (Date.now() - studio.liveSince) / 1000;
   return html`
-    <section class="panel transport ${state}" aria-label=${t.transport}>
+    <section class="panel transport ${state} ${studio.isSilenced ? 'silenced' : ''}" aria-label=${t.transport}>
       <div class="on-air" role="status"><span class="lamp" aria-hidden="true"></span>
-        <strong>${studio.room.held ? t.inBreak : t.states[state]}</strong></div>
+        <strong>${studio.room.held ? t.inBreak : studio.isSilenced ? t.onAirSilent : t.states[state]}</strong></div>
       <dl class="figures">
         <div><dt>${t.time}</dt><dd>${duration(seconds)}</dd></div>
         <div><dt>${t.listeners}</dt><dd>${number(studio.total)}</dd></div>
@@ -234,6 +234,13 @@ function notices(studio) {
     found.push(html`<div class="notice actions" role="status"><p>${kept.live ? t.wasLive : t.hadInputs}</p>
       <button class="primary" ?disabled=${busy} @click=${() => view.attempt(() => resume(studio, kept))}>${kept.live ? t.resumeLive : t.restoreInputs}</button>
       <button class="quiet" @click=${() => { resumable = null; draw(); }}>${t.notNow}</button></div>`);
+  }
+  if (studio.isSilenced) {
+    found.push(html`<div class="notice bad actions" role="alert">${icon('warning')}<p>${t.soundStopped}</p>
+      <button class="primary" @click=${() => studio.letRun()}>${t.letRun}</button></div>`);
+  }
+  if (studio.trouble && studio.state === 'reconnecting') {
+    found.push(html`<div class="notice warn" role="status">${icon('warning')}<p>${t.connectionLost(t.describe(studio.trouble))}</p></div>`);
   }
   if (studio.ended) {
     const { code } = studio.ended;

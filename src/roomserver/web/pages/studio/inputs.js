@@ -76,11 +76,11 @@ function card(studio, input, page) {
   const names = studio.broadcaster?.channelNames ?? [];
   const channels = Array.from({ length: input.channelCount }, (_, index) => input.firstChannel + index);
   return html`
-    <li class="input-card ${input.ended ? 'ended' : ''} ${input.muted ? 'is-muted' : ''}">
+    <li class="input-card ${input.ended || input.silenced ? 'ended' : ''} ${input.muted ? 'is-muted' : ''}">
       <div class="input-head">
         ${icon(ICONS[input.kind])}
         <span class="input-name"><strong>${input.name}</strong>
-          <small>${input.ended ? t.inputEnded[input.kind] : t.kinds[input.kind]}</small></span>
+          <small>${input.ended ? t.inputEnded[input.kind] : input.silenced ? t.inputSilenced : t.kinds[input.kind]}</small></span>
         <button class="compact mute" aria-pressed=${input.muted}
           @click=${() => studio.adjust(input, { muted: !input.muted })}>${t.mute}</button>
         <button class="compact quiet icon-only" aria-label="${t.remove} ${input.name}"

@@ -51,8 +51,10 @@ export class Studio extends EventTarget {
     this.liveSince = null;
     /** @type {{ code: string, reason: string } | null} why the broadcast is over, when it wasn't stopped here */
     this.ended = null;
-    /** @type {import('../../client/relay-client.js').RelayError | Error | null} */
+    /** @type {import('../../client/relay-client.js').RelayError | null} why it reconnects */
     this.trouble = null;
+    /** Whether the browser lets sound run: nothing is sent while it does not, whatever the state. */
+    this._runs = true;
     this.health = uploadHealth(null, null);
     /** @type {Map<import('../../client/relay-client.js').Input, Kept>} */
     this._kept = new Map();
@@ -90,6 +92,11 @@ export class Studio extends EventTarget {
     return this.state === 'live' || this.state === 'reconnecting' || this.state === 'connecting' || this.state === 'suspended';
   }
 
+  /** On air, and no sound is sent: the browser has stopped it. */
+  get isSilenced() {
+    return this.state === 'live' && !this._runs;
+  }
+
   /**
    * The broadcaster, made when it is first asked for; from a user's gesture, for its audio context
    * starts at once.
@@ -112,6 +119,7 @@ export class Studio extends EventTarget {
       renewToken: () => this.ask('POST', '/token'),
     });
     broadcaster.addEventListener('statechange', () => this._moved());
+    broadcaster.addEventListener('audio', () => this._lookAtAudio());
     broadcaster.addEventListener('inputs', () => this._inputsChanged());
     broadcaster.addEventListener('status', () => this._reported());
     broadcaster.addEventListener('closed', (event) => this._over(/** @type {CustomEvent} */ (event).detail));
@@ -188,6 +196,7 @@ export class Studio extends EventTarget {
     if (this.room.held) await this.resume();
     this._checkIsThere();
     await broadcaster.start();
+    this._lookAtAudio(); // it may never have run
     this._remember();
   }
 
@@ -196,6 +205,11 @@ export class Studio extends EventTarget {
     this.liveSince = null;
     this._remember();
     this._tell();
+  }
+
+  /** From a press: browsers let sound run then. Whether it does is told by `change`. */
+  letRun() {
+    void this.broadcaster?.audioContext.resume();
   }
 
   /** A break: listeners stay. @param {number | null} seconds null: the grace period */
@@ -240,8 +254,10 @@ export class Studio extends EventTarget {
 
   _moved() {
     const { state } = this;
-    if (state === 'live') this.liveSince ??= Date.now();
-    else if (state === 'idle' || state === 'closed') this.liveSince = null;
+    if (state === 'live') {
+      this.liveSince ??= Date.now();
+      this.trouble = null;
+    } else if (state === 'idle' || state === 'closed') this.liveSince = null;
     if (state !== 'live') {
       this._reports = [];
       this.health = uploadHealth(null, null);
@@ -269,7 +285,13 @@ export class Studio extends EventTarget {
     this._tell();
   }
 
-  /** @param {Error} error */
+  _lookAtAudio() {
+    const context = this.broadcaster?.audioContext;
+    this._runs = context === undefined || context.state === 'running';
+    this._tell();
+  }
+
+  /** @param {import('../../client/relay-client.js').RelayError} error */
   _failed(error) {
     this.trouble = error;
     this._tell();
