@@ -2,7 +2,7 @@
 
 const LEVELS_HZ = 25;
 const BLOCK_S = 0.01;
-const STOPPED_MS = 250; // that the clock on the wall is ahead of the context: it stood still
+const STOPPED_MS = 250; // that the clock on the wall is ahead of the context: it stood still, or was set
 const PER_INPUT = 32;
 const CLIPPED = 1;
 

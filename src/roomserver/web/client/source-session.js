@@ -9,6 +9,7 @@ const FIGURES_MS = 1000;
 const MOST_BUFFERED_S = 0.5; // of audio that waits to go out; then packets are left out, whole
 const WINDOW_PACKETS = 200; // in which the least delay of a packet says when it was captured
 const DRAIN_MARGIN_MS = 2000;
+const LATE_MS = 200; // that a block may take from the audio thread to here
 
 /** @typedef {import('./wire.js').Encoding} Encoding */
 /** @typedef {import('./capture-worklet.js').Block} Block */
@@ -26,6 +27,7 @@ export class SourceSession {
   #sequence = 0;
   /** Samples of the timeline beyond the context's own count: it stood still, and time did not. */
   #skipped = 0;
+  #heardUs = NaN; // when the block before came
   /** @type {number[]} Moments of arrival less the context's, in microseconds. */
   #delays = [];
   #packets = 0;
@@ -114,11 +116,23 @@ export class SourceSession {
   #captured(block) {
     const { sampleRate } = this.#fields;
     // The context stood still (suspended, another device): the timeline goes on with time.
-    this.#skipped += Math.round((block.stoppedMs * sampleRate) / 1000);
+    this.#skipped += Math.round((this.#stopped(block) * sampleRate) / 1000);
     const startUs = ((block.frame + this.#skipped) / sampleRate) * 1e6;
     this.#delays.push(nowUs() - startUs - (block.sampleCount / sampleRate) * 1e6);
     if (this.#delays.length > WINDOW_PACKETS) this.#delays.shift();
     return Math.round(startUs + Math.min(...this.#delays));
+  }
+
+  /**
+   * For how long the context stood still before a block. The audio thread has the clock on the wall
+   * alone, and somebody may have set that: while the context stood, time passed here as well.
+   * @param {Block} block
+   */
+  #stopped({ stoppedMs }) {
+    const now = nowUs();
+    const passedMs = (now - this.#heardUs) / 1000;
+    this.#heardUs = now;
+    return stoppedMs > passedMs + LATE_MS ? 0 : stoppedMs;
   }
 
   /** @param {Block} block @param {number} timeUs */
