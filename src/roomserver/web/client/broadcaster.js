@@ -1,7 +1,7 @@
 // A broadcaster: inputs, one capture worklet, and the connection that sends what it hands over.
 
 import { RelayError } from './errors.js';
-import { Input, channelCountOf, openDevice, openTab, stopTracks } from './inputs.js';
+import { Input, channelCountOf, openDevice, openTab, playFile, stopTracks } from './inputs.js';
 import { serverUrl } from './join.js';
 import { toDecibels } from './meter.js';
 import { Session } from './session.js';
@@ -147,16 +147,15 @@ export class Broadcaster extends EventTarget {
 
   /** @param {Blob & {name?: string}} file @param {{loop?: boolean}} [options] */
   async addFile(file, options = {}) {
-    const bytes = await file.arrayBuffer();
-    const buffer = await this.audioContext.decodeAudioData(bytes).catch(() => {
-      throw new RelayError('not_audio', `${file.name ?? 'the file'} can't be played`);
-    });
-    const loop = options.loop ?? true;
-    const source = new AudioBufferSourceNode(this.audioContext, { buffer, loop });
-    const what = { kind: /** @type {const} */ ('file'), name: file.name ?? 'File' };
-    const input = this.#add(what, source, buffer.numberOfChannels, () => source.stop());
-    source.onended = () => this.#ended(input);
-    source.start();
+    const name = file.name ?? 'File';
+    void this.audioContext.resume();
+    await this.#capture; // whose module counts channels
+    const played = await playFile(this.audioContext, file, name, options.loop ?? true);
+    const what = { kind: /** @type {const} */ ('file'), name };
+    const input = this.#add(what, played.source, played.channelCount, played.stop);
+    played.element.onended = () => this.#ended(input);
+    played.element.currentTime = 0; // what was played to count channels nobody has heard
+    played.element.play().catch(() => {}); // a short one is at its end already
     return input;
   }
 

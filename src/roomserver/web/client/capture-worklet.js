@@ -141,4 +141,24 @@ class Capture extends AudioWorkletProcessor {
 
 registerProcessor('relay-capture', Capture);
 
+/** Tells once how many channels its input has: the most of a tenth of a second. */
+class Width extends AudioWorkletProcessor {
+  #most = 0;
+  #until = Infinity;
+  #told = false;
+
+  /** @param {Float32Array[][]} inputs */
+  process([input]) {
+    if (input.length > 0) this.#until = Math.min(this.#until, currentFrame + sampleRate / 10);
+    this.#most = Math.max(this.#most, input.length);
+    if (currentFrame >= this.#until && !this.#told) {
+      this.#told = true;
+      this.port.postMessage(this.#most);
+    }
+    return !this.#told; // browsers may go on all the same while something is connected
+  }
+}
+
+registerProcessor('relay-width', Width);
+
 export {}; // a module, whose types others use

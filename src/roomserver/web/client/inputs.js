@@ -4,6 +4,7 @@ import { RelayError } from './errors.js';
 import { MAX_CHANNELS } from './wire.js';
 
 const GAIN_S = 0.01; // time constant of a change of gain
+const PLAYS_MS = 5000; // a file that nothing is heard of for so long does not play
 /** Processing that is for speech in a call: it spoils everything else. */
 const UNPROCESSED = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
 
@@ -122,6 +123,65 @@ export async function openTab() {
     throw new RelayError('no_audio', 'what was chosen shares no sound');
   }
   return stream;
+}
+
+/**
+ * Plays a file as it is read: decoded whole, an hour would take more than a gigabyte.
+ * @param {BaseAudioContext} context With the module of the capture worklet.
+ * @param {Blob} file @param {string} name @param {boolean} loop
+ */
+export async function playFile(context, file, name, loop) {
+  const url = URL.createObjectURL(file);
+  const element = new Audio(url);
+  element.loop = loop;
+  // The keys of a keyboard that pause players are not for what is on air.
+  element.onpause = () => void (element.ended || element.play().catch(() => {}));
+  const source = new MediaElementAudioSourceNode(/** @type {AudioContext} */ (context), {
+    mediaElement: element,
+  });
+  const stop = () => {
+    element.onended = element.onpause = null;
+    element.removeAttribute('src');
+    element.load();
+    URL.revokeObjectURL(url);
+    source.disconnect();
+  };
+  try {
+    await element.play();
+    const channelCount = await countChannels(source);
+    if (!hasSound(element)) throw new Error('there is no sound in it');
+    return { element, source, channelCount, stop };
+  } catch (error) {
+    stop();
+    if (error instanceof Error && error.name === 'NotAllowedError') throw mediaError(error);
+    if (context.state !== 'running') throw new RelayError('not_allowed', 'no sound may run yet');
+    throw new RelayError('not_audio', `${name} can't be played`);
+  }
+}
+
+/** Of what a node puts out; browsers tell it the audio thread alone. @param {AudioNode} source @returns {Promise<number>} */
+function countChannels(source) {
+  const node = new AudioWorkletNode(source.context, 'relay-width', {
+    numberOfOutputs: 0,
+    channelCountMode: 'max',
+    channelInterpretation: 'discrete',
+  });
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => done(() => reject(new Error('nothing plays'))), PLAYS_MS);
+    /** @param {() => void} end */
+    const done = (end) => {
+      clearTimeout(timer);
+      source.disconnect(node);
+      end();
+    };
+    node.port.onmessage = (event) => done(() => resolve(event.data));
+    source.connect(node);
+  });
+}
+
+/** Whether what plays is not a picture alone. @param {any} element */
+function hasSound({ audioTracks, mozHasAudio, webkitAudioDecodedByteCount: bytes = 1 }) {
+  return mozHasAudio ?? (audioTracks === undefined ? bytes > 0 : audioTracks.length > 0);
 }
 
 /** Lets go of what it comes from. @param {MediaStream} stream */

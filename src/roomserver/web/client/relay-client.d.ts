@@ -259,7 +259,10 @@ export class Broadcaster extends EventTarget {
   ): Promise<Input>;
   /** getDisplayMedia with sound. @throws RelayError `not_allowed`, `no_audio` */
   addTab(): Promise<Input>;
-  /** Looped unless told. @throws RelayError `not_audio` */
+  /**
+   * Any file that the browser plays, of any length; looped unless told, with a gap of some milliseconds.
+   * @throws RelayError `not_audio`, `not_allowed` (the browser lets no sound run before a gesture)
+   */
   addFile(file: Blob & { name?: string }, options?: { loop?: boolean }): Promise<Input>;
   /** `level` in dBFS, -20 unless told. */
   addTone(options: { frequency: number; name?: string; level?: number }): Input;
