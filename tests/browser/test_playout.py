@@ -61,6 +61,27 @@ async def test_an_hour_with_clocks_that_differ_is_level_and_without_a_click(
         assert 10 * np.log10(beside / spectrum.sum()) < -85
 
 
+async def test_clocks_that_differ_are_followed_at_another_rate_than_the_devices(
+    page: ClientPage,
+) -> None:
+    options = {"rate": 44_100, "contextRate": 48_000, "seconds": 600, "ppm": 200, "jitterMs": 2}
+    told = await play(page, **options, keep=[[590, 594]])
+    settled = [f for f in told["figures"] if f["second"] > 60]
+    delays = [f["bufferMs"] for f in settled]
+    # By far less than what the clocks differ by in this time, 120 ms.
+    assert max(delays) - min(delays) < 16
+    assert max(abs(f["bufferMs"] - f["targetMs"]) for f in settled) < 8
+    assert np.mean([f["driftPpm"] for f in settled]) == pytest.approx(200, abs=20)
+    assert settled[-1]["underruns"] == 0
+    assert settled[-1]["concealedSamples"] == 0
+    assert told["click"] < SMOOTH
+    heard = decoded(told["kept"][0]).astype(np.float64)[:192_000]
+    spectrum = np.abs(np.fft.rfft(heard * np.blackman(heard.size))) ** 2
+    frequencies = np.arange(spectrum.size) * 48_000 / heard.size
+    beside = spectrum[np.abs(frequencies - HERTZ) > 20].sum()
+    assert 10 * np.log10(beside / spectrum.sum()) < -85
+
+
 async def test_what_is_lost_is_concealed_and_counted(page: ClientPage) -> None:
     told = await play(page, rate=48_000, seconds=12, lost=[300, 301, 302, 400], jitterMs=1)
     assert figure(told, 11, "underruns") == 2
