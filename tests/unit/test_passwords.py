@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterator
 
+import bcrypt
 import pytest
 
 from roomserver.auth.passwords import (
@@ -60,6 +61,28 @@ async def test_a_hash_fits_its_password_only(pool: CountingPool) -> None:
 
 
 async def test_a_pool_that_has_enough_waiting_refuses_more(pool: CountingPool) -> None:
+@pytest.mark.parametrize("cost", [None, 4, 6, 7, 8, 9])
+async def test_a_hash_of_another_server_is_not_told_by_the_time_it_takes(
+    monkeypatch: pytest.MonkeyPatch, cost: int | None
+) -> None:
+    """No account, one of ours, one that came with a cheaper hash: the same work."""
+    check = bcrypt.checkpw
+    work: list[int] = []
+
+    def checkpw(password: bytes, hashed: bytes) -> bool:
+        work.append(2 ** int(hashed[4:6]))
+        return check(password, hashed)
+
+    hashed = bcrypt.hashpw(b"right", bcrypt.gensalt(cost)) if cost is not None else None
+    monkeypatch.setattr(bcrypt, "checkpw", checkpw)
+    pool = PasswordPool("test", rounds=8, threads=1, queue=1)
+    for password in (b"right", b"wrong"):
+        work.clear()
+        assert await pool.check(password, hashed) is (password == b"right" and cost is not None)
+        assert sum(work) == 2 ** max(8, cost or 0)
+    pool.close()
+
+
     hashed = await pool.hash(b"right")
     results = await asyncio.gather(
         *(pool.check(b"right", hashed) for _ in range(20)), return_exceptions=True

@@ -22,6 +22,7 @@ from typing import TypeVar
 import bcrypt
 
 MAX_PASSWORD_BYTES = 72  # bcrypt reads no more
+LEAST_ROUNDS = 4  # of bcrypt
 LEAST_ACCOUNT_PASSWORD = 8  # characters; a room's is as short as its owner likes
 LOWER_PRIORITY = 10  # added to the nice value
 LOWEST_PRIORITY = 19
@@ -73,20 +74,22 @@ class PasswordPool:
         self._executor = ThreadPoolExecutor(
             threads, thread_name_prefix=f"bcrypt-{name}", initializer=_stand_back
         )
-        # Compared with when there is no hash: costs the same, and nothing hashes to it.
-        self._decoy = bcrypt.gensalt(rounds) + b"." * 31
+        # Of each cost up to ours. Nothing hashes to them, and to find that out costs the same.
+        self._decoys = {
+            cost: bcrypt.gensalt(cost) + b"." * 31 for cost in range(LEAST_ROUNDS, rounds + 1)
+        }
 
     async def hash(self, password: bytes) -> bytes:
         """A salted hash of the password. Raises PoolFullError."""
         return await self._run(lambda: bcrypt.hashpw(password, bcrypt.gensalt(self._rounds)))
 
     async def check(self, password: bytes, hashed: bytes | None) -> bool:
-        """Whether the password is the one that was hashed; takes as long with None for a hash.
+        """Whether the password is the one that was hashed; takes as long with None for a hash, and
+        with one that cost less because it was made elsewhere.
 
         Raises PoolFullError.
         """
-        matches = await self._run(lambda: bcrypt.checkpw(password, hashed or self._decoy))
-        return matches and hashed is not None
+        return await self._run(lambda: self._check(password, hashed))
 
     def close(self) -> None:
         """Waits for the checks under way and ends the threads; what still queues is cancelled."""
@@ -94,6 +97,16 @@ class PasswordPool:
 
     async def _run(self, work: Callable[[], T]) -> T:
         if self.waiting >= self.capacity:
+    def _check(self, password: bytes, hashed: bytes | None) -> bool:
+        if hashed is None:
+            bcrypt.checkpw(password, self._decoys[self._rounds])
+            return False
+        matches = bcrypt.checkpw(password, hashed)
+        # Each round doubles the work: with those from its own cost on, all of it is that of ours.
+        for cost in range(int(hashed.split(b"$")[2]), self._rounds):
+            bcrypt.checkpw(password, self._decoys[cost])
+        return matches
+
             self.refused += 1
             raise PoolFullError(self.name)
         self.waiting += 1
