@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import bcrypt
 import pytest
 
+from roomserver.auth import passwords
 from roomserver.auth.passwords import (
     InvalidPasswordError,
     PasswordPool,
@@ -60,7 +61,6 @@ async def test_a_hash_fits_its_password_only(pool: CountingPool) -> None:
     assert not await pool.check(b"right", None)
 
 
-async def test_a_pool_that_has_enough_waiting_refuses_more(pool: CountingPool) -> None:
 @pytest.mark.parametrize("cost", [None, 4, 6, 7, 8, 9])
 async def test_a_hash_of_another_server_is_not_told_by_the_time_it_takes(
     monkeypatch: pytest.MonkeyPatch, cost: int | None
@@ -83,6 +83,7 @@ async def test_a_hash_of_another_server_is_not_told_by_the_time_it_takes(
     pool.close()
 
 
+async def test_a_pool_that_has_enough_waiting_refuses_more(pool: CountingPool) -> None:
     hashed = await pool.hash(b"right")
     results = await asyncio.gather(
         *(pool.check(b"right", hashed) for _ in range(20)), return_exceptions=True
@@ -142,6 +143,23 @@ async def test_a_verifier_does_not_outlive_its_password(pool: CountingPool) -> N
     assert hashed != changed
     passwords.forget("room")
     assert not await passwords.check("room", b"new", None)
+
+
+async def test_verifiers_of_rooms_elsewhere_do_not_pile_up(
+    pool: CountingPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody tells when those are gone; the oldest costs a bcrypt again."""
+    monkeypatch.setattr(passwords, "MOST_VERIFIERS", 3)
+    hashed = await pool.hash(b"right")
+    rooms = RoomPasswords(pool)
+    for number in range(5):
+        assert await rooms.check(f"room {number}", b"right", hashed)
+    pool.checks = 0
+    for number in (2, 3, 4):
+        assert await rooms.check(f"room {number}", b"right", hashed)
+    assert pool.checks == 0
+    assert await rooms.check("room 1", b"right", hashed)
+    assert pool.checks == 1
 
 
 async def test_what_was_right_for_the_password_before_is_wrong_for_the_next(

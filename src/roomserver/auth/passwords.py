@@ -26,6 +26,8 @@ LEAST_ROUNDS = 4  # of bcrypt
 LEAST_ACCOUNT_PASSWORD = 8  # characters; a room's is as short as its owner likes
 LOWER_PRIORITY = 10  # added to the nice value
 LOWEST_PRIORITY = 19
+# That a room of another server is gone nobody says here. One forgotten costs a bcrypt again.
+MOST_VERIFIERS = 10_000
 
 
 class InvalidPasswordError(ValueError):
@@ -95,8 +97,6 @@ class PasswordPool:
         """Waits for the checks under way and ends the threads; what still queues is cancelled."""
         self._executor.shutdown(wait=True, cancel_futures=True)
 
-    async def _run(self, work: Callable[[], T]) -> T:
-        if self.waiting >= self.capacity:
     def _check(self, password: bytes, hashed: bytes | None) -> bool:
         if hashed is None:
             bcrypt.checkpw(password, self._decoys[self._rounds])
@@ -107,6 +107,8 @@ class PasswordPool:
             bcrypt.checkpw(password, self._decoys[cost])
         return matches
 
+    async def _run(self, work: Callable[[], T]) -> T:
+        if self.waiting >= self.capacity:
             self.refused += 1
             raise PoolFullError(self.name)
         self.waiting += 1
@@ -159,7 +161,7 @@ class RoomPasswords:
     async def make(self, room: str, password: bytes) -> bytes:
         """Hashes the password of a new room and remembers its verifier. Raises PoolFullError."""
         hashed = await self._pool.hash(password)
-        self._verifiers[room] = (hashed, attempt_id(room, password))
+        self._remember(room, hashed, attempt_id(room, password))
         return hashed
 
     async def check(self, room: str, password: bytes, hashed: bytes | None) -> bool:
@@ -180,12 +182,18 @@ class RoomPasswords:
         # One caller going away must not take the answer from the others.
         right = await asyncio.shield(running)
         if right and hashed is not None:
-            self._verifiers[room] = (hashed, digest)
+            self._remember(room, hashed, digest)
         return right
 
     def forget(self, room: str) -> None:
         """The room is gone."""
         self._verifiers.pop(room, None)
+
+    def _remember(self, room: str, hashed: bytes, digest: bytes) -> None:
+        self._verifiers.pop(room, None)  # the newest stands last
+        self._verifiers[room] = (hashed, digest)
+        if len(self._verifiers) > MOST_VERIFIERS:
+            del self._verifiers[next(iter(self._verifiers))]
 
     def _finished(
         self, attempt: tuple[str, bytes, bytes | None], done: asyncio.Future[bool]

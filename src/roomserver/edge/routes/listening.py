@@ -175,7 +175,8 @@ async def _may_enter(
         return True
     if password is None:
         return False
-    right = await services.room_passwords.check(subject, password, hashed)
+    named = subject if room is None else room.id  # as `forget` is told it
+    right = await services.room_passwords.check(named, password, hashed)
     # Meanwhile the room may have got another password.
     return right and room is not None and _password_hash(room) == hashed
 
