@@ -11,10 +11,12 @@ from contextlib import ExitStack
 
 import aiohttp
 import pytest
+import redis.asyncio
 
 from roomserver.config import ConfigError, load_settings
 from support.api_client import Answer, Api
-from support.redis import Redis, redis
+from support.redis import Redis
+from support.redis import redis as new_redis
 from support.server import ServerProcess
 
 LIMIT = 4
@@ -23,7 +25,7 @@ _emails = itertools.count()
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[Redis]:
-    with redis() as store:
+    with new_redis() as store:
         yield store
 
 
@@ -101,6 +103,32 @@ async def test_while_it_is_away_each_counts_by_itself(
         while not any(e["event"] == "limits_shared_again" for e in list(servers[1].events)):
             await fail(apis[1], new_email())
             await asyncio.sleep(0.2)
+
+
+async def test_who_brought_the_old_password_gets_no_token_of_the_new(
+    apis: list[Api], servers: list[ServerProcess], store: Redis
+) -> None:
+    """The password changes, and listeners are dropped, while a join waits to be counted."""
+    servers[0].add_user()
+    api = apis[0]
+    token = (await api.login())["accessToken"]
+    room = await api.create_room(token)
+    async with redis.asyncio.Redis(unix_socket_path=str(store.socket)) as client:
+        await client.client_pause(60_000, all=False)
+        joining = asyncio.create_task(api.join(room.code))
+        async with asyncio.timeout(30):
+            while not any(  # noqa: ASYNC110 - it sends no event
+                "b" in each["flags"] for each in await client.client_list()
+            ):
+                await asyncio.sleep(0.01)
+        path = f"/api/broadcaster/rooms/{room.id}/password"
+        body = {"password": "another", "dropListeners": True}
+        assert (await api.call("POST", path, token=token, json=body)).status == 200
+        await client.client_unpause()
+    async with api.socket() as socket:
+        await socket.say("registerListener", roomId=room.id, roomToken=await joining)
+        assert (await socket.until("error"))["code"] == "token_invalid"
+        assert (await socket.closed()).code == 4401
 
 
 def test_another_kind_of_address_is_refused_and_not_repeated() -> None:
