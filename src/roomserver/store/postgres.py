@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Literal
+from uuid import UUID
 
 import asyncpg
 
@@ -43,8 +44,11 @@ LOCKED_HOLDER = (
     "WHERE id = (SELECT user_id FROM relay.refresh_tokens WHERE hash = $1) FOR NO KEY UPDATE"
 )
 ADD_REFRESH = (
-    "INSERT INTO relay.refresh_tokens (user_id, hash, family, issued_at, expires_at)"
-    " VALUES ($1, $2, $3, $4, $5) RETURNING id"
+    "INSERT INTO relay.refresh_tokens (user_id, hash, family, issued_at, expires_at, parent)"
+    " VALUES ($1, $2, $3, $4, $5, $6)"
+)
+CHILD_USED = (
+    "SELECT EXISTS (SELECT FROM relay.refresh_tokens WHERE parent = $1 AND used_at IS NOT NULL)"
 )
 # What says who the user $1 is, apart from the account itself. Attempts to log in are not by the
 # account, but may name its address.
@@ -200,7 +204,7 @@ class PostgresAccountStore:
                 return False
             if account.session_version != session_version:
                 return False
-            await _add_token(connection, token)
+            await _add_token(connection, token, parent=None)
             return True
 
     async def rotate_refresh_token(
@@ -210,7 +214,7 @@ class PostgresAccountStore:
             account = await _account(connection, LOCKED_HOLDER, presented)
             token = await connection.fetchrow(
                 "SELECT id, user_id::text AS user, family::text,"
-                " extract(epoch FROM used_at)::float8 AS used_at, successor"
+                " extract(epoch FROM used_at)::float8 AS used_at"
                 " FROM relay.refresh_tokens"
                 " WHERE hash = $1 AND expires_at > $2 AND revoked_at IS NULL",
                 presented,
@@ -220,21 +224,17 @@ class PostgresAccountStore:
                 return Rotation.UNKNOWN, None
             if token["used_at"] is not None and (
                 now - token["used_at"] > grace_s
-                or await connection.fetchval(
-                    "SELECT used_at IS NOT NULL FROM relay.refresh_tokens WHERE id = $1",
-                    token["successor"],
-                )
+                or await connection.fetchval(CHILD_USED, token["id"])
             ):
                 await _revoke(connection, token["family"], now)
                 return Rotation.REUSED, account
             following = RefreshToken(successor, token["family"], token["user"], now, now + life_s)
             await connection.execute(
-                "UPDATE relay.refresh_tokens SET used_at = coalesce(used_at, $2), successor = $3"
-                " WHERE id = $1",
+                "UPDATE relay.refresh_tokens SET used_at = coalesce(used_at, $2) WHERE id = $1",
                 token["id"],
                 _time(now),
-                await _add_token(connection, following),
             )
+            await _add_token(connection, following, parent=token["id"])
             return Rotation.ROTATED, account
 
     async def revoke_refresh_family(self, presented: bytes, *, now: float) -> str | None:
@@ -328,15 +328,16 @@ async def _add_account(
     return account
 
 
-async def _add_token(connection: Connection, token: RefreshToken) -> object:
-    """Its id."""
-    return await connection.fetchval(
+async def _add_token(connection: Connection, token: RefreshToken, *, parent: UUID | None) -> None:
+    """parent: the one that it was exchanged for."""
+    await connection.execute(
         ADD_REFRESH,
         token.user,
         token.hash,
         token.family,
         _time(token.issued_at),
         _time(token.expires_at),
+        parent,
     )
 
 

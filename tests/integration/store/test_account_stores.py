@@ -112,6 +112,21 @@ async def test_two_tabs_or_a_lost_answer_are_not_theft(accounts: Accounts, clock
     assert await accounts.refresh(two.refresh_token)
 
 
+@pytest.mark.parametrize("used", [0, 1])
+async def test_after_any_of_two_tabs_went_on_their_token_is_stolen(
+    accounts: Accounts, used: int
+) -> None:
+    session = await accounts.login("ann@example.org", PASSWORD)
+    assert session is not None
+    tabs = [await accounts.refresh(session.refresh_token) for _ in range(2)]
+    following = await accounts.refresh(tabs[used].refresh_token)
+    with pytest.raises(TokenError):
+        await accounts.refresh(session.refresh_token)
+    for each in (tabs[1 - used], following):
+        with pytest.raises(TokenError):
+            await accounts.refresh(each.refresh_token)
+
+
 async def test_the_predecessor_is_good_for_half_a_minute_only(
     accounts: Accounts, clock: Clock
 ) -> None:

@@ -41,7 +41,7 @@ INSERT INTO relay.users (id, email, password_hash, role, disabled_at) VALUES
     ('00000000-0000-0000-0000-00000000000b', 'bert@example.org', '', 'user', now());
 INSERT INTO relay.account_invites (hash, created_by, expires_at)
     VALUES ('\x5c00ff', '00000000-0000-0000-0000-00000000000a', 'infinity');
-INSERT INTO relay.refresh_tokens (id, user_id, hash, family, successor, expires_at) VALUES
+INSERT INTO relay.refresh_tokens (id, user_id, hash, family, parent, expires_at) VALUES
     ('00000000-0000-0000-0000-00000000000c', '00000000-0000-0000-0000-00000000000a', '\x01',
         gen_random_uuid(), '00000000-0000-0000-0000-00000000000d', now() + '1 day'),
     ('00000000-0000-0000-0000-00000000000d', '00000000-0000-0000-0000-00000000000a', '\x02',
