@@ -91,6 +91,7 @@ async def close_any_room(call: Call, account: Account) -> None:
         reason=RoomCloseReason.CLOSED_BY_ADMIN,
         owner=room.record.created_by,
     )
+    await call.services.rooms.written()  # that it is in the audit log, too
 
 
 async def _page(
