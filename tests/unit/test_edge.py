@@ -153,6 +153,33 @@ async def test_counts_end_with_their_window_and_are_forgotten(
     assert not storage.locks
 
 
+async def test_keys_are_bounded_and_those_that_end_soonest_are_forgotten() -> None:
+    """Else whoever guesses from one address could fill the memory."""
+    storage = LimitStorage(most_keys=100)
+    accounts, rooms = limiter("3 per hour", storage, "login"), limiter("3 per minute", storage)
+    await fail(accounts, "me")
+    for number in range(1000):
+        await fail(rooms, "address", f"GUESS{number}")
+    assert len(storage.expirations) == len(storage.storage) == 100
+    assert accounts.usage("me").remaining == 2
+    assert rooms.usage("address", "GUESS0").remaining == 3
+    assert rooms.usage("address", "GUESS999").remaining == 2
+
+
+async def test_what_has_expired_is_forgotten_a_little_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    storage = LimitStorage()
+    joins = limiter("1 per minute", storage)
+    for number in range(1000):
+        await fail(joins, str(number))
+    later = time.time() + 61
+    monkeypatch.setattr(time, "time", lambda: later)
+    await fail(joins, "new")
+    assert len(storage.expirations) == 999
+    assert joins.usage("5").remaining == 1  # what has expired counts no more, there or not
+
+
 async def test_a_brake_slows_what_fails_and_refuses_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -9,6 +9,7 @@ and a thousand people with the right password are no failure.
 from __future__ import annotations
 
 import asyncio
+import heapq
 import math
 import time
 from collections.abc import Hashable
@@ -23,6 +24,8 @@ from roomserver.config import Settings
 # How a brake slows: so much longer with each failure beyond its limit, and no longer than that.
 BRAKE_STEP_S = 1.0
 BRAKE_MOST_S = 10.0
+# Whoever guesses names of rooms, or of accounts, makes a key of each.
+MOST_KEYS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,19 +91,35 @@ class LimitStorage(MemoryStorage):
     of some thousand listeners would take longer than the rest of a join.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most_keys: int = MOST_KEYS) -> None:
+        """most_keys: how many it counts by; of more, it forgets those that end soonest."""
         super().__init__()
-        self._until_sweep = 0
+        self._most_keys = most_keys
+        # When keys end, soonest first; those that have got another end since stand here twice.
+        self._ends: list[tuple[float, str]] = []
 
     async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
-        await self.get(key)  # forgets a count that has expired
-        self.storage[key] += amount
-        if self.storage[key] == amount:
-            self.expirations[key] = time.time() + expiry
-        self._until_sweep -= 1
-        if self._until_sweep < 0:
-            self._sweep()
+        now = time.time()
+        if self.expirations.get(key, 0.0) > now:
+            self.storage[key] += amount
+        else:
+            self.put(key, amount, now + expiry)
         return self.storage[key]
+
+    def put(self, key: str, count: int, end: float) -> None:
+        """The count of a key until then (Unix s)."""
+        self.storage[key] = count
+        if self.expirations.get(key) == end:
+            return
+        self.expirations[key] = end
+        heapq.heappush(self._ends, (end, key))
+        # One comes and up to two go, so that nobody waits while all are looked through.
+        now = time.time()
+        for _ in range(2):
+            if self._ends and self._ends[0][0] <= now:
+                self._forget_next()
+        while len(self.expirations) > self._most_keys:
+            self._forget_next()
 
     def usage(self, key: str) -> tuple[int, float]:
         """How much was counted, and for how many seconds it still is."""
@@ -113,12 +132,11 @@ class LimitStorage(MemoryStorage):
     async def share(self, key: str, expiry: float) -> None:
         """Tells them of what `incr` counted here."""
 
-    def _sweep(self) -> None:
-        now = time.time()
-        for key in [key for key, end in self.expirations.items() if end <= now]:
-            self.storage.pop(key, None)
+    def _forget_next(self) -> None:
+        end, key = heapq.heappop(self._ends)
+        if self.expirations.get(key) == end:
             del self.expirations[key]
-        self._until_sweep = len(self.expirations)
+            del self.storage[key]
 
 
 class Limiter:
