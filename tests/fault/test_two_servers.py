@@ -14,10 +14,18 @@ from support.api_client import Api, Socket
 from support.peer import Frame
 from support.postgres import Cluster, url
 from support.severing import severable
-from support.shared_database import LEASE_S, TIMEOUT_S, kill, play, server, until
+from support.shared_database import (
+    LEASE_S,
+    TIMEOUT_S,
+    assert_whole,
+    kill,
+    play,
+    server,
+    until,
+)
 
 A, B = "http://a.example", "http://b.example"
-
+HALL = 200  # listeners at once
 
 OWNER = "SELECT s.url FROM relay.audio_rooms r LEFT JOIN relay.servers s ON s.id = server_id"
 IS_AT = f"{OWNER} WHERE r.id = $1 AND s.url = $2"
@@ -85,9 +93,21 @@ async def test_a_server_that_stops_leaves_its_rooms_at_once(
         async with server(tmp_path / "a", cluster, A) as a:
             await asyncio.to_thread(a.add_user)
             first = Api(a.url, session)
-            room = await first.create_room((await first.login())["accessToken"])
-        # Taken when somebody asks for it, if not before.
-        assert await Api(b.url, session).join(room.code)
+            token = (await first.login())["accessToken"]
+            room, full = [await first.create_room(token) for _ in range(2)]
+            hall = [await first.join(full.code) for _ in range(HALL)]
+        # Taken when somebody asks for it, if not before, and however many come at once.
+        second = Api(b.url, session)
+
+        async def come(listener: str) -> None:
+            async with second.socket() as socket:
+                await socket.say("registerListener", roomId=full.id, roomToken=listener)
+                await socket.until("listenerRegistered")
+
+        async with asyncio.TaskGroup() as group:
+            for listener in hall:
+                group.create_task(come(listener))
+        assert await second.join(room.code)
         assert await tables.fetchval(IS_AT, room.id, B)
 
 
@@ -146,12 +166,9 @@ async def test_a_client_at_the_wrong_server_is_told_the_right_one(
             assert (await socket.until("error"))["code"] == "token_invalid"
 
 
-def is_whole(listener: Socket) -> bool:
-    """Whether it heard every frame from the first on."""
-    sequences = [
-        frame.sequence for frame in listener.seen if isinstance(frame, Frame) and frame.kind == 2
-    ]
-    return sequences == list(range(sequences[0], sequences[0] + len(sequences)))
+def heard(listener: Socket) -> list[Frame]:
+    """The frames that came so far."""
+    return [frame for frame in listener.seen if isinstance(frame, Frame) and frame.kind == 2]
 
 
 async def test_a_room_that_plays_at_both_goes_on_at_both_until_one_is_done(
@@ -188,13 +205,13 @@ async def test_a_room_that_plays_at_both_goes_on_at_both_until_one_is_done(
             assert (told["room"], told["elsewhere"]) == (room.id, B)
             for listener in (at_first, at_second):
                 assert await listener.frames(50)
-                assert is_whole(listener)
+                assert_whole(heard(listener))
             done[0].set()  # and now there is one
             error = await at_first.until("error")
             assert (error["code"], error["url"]) == ("wrong_server", B)
             assert (await at_first.closed()).code == 4421
             assert await at_second.frames(50)
-            assert is_whole(at_second)
+            assert_whole(heard(at_second))
             await until(tables, f"{IS_AT} AND state = 'active'", room.id, B)
             assert await second.join(room.code)
             done[1].set()
@@ -245,4 +262,4 @@ async def test_a_room_that_plays_is_kept_by_a_server_that_lost_its_lease(
             assert answer.body["url"] == A
             done.set()
         assert frames
-        assert is_whole(listener)
+        assert_whole(heard(listener))

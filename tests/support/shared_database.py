@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from roomserver.store.database import Connection
 from support.api_client import Api, RoomKeys
+from support.peer import Frame, source_packet
 from support.postgres import Cluster
 from support.server import ServerProcess
 
 LEASE_S = 3
 SECRET = "one key for all that share a database"
 TIMEOUT_S = 60.0
+RATE = 48_000
+CHANNELS = 2
+PACKET = RATE // 50
 
 
 @asynccontextmanager
@@ -65,13 +72,37 @@ async def kill(process: ServerProcess) -> None:
 
 
 async def play(api: Api, room: RoomKeys, playing: asyncio.Event, done: asyncio.Event) -> None:
-    """A source that plays until told otherwise."""
-    samples = np.zeros((2, 48_000), np.int16)
-    async with api.source(room) as source:
+    """A source that plays a ramp until told otherwise.
+
+    Its packets are due at the times of its first one's clock, and may be late by as much as there
+    is to buffer: the test, not the server, has more to do than one processor can.
+    """
+    loop = asyncio.get_running_loop()
+    async with api.source(room, bufferMs=1000) as source:
         playing.set()
-        timestamp = sequence = 0
-        while not done.is_set():
-            timestamp = await source.play(
-                samples[:, :9600], rate=48_000, timestamp=timestamp, sequence=sequence
-            )
-            sequence += 10
+        begin = loop.time()
+        for sequence in itertools.count():
+            if done.is_set():
+                return
+            await asyncio.sleep(begin + sequence * PACKET / RATE - loop.time())
+            timestamp = sequence * PACKET
+            planes = np.broadcast_to(ramp(timestamp, PACKET), (CHANNELS, PACKET))
+            await source.ws.send_bytes(source_packet(planes, timestamp, sequence=sequence))
+
+
+def ramp(begin: int, count: int) -> NDArray[np.int16]:
+    """What `play` sends: of each sample its number, as far as 15 bits hold it."""
+    return (np.arange(begin, begin + count) & 0x7FFF).astype(np.int16)
+
+
+def assert_whole(frames: Sequence[Frame]) -> None:
+    """These are all that `play` sent from the first to the last: nothing is missing or made up."""
+    first = frames[0]
+    begin = int(first.data[0, 0]) - first.timestamp
+    for before, frame in pairwise(frames):
+        assert frame.flags == 0, f"frame {frame.sequence} has flags {frame.flags}"
+        assert frame.sequence == before.sequence + 1
+        assert frame.timestamp == before.timestamp + before.samples
+    for frame in frames:
+        expected = ramp(begin + frame.timestamp, frame.samples)
+        assert np.array_equal(frame.data, np.stack([expected] * CHANNELS, axis=1))

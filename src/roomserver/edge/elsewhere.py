@@ -41,7 +41,7 @@ async def look_for_room(services: Services, name: str, account: Account | None) 
     """Looks for a room that is not here, for whoever named it in a path. Whether it is here now.
 
     Raises Problem: 421 when another server has it and it is the account's, or that is an
-    administrator's; 503.
+    administrator's; 503. And DatabaseAwayError: that it is nowhere, nobody can say then.
     """
     if account is None:
         await locate_guessed(services, name)

@@ -29,6 +29,7 @@ OWN_ROOM = (
     ProblemCode.ROOM_CLOSED,
     ProblemCode.WRONG_SERVER,
     ProblemCode.BUSY,
+    ProblemCode.DATABASE_AWAY,
 )
 """What `own_room` and `open_room` refuse with, and the look for a room that is not here."""
 

@@ -35,8 +35,7 @@ class ErrorCode(StrEnum):
     NOT_ALLOWED = "not_allowed"  # the role of the token, or of the connection, does not permit it
     TOKEN_INVALID = "token_invalid"  # noqa: S105
     TOKEN_EXPIRED = "token_expired"  # noqa: S105
-    WRONG_ROOM = "wrong_room"  # the token is for another room
-    ROOM_NOT_FOUND = "room_not_found"
+    ROOM_NOT_FOUND = "room_not_found"  # also: the token is for another
     ROOM_CLOSED = "room_closed"
     ROOM_FULL = "room_full"
     ROOM_SUSPENDED = "room_suspended"  # by its owner: no source until it is resumed
@@ -66,7 +65,6 @@ _CLOSE_CODES = {
     ErrorCode.NOT_ALLOWED: CloseCode.NOT_ALLOWED,
     ErrorCode.TOKEN_INVALID: CloseCode.TOKEN_INVALID,
     ErrorCode.TOKEN_EXPIRED: CloseCode.TOKEN_INVALID,
-    ErrorCode.WRONG_ROOM: CloseCode.TOKEN_INVALID,
     ErrorCode.ROOM_NOT_FOUND: CloseCode.ROOM_NOT_FOUND,
     ErrorCode.ROOM_CLOSED: CloseCode.ROOM_CLOSED,
     ErrorCode.ROOM_FULL: CloseCode.LIMITED,

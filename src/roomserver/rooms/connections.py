@@ -31,6 +31,7 @@ from roomserver.rooms.presets import Presets
 from roomserver.rooms.registry import Rooms
 from roomserver.rooms.room import ELSEWHERE, Room
 from roomserver.rooms.subscriptions import DEFAULT, merge, merge_mix, round_interval
+from roomserver.store.database import DatabaseAwayError
 from roomserver.store.interfaces import LookupsBusyError, RoomStore
 from roomserver.store.records import AuditEvent, LeaveReason
 
@@ -312,16 +313,22 @@ class Connections:
         received_us: int,
     ) -> None:
         room = self._tokens.read_room(message.room_token).room
-        elsewhere = None
-        with contextlib.suppress(LookupsBusyError):
+        elsewhere, unknown = None, False
+        try:
             elsewhere = await self._rooms.locate(room, guess=False)
+        except (LookupsBusyError, DatabaseAwayError):
+            unknown = True
         if sender.id not in self._by_id or self._stopping:
             return
+        found = self._rooms.find(message.room_id)
         if elsewhere is not None:
             self._refuse(sender, ErrorCode.WRONG_SERVER, ELSEWHERE, url=elsewhere.url)
-        elif self._rooms.find(message.room_id) is not None:  # nobody had it, so it is ours now
+        elif found is not None and found.id == room:  # nobody had it, so it is ours now
             sender.leaving = None
             self._handle(sender, message, received_us)
+        elif unknown:
+            text = "the room is not here, and where it is can't be said; try again"
+            self._refuse(sender, ErrorCode.DATABASE_AWAY, text)
         else:
             self._refuse(sender, ErrorCode.ROOM_NOT_FOUND, "there is no such room")
 
@@ -426,12 +433,12 @@ class Connections:
             code = ErrorCode.TOKEN_EXPIRED if error.expired else ErrorCode.TOKEN_INVALID
             raise Refusal(code, str(error)) from None
         room = self._rooms.find(name)
-        if room is None and self._rooms.closed(name) is not None:
-            raise Refusal(ErrorCode.ROOM_CLOSED, "the room was closed")
-        if room is None:
+        if room is None or room.id != token.room:
+            # Whether the name is one of another room is nobody's business: like one of none.
+            closed = self._rooms.closed(name)
+            if closed is not None and closed.id == token.room:
+                raise Refusal(ErrorCode.ROOM_CLOSED, "the room was closed")
             raise Refusal(ErrorCode.ROOM_NOT_FOUND, "there is no such room")
-        if token.room != room.id:
-            raise Refusal(ErrorCode.WRONG_ROOM, "the token is for another room")
         if token.version != room.record.token_version:
             raise Refusal(ErrorCode.TOKEN_INVALID, "the token was revoked")
         if room.bans.refuse(token, sender.limit_key, owner=room.record.created_by):

@@ -19,7 +19,8 @@ from roomserver.store.drain import Drain
 from roomserver.store.events import Audited, Counted, Joined, Left, RoomChanged
 from roomserver.store.faultpoints import fault_point
 from roomserver.store.figures import DatabaseState, StoreFigures
-from roomserver.store.interfaces import CodeTakenError, LookupsBusyError, OpenRooms
+from roomserver.store.interfaces import CodeTakenError, OpenRooms
+from roomserver.store.lookups import Lookups
 from roomserver.store.membership import LEASE_S, Membership, Stray
 from roomserver.store.memory import CODE_REST_S, log_audit
 from roomserver.store.outbox import SHARES, Outbox, OutboxError
@@ -32,11 +33,6 @@ REPLAY_WITHIN_S = 30.0
 RELEASE_WITHIN_S = 2.0
 REACHED_WITHIN_S = 1.0
 REJOIN_S = 1.0
-# Looking up a room that is not here: so many at once, so many that may wait, and of those who have
-# shown nothing but a guess so many in a second.
-LOOKUPS_AT_ONCE = 4
-LOOKUPS_WAITING = 64
-GUESSES_PER_S = 50
 # Closings that come by themselves; all others somebody wanted.
 LAPSED = frozenset({RoomCloseReason.SOURCE_GONE, RoomCloseReason.EXPIRED})
 
@@ -81,9 +77,9 @@ class DurableRoomStore:
         self._closed: set[str] = set()  # ids of rooms closed here since the own ones were asked for
         self._stays: set[str] = set()  # ids of those that began here before the server had joined
         self._claiming = asyncio.Lock()
-        self._lookups = asyncio.Semaphore(LOOKUPS_AT_ONCE)
-        self._looking = 0
-        self._guesses = (0.0, 0)  # since when, how many
+        self._lookups = Lookups(
+            self._membership.locate, claim=self._claim, is_here=lambda room: room in self._rooms
+        )
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -190,38 +186,23 @@ class DurableRoomStore:
         return True
 
     async def locate(self, name: str, *, guess: bool) -> Elsewhere | None:
-        if not self.ready:
-            return None  # nobody waits for a database that is known to be away
-        if self._looking >= LOOKUPS_WAITING or (guess and not self._may_guess()):
-            raise LookupsBusyError
-        self._looking += 1
+        if not guess and name in self._rooms:
+            return None  # of what is here others know nothing
         try:
-            async with self._lookups:
-                found = await self._membership.locate(name)
-                if found is None:
-                    return None
-                room, abandoned = found
-                if not abandoned:
-                    return room if room.id not in self._rooms else None
-                await self._claim()
+            if not self.ready:  # nobody waits for a database that is known to be away
+                raise DatabaseAwayError("rooms that are not here can't be looked up")
+            return await self._lookups.find(name, guess=guess)
         except DatabaseAwayError as error:
             log.debug("room_not_located", reason=str(error))
-        finally:
-            self._looking -= 1
-        return None
-
-    def _may_guess(self) -> bool:
-        now = asyncio.get_running_loop().time()
-        since, count = self._guesses
-        if now - since >= 1:
-            since, count = now, 0
-        self._guesses = (since, count + 1)
-        return count < GUESSES_PER_S
+            if not guess:
+                raise
+            return None
 
     async def close(self) -> None:
         """Hands over what waits, if that is quickly done, and leaves the rooms to others."""
         if self._task is not None:
             self._task.cancel()
+        await self._lookups.close()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         if self._joined and await self._everything_taken_over(RELEASE_WITHIN_S):
@@ -379,3 +360,4 @@ class DurableRoomStore:
             self._rooms.pop(room.id, None)
             here.let_go(room.id, stray.url or None)
         self._snapshot_due = True
+            self._lookups.forget()

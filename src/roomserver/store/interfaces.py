@@ -171,9 +171,10 @@ class RoomStore(Protocol):
 
         Of a room that nobody has, this server takes care itself: `Rooms.find` knows it then.
 
-        guess: whoever asks has shown nothing yet; only so many are answered in a second.
+        guess: whoever asks has shown nothing yet; only so many are answered in a second, and while
+            the database is away each is answered as if there were no such room.
 
-        Raises LookupsBusyError. While the database is away nothing is known of other servers.
+        Raises LookupsBusyError, and DatabaseAwayError to whoever does not just guess.
         """
 
     async def open_rooms(self) -> Sequence[RoomRecord]:

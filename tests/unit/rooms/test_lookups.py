@@ -6,7 +6,9 @@ import asyncio
 
 import pytest
 
-from roomserver.protocol.codes import Role
+from roomserver.protocol.codes import Role, RoomCloseReason
+from roomserver.store.database import DatabaseAwayError
+from roomserver.store.interfaces import LookupsBusyError
 from roomserver.store.memory import MemoryRoomStore
 from roomserver.store.records import Elsewhere
 from support.control_plane import ControlPlane
@@ -16,6 +18,7 @@ class SharedStore(MemoryRoomStore):
     """A store of one of several servers, on which every look-up is counted."""
 
     lookups = 0
+    error: Exception | None = None
 
     @property
     def shared(self) -> bool:
@@ -23,6 +26,8 @@ class SharedStore(MemoryRoomStore):
 
     async def locate(self, name: str, *, guess: bool) -> Elsewhere | None:
         self.lookups += 1
+        if self.error is not None:
+            raise self.error
         return None
 
 
@@ -33,16 +38,41 @@ def store(plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> SharedStore:
     return store
 
 
-async def test_a_good_token_with_a_wrong_room_is_looked_up_once(
-    plane: ControlPlane, store: SharedStore
-) -> None:
-    room = await plane.room()
-    token = plane.token(room, Role.LISTENER)
-    connection = plane.connect()
-    wish = {"type": "registerListener", "roomId": "NOSUCH", "roomToken": token}
-    plane.say(connection, wish)
+async def closed(plane: ControlPlane, connection: int) -> int:
+    """The code it was closed with."""
     async with asyncio.timeout(5):
         while connection not in plane.media.closed:  # noqa: ASYNC110 - the fake relay sends no event
             await asyncio.sleep(0)
-    assert plane.media.closed[connection] == 4404
+    return plane.media.closed[connection]
+
+
+@pytest.mark.parametrize("name", ["NOSUCH", "another room", "another that was closed"])
+async def test_a_good_token_with_a_wrong_room_is_looked_up_once(
+    plane: ControlPlane, store: SharedStore, name: str
+) -> None:
+    """Nobody finds out so which rooms there are, or were."""
+    room, other = await plane.room(), await plane.room()
+    if name != "NOSUCH":
+        name = other.record.code
+        if name == "another that was closed":
+            other.close(RoomCloseReason.CLOSED_BY_OWNER)
+    token = plane.token(room, Role.LISTENER)
+    connection = plane.connect()
+    wish = {"type": "registerListener", "roomId": name, "roomToken": token}
+    plane.say(connection, wish)
+    assert await closed(plane, connection) == 4404
+    assert plane.media.last(connection)["code"] == "room_not_found"
     assert store.lookups == 1
+
+
+@pytest.mark.parametrize("error", [LookupsBusyError(), DatabaseAwayError("gone")])
+async def test_who_can_not_be_told_where_the_room_is_may_come_again(
+    plane: ControlPlane, store: SharedStore, error: Exception
+) -> None:
+    store.error = error
+    token, _ = plane.tokens.issue_room("elsewhere", Role.LISTENER)
+    connection = plane.connect()
+    wish = {"type": "registerListener", "roomId": "elsewhere", "roomToken": token}
+    plane.say(connection, wish)
+    assert await closed(plane, connection) == 4429
+    assert plane.media.last(connection)["code"] == "database_away"

@@ -46,8 +46,8 @@ async def test_a_source_that_may_not_register_is_told_why_and_closed(
 async def test_tokens_of_another_room_and_expired_ones_are_refused(plane: ControlPlane) -> None:
     room, other = await plane.room(), await plane.room()
     wrong = plane.add_listener(room, roomToken=plane.token(other, Role.LISTENER))
-    assert plane.media.last(wrong)["code"] == "wrong_room"
-    assert plane.media.closed[wrong] == 4401
+    assert plane.media.last(wrong)["code"] == "room_not_found"
+    assert plane.media.closed[wrong] == 4404
 
     old = plane.token(room, Role.LISTENER)
     plane.timers.advance(43_201)

@@ -71,7 +71,7 @@ api = Api()
 @api.post(
     "/api/broadcaster/rooms/{room}/invites",
     status=201,
-    problems=[*OWN_ROOM, ProblemCode.TOO_MANY, ProblemCode.DATABASE_AWAY],
+    problems=[*OWN_ROOM, ProblemCode.TOO_MANY],
 )
 async def make_invite(call: Call, account: Account, body: RoomInviteRequest) -> RoomInviteAnswer:
     """Makes a link that lets its bearer in without the password."""
@@ -88,7 +88,7 @@ async def make_invite(call: Call, account: Account, body: RoomInviteRequest) -> 
     )
 
 
-@api.get("/api/broadcaster/rooms/{room}/invites", problems=[*OWN_ROOM, ProblemCode.DATABASE_AWAY])
+@api.get("/api/broadcaster/rooms/{room}/invites", problems=OWN_ROOM)
 async def room_invites(call: Call, account: Account, query: PageQuery) -> RoomInvites:
     """The room's invites, newest first."""
     room = own_room(call, account)
@@ -99,7 +99,7 @@ async def room_invites(call: Call, account: Account, query: PageQuery) -> RoomIn
 
 @api.delete(
     "/api/broadcaster/rooms/{room}/invites/{invite}",
-    problems=[*OWN_ROOM, ProblemCode.NOT_FOUND, ProblemCode.DATABASE_AWAY],
+    problems=[*OWN_ROOM, ProblemCode.NOT_FOUND],
 )
 async def revoke_invite(call: Call, account: Account) -> None:
     """Makes an invite worthless; who came by it stays."""
