@@ -9,7 +9,7 @@ from roomserver.auth.tokens import RoomToken
 from roomserver.protocol.client import Stats
 from roomserver.protocol.codes import Role
 from roomserver.protocol.server import SubscriptionState
-from roomserver.store.records import LeaveReason, ParticipantRecord
+from roomserver.store.records import LeaveReason, ParticipantRecord, stay_id
 
 if TYPE_CHECKING:
     from roomserver.rooms.room import Room
@@ -44,6 +44,11 @@ class Connection:
         if stats.latency_ms is not None:
             self.latency_sum_ms += stats.latency_ms
             self.latencies += 1
+
+    @property
+    def stay_id(self) -> str:
+        """Of the stay that began with the registration."""
+        return stay_id(self.client_id, self.stays)
 
     def stay(self) -> ParticipantRecord:
         """The stay that began with the registration. Only for a registered connection."""

@@ -76,6 +76,15 @@ class Rooms:
         found = self._by_id.get(room)
         return found is not None and found.has_broadcaster
 
+    def stays(self) -> set[str]:
+        """Those that go on here, by id."""
+        return {
+            connection.stay_id
+            for room in self._by_id.values()
+            for connection in (room.source, *room.listeners)
+            if connection is not None and connection.room is room
+        }
+
     def renew(self, record: RoomRecord) -> None:
         """Another server changed the room, or closed it."""
         if room := self._by_id.get(record.id):

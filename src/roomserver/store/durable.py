@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import structlog
 
 from roomserver.protocol.codes import RoomCloseReason, RoomState
 from roomserver.store.database import Database, DatabaseAwayError
 from roomserver.store.drain import Drain
-from roomserver.store.events import Audited, Counted, Joined, Left, RoomChanged
+from roomserver.store.events import Audited, Counted, Joined, Left, RoomChanged, Weight
 from roomserver.store.faultpoints import fault_point
 from roomserver.store.figures import DatabaseState, StoreFigures
 from roomserver.store.interfaces import CodeTakenError, OpenRooms
@@ -75,7 +75,7 @@ class DurableRoomStore:
         self._own_due = False  # rooms may be ours that the answer did not come of
         self._pending: dict[str, RoomRecord] = {}  # on the way to the disk
         self._closed: set[str] = set()  # ids of rooms closed here since the own ones were asked for
-        self._stays: set[str] = set()  # ids of those that began here before the server had joined
+        self._ends_lost = 0  # of stays: so many were lost when those were last looked for
         self._claiming = asyncio.Lock()
         self._lookups = Lookups(
             self._membership.locate, claim=self._claim, is_here=lambda room: room in self._rooms
@@ -143,8 +143,6 @@ class DurableRoomStore:
         return list(self._rooms.values())
 
     def participant_joined(self, participant: ParticipantRecord) -> None:
-        if not self._joined:
-            self._stays.add(participant.id)
         self._outbox.append_soon(Joined(participant))
 
     def participant_counted(self, participant: ParticipantRecord) -> None:
@@ -202,9 +200,9 @@ class DurableRoomStore:
         """Hands over what waits, if that is quickly done, and leaves the rooms to others."""
         if self._task is not None:
             self._task.cancel()
-        await self._lookups.close()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+        await self._lookups.close()
         if self._joined and await self._everything_taken_over(RELEASE_WITHIN_S):
             with contextlib.suppress(DatabaseAwayError, TimeoutError):
                 await asyncio.wait_for(self._membership.release(), RELEASE_WITHIN_S)
@@ -229,8 +227,7 @@ class DurableRoomStore:
         self._drain.start()
         if not await self._taken_over(self._replay_to, REPLAY_WITHIN_S):
             raise DatabaseAwayError(f"{self._outbox.waiting} events wait in the outbox")
-        await self._membership.end_stays(self._stays)
-        self._stays.clear()
+        await self._membership.end_stays(self._living)
         self._joined = True
 
     async def _taken_over(self, seq: int, within_s: float) -> bool:
@@ -281,9 +278,21 @@ class DurableRoomStore:
         await self._membership.beat()
         await self._claim()
         await self._settle()
+        await self._end_lost_stays()
         if self._snapshot_due:
             await self._replace_snapshot()
             self._snapshot_due = False
+
+    def _living(self) -> Collection[str]:
+        return self._here.stays() if self._here is not None else ()  # nobody comes before `serve`
+
+    async def _end_lost_stays(self) -> None:
+        """Stays whose end was dropped or refused on its way would go on there for ever."""
+        lost = self._outbox.dropped.get(Weight.LEAVE, 0) + self._drain.dead_letters
+        # Not before the database knows that they began.
+        if lost != self._ends_lost and await self._everything_taken_over(PERSISTED_WITHIN_S):
+            await self._membership.end_stays(self._living)
+            self._ends_lost = lost
 
     async def _replace_snapshot(self) -> None:
         """What is on its way to the disk comes before this, and may not be undone by it."""
@@ -358,6 +367,6 @@ class DurableRoomStore:
         else:
             log.info("room_let_go", room=room.id, to=stray.url)
             self._rooms.pop(room.id, None)
+            self._lookups.forget()
             here.let_go(room.id, stray.url or None)
         self._snapshot_due = True
-            self._lookups.forget()

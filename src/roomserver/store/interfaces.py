@@ -136,6 +136,9 @@ class OpenRooms(Protocol):
     def is_running(self, room: str) -> bool:
         """Whether a source is registered in it."""
 
+    def stays(self) -> Collection[str]:
+        """Those that go on here, by id."""
+
     def renew(self, record: RoomRecord) -> None:
         """Another server changed it, or closed it."""
 

@@ -9,7 +9,7 @@ ended for that: if it plays at both, both go on until one of them is done.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -38,12 +38,16 @@ ON CONFLICT (id) DO UPDATE SET
 """
 STARTED = "UPDATE relay.servers SET started_at = now() WHERE id = $1"
 STALE = "SELECT id FROM relay.servers WHERE heartbeat < now() - make_interval(secs => lease_s)"
+OPEN_STAYS = """
+SELECT id::text FROM relay.room_participants WHERE server_id = $1 AND left_at IS NULL
+"""
 # A stay whose end nobody could tell lasted as long as its server is known to have lived.
 END_STAYS = """
 UPDATE relay.room_participants
-SET left_at = greatest(joined_at, $3), leave_reason = 'server_lost',
-    connection_duration = extract(epoch FROM greatest(joined_at, $3) - joined_at)
-WHERE server_id = $1 AND left_at IS NULL AND NOT id = ANY ($2::uuid[])
+SET left_at = greatest(joined_at, ended), leave_reason = 'server_lost',
+    connection_duration = extract(epoch FROM greatest(joined_at, ended) - joined_at)
+FROM coalesce($2, now()) ended
+WHERE id = ANY ($1::uuid[]) AND left_at IS NULL
 """
 END_STAYS_OF_THE_DEAD = """
 UPDATE relay.room_participants p
@@ -149,13 +153,19 @@ class Membership:
                 " wrong data_dir, or one that was lost",
             )
 
-    async def end_stays(self, living: Collection[str]) -> None:
-        """Ends the stays that this server's last run left open.
+    async def end_stays(self, living: Callable[[], Collection[str]]) -> None:
+        """Ends this server's stays that the database has open and that do not go on here.
 
-        living: the connections that are open here now.
+        The first time those are of the run before, which lived until its last heartbeat.
+
+        living: those that go on, by id.
         """
         async with self._database.transaction() as connection:
-            await connection.execute(END_STAYS, self._id, list(living), self._lived_until)
+            rows = await connection.fetch(OPEN_STAYS, self._id)
+            # Asked after the database: what that has open was here before, or is over.
+            over = {row["id"] for row in rows}.difference(living())
+            await connection.execute(END_STAYS, list(over), self._lived_until)
+        self._lived_until = None
 
     async def beat(self) -> None:
         """Says that this server lives."""

@@ -183,7 +183,13 @@ class LeaveReason(StrEnum):
     REFUSED = "refused"  # closed by a rule
     ROOM_CLOSED = "room_closed"
     SHUTDOWN = "shutdown"
-    SERVER_LOST = "server_lost"  # its server died; told by the next one, in the database
+    # In the database alone: nobody could tell the end, since the server died, or had to drop it.
+    SERVER_LOST = "server_lost"
+
+
+def stay_id(connection: str, number: int) -> str:
+    """Which stay of a connection; the id of its first is its own."""
+    return connection if number == 1 else str(uuid5(UUID(connection), str(number)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,10 +219,8 @@ class ParticipantRecord:
 
     @property
     def id(self) -> str:
-        """Which stay this is; that of a connection's first is the connection's own."""
-        if self.number == 1:
-            return self.connection
-        return str(uuid5(UUID(self.connection), str(self.number)))
+        """Which stay this is."""
+        return stay_id(self.connection, self.number)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -15,13 +16,12 @@ import asyncpg
 import pytest
 
 from roomserver.protocol.codes import RoomCloseReason, RoomState
-from roomserver.store import durable
-from roomserver.store.database import Connection, Database
+from roomserver.store import lookups
+from roomserver.store.database import Connection, Database, DatabaseAwayError
 from roomserver.store.durable import DurableRoomStore
-from roomserver.store.interfaces import LookupsBusyError
 from roomserver.store.outbox import Outbox
-from roomserver.store.records import RoomRecord
-from support.events import new_room
+from roomserver.store.records import LeaveReason, RoomRecord
+from support.events import new_audit, new_room, new_stay
 from support.postgres import Cluster
 from support.severing import Severed, severable
 
@@ -37,6 +37,7 @@ class Here:
 
     def __init__(self) -> None:
         self.taken_up: list[str] = []
+        self.present: set[str] = set()
         self.changed = asyncio.Event()
 
     def take_up(self, records: Iterable[RoomRecord]) -> None:
@@ -45,6 +46,9 @@ class Here:
 
     def is_running(self, room: str) -> bool:
         return False
+
+    def stays(self) -> set[str]:
+        return self.present
 
     def renew(self, record: RoomRecord) -> None:
         raise AssertionError("no other server changed anything")
@@ -65,8 +69,8 @@ class Here:
 class WatchedOutbox(Outbox):
     """Tells when the snapshot is about to be replaced."""
 
-    def __init__(self, data_dir: Path) -> None:
-        super().__init__(data_dir, capacity=10**6)
+    def __init__(self, data_dir: Path, capacity: int) -> None:
+        super().__init__(data_dir, capacity=capacity)
         self.replacing = asyncio.Event()
 
     async def replace_rooms(self, rooms: Sequence[RoomRecord]) -> None:
@@ -82,12 +86,12 @@ async def link(cluster: Cluster) -> AsyncIterator[Severed]:
 
 @asynccontextmanager
 async def opened(
-    data_dir: Path, connection: dict[str, Any]
+    data_dir: Path, connection: dict[str, Any], *, lease_s: float = LEASE_S, capacity: int = 10**6
 ) -> AsyncIterator[tuple[DurableRoomStore, WatchedOutbox, Here]]:
     """A store that serves, as a server has it."""
     database = Database(connection)
-    outbox = WatchedOutbox(data_dir)
-    store = DurableRoomStore(outbox, database, url="", lease_s=LEASE_S)
+    outbox = WatchedOutbox(data_dir, capacity)
+    store = DurableRoomStore(outbox, database, url="", lease_s=lease_s)
     here = Here()
     try:
         await store.open()
@@ -212,19 +216,64 @@ async def outbox_held(data_dir: Path) -> AsyncIterator[None]:
         yield
 
 
-async def test_who_only_guesses_is_answered_so_often_and_who_knows_always(
-    cluster: Cluster, tables: Connection, tmp_path: Path
+@pytest.mark.parametrize("guess", [True, False])
+async def test_all_who_come_for_a_room_that_nobody_has_wait_for_the_one_claim(
+    cluster: Cluster, tables: Connection, tmp_path: Path, guess: bool
 ) -> None:
-    async with opened(tmp_path, cluster.connection) as (store, _, _):
-        for _ in range(durable.GUESSES_PER_S):
+    """A hall whose server is gone comes at once, and more of it than may wait one by one."""
+    async with opened(tmp_path, cluster.connection, lease_s=600) as (store, _, here):
+        room = await add_abandoned_room(tables)  # no heartbeat finds it before the hall does
+        crowd = [store.locate(room, guess=guess) for _ in range(10 * lookups.LOOKUPS_WAITING)]
+        assert set(await asyncio.gather(*crowd, return_exceptions=True)) == {None}
+        assert here.taken_up == [room]
+
+
+async def test_that_a_room_can_not_be_looked_up_is_told_to_who_does_not_guess(
+    cluster: Cluster, tables: Connection, link: Severed, tmp_path: Path
+) -> None:
+    through = cluster.connection | {"host": str(link.directory)}
+    room = new_room()
+    async with opened(tmp_path, through) as (store, _, _):
+        await store.create_room(room)
+        link.cut()
+        for _ in range(2):  # when it is noticed, and when it is known
+            with pytest.raises(DatabaseAwayError):
+                await store.locate("NOSUCH", guess=False)
             assert await store.locate("NOSUCH", guess=True) is None
-        loop = asyncio.get_running_loop()
-        begin, busy = loop.time(), 0
-        while loop.time() - begin < 1:
-            try:
-                await store.locate("NOSUCH", guess=True)
-            except LookupsBusyError:
-                busy += 1
-                assert await store.locate("NOSUCH", guess=False) is None
-                break
-        assert busy, "guesses were answered without end"
+        assert await store.locate(room.id, guess=False) is None, "it is here"
+        link.mend()
+
+
+@pytest.mark.parametrize("lost", ["dropped", "refused"])
+async def test_a_stay_whose_end_was_lost_ends_all_the_same(
+    cluster: Cluster, tables: Connection, link: Severed, tmp_path: Path, lost: str
+) -> None:
+    room = new_room()
+    gone, still_here, came_later = [new_stay(room, joined_at=time.time()) for _ in range(3)]
+    end = replace(gone, left_at=gone.joined_at + 1, reason=LeaveReason.LEFT)
+    through = cluster.connection | {"host": str(link.directory)}
+    async with opened(tmp_path, through, capacity=20) as (store, _, here):
+        await store.create_room(room)
+        for stay in (gone, still_here):
+            here.present.add(stay.id)
+            store.participant_joined(stay)
+        await until(tables, "SELECT count(*) = 2 FROM relay.room_participants")
+        here.present.remove(gone.id)
+        if lost == "dropped":
+            link.cut()
+            for _ in range(20):
+                store.audit(new_audit().record)
+            store.participant_left(end)
+            assert store.figures().dropped["leave"] == 1
+            link.mend()
+        else:
+            store.participant_left(replace(end, frames_sent=-1))
+        here.present.add(came_later.id)
+        ended = "SELECT true FROM relay.room_participants WHERE id = $1 AND left_at >= joined_at"
+        await until(tables, f"{ended} AND leave_reason = 'server_lost'", gone.id)
+        store.participant_joined(came_later)
+        store.participant_left(end)  # late, and better than nothing
+        await until(tables, f"{ended} AND leave_reason = 'left'", gone.id)
+        goes_on = "SELECT id::text FROM relay.room_participants WHERE left_at IS NULL"
+        await until(tables, f"{goes_on} AND id = $1", came_later.id)
+        assert {row["id"] for row in await tables.fetch(goes_on)} == {still_here.id, came_later.id}
