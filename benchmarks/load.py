@@ -27,6 +27,7 @@ class Target:
         clock_offset_us: The subject's clock less CLOCK_MONOTONIC; None: from its `config`.
         bare: An open WebSocket is all that is wanted.
         stream: Path of an endless HTTP body in which the frames come; empty: over a WebSocket.
+        joins_per_s: How many are to begin at most, if nobody says otherwise; 0: as many as will.
         tls: Whether its listeners speak TLS.
         more_pids: Processes whose CPU time counts as the subject's too: a proxy's.
         ask: Body of the HTTP join with which a listener gets a token of its own.
@@ -38,6 +39,7 @@ class Target:
     clock_offset_us: int | None = None
     bare: bool = False
     stream: str = ""
+    joins_per_s: int = 0
     tls: bool = False
     more_pids: Sequence[int] = ()
     ask: str = ""
@@ -185,7 +187,7 @@ class LoadClient:
             },
             "registers": registers,
             "asks": [] if ask is Ask.NO else [target.ask],
-            "per_second": per_second,
+            "per_second": per_second or target.joins_per_s,
             "pids": [target.pid, *target.more_pids],
             "max_seconds": max_seconds,
         }

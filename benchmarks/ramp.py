@@ -15,6 +15,8 @@ from benchmarks.workload import Workload
 
 IN_FLIGHT: Final = 8
 """Handshakes at a time while a stream flows: a crowd at the door is another question."""
+PACED_IN_FLIGHT: Final = 64
+"""The same where they begin at a pace, which makes no crowd."""
 DUE: Final = 0.99
 """Share of the frames due that has to come in an interval, whose edges lie anywhere."""
 JOIN_TIMEOUT_S: Final = 20.0
@@ -101,21 +103,20 @@ def ramp(
     while counts[-1] < most:
         counts.append(min(most, round(counts[-1] * growth)))
     max_seconds = round(len(counts) * 2 * (seconds + 10)) + scenarios.SPARE_S
-    with (
-        subject(workload, max_seconds) as target,
-        LoadClient(target, max_seconds=max_seconds, in_flight=IN_FLIGHT) as load,
-    ):
-        for count in counts:
-            tell(count)
-            for _ in range(2):
-                step = _step(name, number, count, workload, load, target, seconds, most_p99_ms)
-                yield step
-                if step.kept_up:
-                    break
-                if not step.frames:
+    with subject(workload, max_seconds) as target:
+        in_flight = PACED_IN_FLIGHT if target.joins_per_s else IN_FLIGHT
+        with LoadClient(target, max_seconds=max_seconds, in_flight=in_flight) as load:
+            for count in counts:
+                tell(count)
+                for _ in range(2):
+                    step = _step(name, number, count, workload, load, target, seconds, most_p99_ms)
+                    yield step
+                    if step.kept_up:
+                        break
+                    if not step.frames:
+                        return
+                else:
                     return
-            else:
-                return
 
 
 def _step(

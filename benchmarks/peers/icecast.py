@@ -21,6 +21,8 @@ from benchmarks.workload import Workload
 
 MOUNT: Final = "/live"
 PASSWORD: Final = "benchmark"
+JOINS_PER_S: Final = 200
+"""Its queue of connections is 5 long: of a crowd the kernel lets most try again after a second."""
 # The queue holds 20 s of 48 kHz stereo: who lags is to be measured, not put out. Lines of the
 # access log are written when listeners leave.
 CONFIG: Final = """
@@ -81,8 +83,14 @@ def subject(workload: Workload, max_seconds: int) -> Iterator[Target]:
     ):
         source.expect("publishing", START_TIMEOUT_S)
         wait_for_mount(port)
-        offset = unix_offset_us()
-        yield Target(server.pid, port, clock_offset_us=offset, bare=True, stream=MOUNT)
+        yield Target(
+            server.pid,
+            port,
+            clock_offset_us=unix_offset_us(),
+            bare=True,
+            stream=MOUNT,
+            joins_per_s=JOINS_PER_S,
+        )
 
 
 @contextmanager
