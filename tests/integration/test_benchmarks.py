@@ -243,6 +243,17 @@ def test_the_command_prints_a_table_and_keeps_raw_results(tmp_path: Path) -> Non
     assert result["samples"][0]["measured"]["frames"] > 0
 
 
+def test_the_command_needs_no_higher_limit_of_descriptors_than_there_may_be(tmp_path: Path) -> None:
+    kept = tmp_path / "result.json"
+    command = ["prlimit", "--nofile=60:", sys.executable, "-m", "benchmarks", "cpu"]
+    command += ["--listeners", "100", "--channels", "1", "--sample-rate", "8000", "--rounds", "1"]
+    command += ["--seconds", "0.5", "--subjects", "picows", "--output", str(kept)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    (sample,) = json.loads(kept.read_text())["results"][0]["samples"]
+    assert sample["joined"]["connections"] == 100
+
+
 def test_pacing_puts_lateness_of_ticks_beside_that_of_a_bare_timer(tmp_path: Path) -> None:
     kept = tmp_path / "result.json"
     command = [sys.executable, "-m", "benchmarks", "pacing", "--quick", "--listeners", "10"]
