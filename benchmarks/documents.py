@@ -104,6 +104,7 @@ def full(whole: Mapping[str, Any], name: str) -> str:
     parts = [head]
     for result in whole["results"]:
         title, rows = result["title"], result["summary"]
+        rounds = f"{result['rounds']} round{'s' * (result['rounds'] != 1)}"
         if layout := LAYOUTS.get(result["scenario"]):
             after = layout.after(result)
             if picture := result.get("picture"):
@@ -112,7 +113,7 @@ def full(whole: Mapping[str, Any], name: str) -> str:
                     f"![Delay, CPU and memory against listeners](images/{picture})"
                 )
             parts.append(
-                f"**{layout.title}.** {title}; {result['rounds']} rounds; {layout.remarks}.\n\n"
+                f"**{layout.title}.** {title}; {rounds}; {layout.remarks}.\n\n"
                 f"{markdown(layout.columns, rows)}{after and f'{chr(10)}{after}{chr(10)}'}"
             )
         elif result["scenario"] == "cpu":

@@ -85,15 +85,20 @@ def _light(files: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         "CPU, µs / frame": lambda r: f"{r['us_per_frame']:.2f}",
         "listeners per core at that": _per_core,
     }
-    for where, result in _results(files, "cpu"):
-        rows = [row | result["workload"] for row in result["summary"] if row["subject"] == "server"]
-        if rows:
-            yield (
-                f"**CPU at a light load** ({where}). Each frame is sent by itself as long as a "
-                "round of sends is done before the next tick; beyond that frames group by "
-                "themselves and each costs less, so this is the least that a core serves.\n\n"
-                f"{markdown(columns, rows)}"
-            )
+    rows = [
+        row | result["workload"] | {"where": where}
+        for where, result in _results(files, "cpu")
+        for row in result["summary"]
+        if row["subject"] == "server"
+    ]
+    if rows:
+        wheres = "; ".join(dict.fromkeys(row["where"] for row in rows))
+        yield (
+            f"**CPU at a light load** ({wheres}). Each frame is sent by itself as long as a round "
+            "of sends is done before the next tick; beyond that frames group by themselves and "
+            "each costs less, so this is the least that a core serves.\n\n"
+            f"{markdown(columns, rows)}"
+        )
 
 
 def _bandwidth() -> str:
