@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import socket
 import subprocess
+import sys
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +16,12 @@ NEEDS = (
     "package iproute2), CAP_NET_ADMIN and CAP_SYS_ADMIN: run it as root or as one who may use sudo "
     "without a password; in a container, one that has them (docker run --privileged)"
 )
+
+CONNECT = """
+import socket, sys
+with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as connection:
+    socket.send_fds(socket.socket(fileno=0), [b"."], [connection.fileno()])
+"""
 
 
 class CableError(Exception):
@@ -49,6 +57,19 @@ class Cable:
     def join(self) -> None:
         """Packets arrive again."""
         self._address(*self._macs)
+
+    def connect(self, port: int) -> socket.socket:
+        """A connection that was made at the other end, to a port of this machine."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            done = subprocess.run(
+                [*self.prefix, sys.executable, "-c", CONNECT, self.host, str(port)],
+                stdin=theirs, capture_output=True, text=True, check=False, timeout=30,
+            )  # fmt: skip
+            if done.returncode != 0:
+                raise CableError(f"no connection from the other end: {done.stderr}")
+            _, descriptors, _, _ = socket.recv_fds(ours, 1, 1)
+        return socket.socket(fileno=descriptors[0])
 
     def __enter__(self) -> Self:
         try:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ RATE = 48_000
 FRAME = 960
 ANNOUNCE = '{"type":"streamStarted","timestamp":'
 ALL = Subscription()
+MUTED_S = 0.3
 
 
 class Source(threading.Thread):
@@ -83,6 +85,28 @@ def bind_listener(
     )
     assert peer.next_text()["type"] == "listenerRegistered"
     return peer
+
+
+@contextlib.contextmanager
+def on_air(relay: Relay, *, channels: int = 2, seconds: float = 20.0) -> Iterator[int]:
+    """A room whose source plays as long as the block lasts."""
+    room = relay.open_room()
+    source = Source(bind_source(relay, room, channels=channels), noise(channels, seconds))
+    source.start()
+    try:
+        yield room
+    finally:
+        source.stop()
+        Peer.close_all()  # or the relay would wait for their goodbyes
+
+
+def until_muted(peer: Peer) -> None:
+    """Reads, without an answer to a ping, until nothing comes any more."""
+    peer.sock.settimeout(MUTED_S)
+    with contextlib.suppress(TimeoutError, EOFError, ConnectionError):
+        while True:
+            peer.read_frame()
+    peer.sock.settimeout(10)
 
 
 def of_stream(

@@ -27,6 +27,25 @@ int64_t unix_ns() noexcept {
   return t.tv_sec * 1'000'000'000 + t.tv_nsec;
 }
 
+// While a listener lags it is sent nothing, and everything before has been acknowledged: of a peer
+// that vanished then nothing would ever tell. So the kernel asks by itself. A player that stands still
+// on a machine that is there is answered for by its kernel, and stays.
+void end_if_vanished(int fd, int64_t within_ns) noexcept {
+  constexpr int64_t kMost = 32767, kMostProbes = 127;  // that the kernel takes
+  int64_t seconds = std::max<int64_t>((within_ns + 999'999'999) / 1'000'000'000, 1);
+  int64_t idle = std::clamp<int64_t>(seconds / 3, 1, kMost);
+  int64_t interval = std::clamp<int64_t>(seconds / 6, 1, kMost);
+  int64_t probes = std::clamp<int64_t>((seconds - idle + interval - 1) / interval, 1, kMostProbes);
+  auto set = [fd](int level, int option, int64_t value) {
+    int word = static_cast<int>(value);
+    setsockopt(fd, level, option, &word, sizeof word);
+  };
+  set(IPPROTO_TCP, TCP_KEEPIDLE, idle);
+  set(IPPROTO_TCP, TCP_KEEPINTVL, interval);
+  set(IPPROTO_TCP, TCP_KEEPCNT, probes);
+  set(SOL_SOCKET, SO_KEEPALIVE, 1);
+}
+
 // Owns the descriptor, through its connection, until it has come to its thread.
 struct AttachTask final : Task {
   void run(RelayThread& thread) override {
@@ -270,8 +289,11 @@ Status Relay::attach(int fd, std::string_view response, bool deliver_binary,
     Connection& connection = *task->connection;
     connection.is_tcp = domain == AF_INET || domain == AF_INET6;
     connection.deliver_binary = deliver_binary;
-    if (int on = 1; connection.is_tcp)  // a frame does not wait until the one before is acknowledged
+    if (int on = 1; connection.is_tcp) {
+      // A frame does not wait until the one before is acknowledged.
       setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+      end_if_vanished(fd, impl_->shared.config.evict_after_ns);
+    }
     GatePass pass(impl_->gate);
     if (!pass) return Status::closed;
     // Nothing can fail any more: from here the descriptor is the connection's.

@@ -135,6 +135,12 @@ void RelayThread::check_stalled(Connection& connection) {
   connection.closed_event.reason = CloseReason::too_slow;
   connection.closed_event.code = 4413;
   connection.closed_event.detail = "took nothing for too long";
+  evict(connection);
+}
+
+// What it has not been sent by now counts as dropped.
+void RelayThread::evict(Connection& connection) {
+  if (holds_frames(connection)) go_live(connection);
   counters.evicted.add(1);
   destroy(connection, true);
 }
@@ -290,8 +296,7 @@ void RelayThread::plan_due(Connection& connection, SendPlan& plan) {
 bool RelayThread::send_due(Connection& connection) {
   if (connection.fd < 0) return false;
   if (connection.doomed) {
-    counters.evicted.add(1);
-    destroy(connection, true);
+    evict(connection);
     return false;
   }
   bool is_held = connection.closing != Closing::replied && over_lag(connection);

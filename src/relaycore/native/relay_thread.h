@@ -138,6 +138,7 @@ class RelayThread {
   void sweep();
   void check_connection(Connection& connection);
   void check_stalled(Connection& connection);
+  void evict(Connection& connection);
   void skip_to(Connection& connection, uint64_t cursor) noexcept;
   void detach_from_room(Connection& connection);
   void finish_stopping();

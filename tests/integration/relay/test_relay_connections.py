@@ -70,6 +70,25 @@ def test_a_frame_does_not_wait_for_the_one_before_it_to_be_acknowledged(relay: R
             assert watched.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
 
 
+@pytest.mark.parametrize("evict_after_s", [0, 0.1, 1, 2.5, 15, 100, 3600, 1e6])
+def test_whether_a_peer_is_there_is_asked_in_time(evict_after_s: float) -> None:
+    with (
+        Relay(threads=1, evict_after_s=evict_after_s) as relay,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()),
+    ):
+        ours, _ = listener.accept()
+        with ours.dup() as watched:
+            relay.attach(ours)
+            assert watched.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) != 0
+            idle_s, interval_s, probes = (
+                watched.getsockopt(socket.IPPROTO_TCP, option)
+                for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            )
+            gone_s = idle_s + interval_s * probes
+            assert evict_after_s <= gone_s <= max(2, 1.2 * evict_after_s + 1)
+
+
 def test_binary_is_delivered_to_who_asks_for_it(relay: Relay, events: Events) -> None:
     peer = Peer.attach(relay, deliver_binary=True)
     peer.send(BINARY, b"\x00" * 100_000)

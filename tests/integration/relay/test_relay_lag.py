@@ -17,24 +17,11 @@ import pytest
 from relaycore import Relay
 from relaycore.events import CloseReason, ConnectionClosed
 from support.peer import PING, TEXT, Closed, Events, Frame, Peer
-from support.relay_room import ALL, Source, bind_listener, bind_source, noise
+from support.relay_room import ALL, MUTED_S, bind_listener, on_air, until_muted
 
 FRAME_S = 0.02
 # Where only reports are to count: what a busy machine may keep a test from answering a ping.
 PATIENT_MS = 1000
-
-
-@contextlib.contextmanager
-def on_air(relay: Relay, *, channels: int = 2, seconds: float = 20.0) -> Iterator[int]:
-    """A room whose source plays as long as the block lasts."""
-    room = relay.open_room()
-    source = Source(bind_source(relay, room, channels=channels), noise(channels, seconds))
-    source.start()
-    try:
-        yield room
-    finally:
-        source.stop()
-        Peer.close_all()  # or the relay would wait for their goodbyes
 
 
 def behind_a_proxy(relay: Relay, room: int) -> Peer:
@@ -176,15 +163,6 @@ def test_a_player_that_lags_is_told_that_its_room_is_closed() -> None:
 # ---- what takes nothing ----
 
 
-def until_muted(peer: Peer) -> None:
-    """Reads, without an answer to a ping, until nothing comes any more."""
-    peer.sock.settimeout(0.3)
-    with contextlib.suppress(TimeoutError, EOFError, ConnectionError):
-        while True:
-            peer.read_frame()
-    peer.sock.settimeout(10)
-
-
 def test_behind_a_proxy_only_what_a_listener_says_shows_that_it_is_there() -> None:
     """What the proxy takes is no sign of the listener; what a TCP peer takes is one of it."""
     with (
@@ -217,6 +195,25 @@ def test_who_takes_nothing_for_too_long_is_reset() -> None:
         closed = events.wait(ConnectionClosed)
         assert (closed.connection, closed.code) == (listener.connection, 4413)
         assert listener.is_reset()
+        # For a second it took nothing, and what it missed until the end was dropped.
+        assert closed.frames_dropped * FRAME_S >= 0.9
+        assert relay.counters().rooms[room].frames_dropped == closed.frames_dropped
+
+
+def test_what_somebody_missed_who_let_messages_pile_up_was_dropped() -> None:
+    with (
+        Relay(threads=1, max_lag_ms=200, ping_interval_ms=200, max_queued_bytes=10_000) as relay,
+        on_air(relay) as room,
+    ):
+        events = Events(relay)
+        listener = bind_listener(relay, room)
+        until_muted(listener)
+        for _ in range(3):
+            relay.send(listener.connection, "x" * 4000)
+        closed = events.wait(ConnectionClosed)
+        assert (closed.connection, closed.reason) == (listener.connection, CloseReason.TOO_SLOW)
+        assert closed.frames_dropped * FRAME_S >= MUTED_S - FRAME_S
+        assert relay.counters().rooms[room].frames_dropped == closed.frames_dropped
 
 
 def test_a_listener_whose_socket_was_full_for_too_long_goes_on_at_live() -> None:
