@@ -71,7 +71,8 @@ async def in_thread(torture: Callable[[float], dict[str, Any]], seconds: float) 
 
 
 async def burst_of_bcrypt(seconds: float) -> dict[str, Any]:
-    """More passwords than there are cores, in the server's own kind of pool."""
+    """More passwords at once than there are processors for them: the server's own kind of pool
+    leaves one to the rest."""
     end = time.monotonic() + seconds
     pool = PasswordPool("torture", rounds=BCRYPT_ROUNDS, threads=BCRYPT_THREADS, queue=4)
     hashes = 0
