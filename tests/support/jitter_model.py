@@ -123,12 +123,18 @@ class JitterModel:
 
     # ---- placing ----
 
-    def drain(self) -> None:
+    def drain(self) -> list[Packet]:
+        """Places what was pushed; which packets brought something new."""
+        news = []
         for channel in self.channels:
             while channel.queue:
-                self.place(channel, channel.queue.popleft())
+                packet = channel.queue.popleft()
+                if self.place(channel, packet):
+                    news.append(packet)
+        return news
 
-    def place(self, channel: Channel, packet: Packet) -> None:
+    def place(self, channel: Channel, packet: Packet) -> bool:
+        """Whether it brought something new."""
         self.settle(packet)
         begin = signed(packet.timestamp - self.head_source)
         positions = range(self.head + begin, self.head + begin + len(packet.samples))
@@ -153,6 +159,7 @@ class JitterModel:
                 channel.dropped += 1
         if new:
             self.longest_packet = max(self.longest_packet, len(packet.samples))
+        return new
 
     def settle(self, packet: Packet) -> None:
         if not self.anchored:

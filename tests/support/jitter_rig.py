@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relaycore import Frame, JitterBuffer
-from support.jitter_model import EXCESS_MS, JitterModel, ModelFrame, Packet
+from support.jitter_model import EXCESS_MS, JitterModel, ModelFrame, Packet, signed
 
 NS_PER_S = 1_000_000_000
 MS = 1_000_000
@@ -165,6 +165,7 @@ class ComparedRun:
         self.adaptive = target_ms is None
         self.model = JitterModel(channels, rate, frame_ms, origin, adaptive=self.adaptive)
         self.frames: list[Frame] = []
+        self.news: list[Packet] = []  # that brought something since the last tick
 
     def push(self, packet: Sent) -> None:
         planes = np.atleast_2d(packet.samples)
@@ -173,15 +174,20 @@ class ComparedRun:
             self.model.push(packet.channel + k, Packet(packet.timestamp, plane, packet.arrival_ns))
 
     def pop(self, now_ns: int) -> Frame | None:
-        due = now_ns >= self.buffer.next_deadline_ns
+        deadline_ns = self.buffer.next_deadline_ns
         held_ms = self.buffer.fill_ms if self.buffer.state == "live" else 0.0
         frame = self.buffer.pop(now_ns)
-        if due:
+        self.news += self.model.drain()
+        if now_ns >= deadline_ns:
             # Half samples are rounded up; going through ms must not change that.
             target = math.floor(self.buffer.target_ms * self.rate / 1000 + 0.5 + 1e-6)
-            # How much it holds is a matter of its clock, which the model knows nothing of.
+            # How much it holds is a matter of its clock, which the model knows nothing of. But what
+            # came since then moves the mean no further than to where it puts the source itself: if
+            # neither that nor what was held is less than the target, the buffer does not starve.
             stopped = self.buffer.state == "buffering"
-            starves = self.adaptive and stopped
+            least_ms = min([held_ms, *(self.ahead_ms(packet, deadline_ns) for packet in self.news)])
+            self.news.clear()
+            starves = self.adaptive and stopped and least_ms < self.buffer.target_ms
             exceeds = (
                 not self.adaptive
                 and stopped
@@ -190,7 +196,6 @@ class ComparedRun:
             next_ns = self.buffer.next_deadline_ns
             expected = self.model.tick(now_ns, next_ns, target, starves=starves, exceeds=exceeds)
         else:
-            self.model.drain()
             expected = None
         assert (frame is None) == (expected is None)
         if frame is not None and expected is not None:
@@ -203,6 +208,11 @@ class ComparedRun:
         assert self.buffer.ended == self.model.ended
         assert self.buffer.end_timestamp == self.model.timestamp
         return frame
+
+    def ahead_ms(self, packet: Packet, time_ns: int) -> float:
+        """How far the source is ahead of the next sample to play, if all comes as this did."""
+        end = signed(packet.timestamp + len(packet.samples) - self.model.head_source)
+        return end * 1000 / self.rate + (time_ns - packet.arrival_ns) / MS
 
     def compare(self, frame: Frame, expected: ModelFrame) -> None:
         assert frame.index == expected.index
