@@ -270,6 +270,19 @@ TEST(a_thousand_tiny_fragments_make_a_buffer_that_doubles) {
   CHECK_EQ(recorder.outcome, says({"binary " + std::string(1000, 'x')}));
 }
 
+TEST(binary_that_has_no_place_is_refused_at_its_first_header) {
+  const WsLimits none{1000, 3000, 4400};
+  const std::string before = client_frame(kText, "yes") + client_frame(kPing, "?");
+  const Outcome refused = says({"text yes", "ping ?"}, 4400);
+  CHECK_EQ(outcome(before + client_frame(kBinary, "no"), none), refused);
+  CHECK_EQ(outcome(before + client_frame(kBinaryPart, ""), none), refused);
+  CHECK_EQ(run(before + header_only(kBinary, 5000, 2), {}, none), refused);
+  CHECK_EQ(outcome(client_frame(kTextPart, "a") + client_frame(kLast, "b"), none), says({"text ab"}));
+  // A header that is wrong is so in any case, and one that is not whole is nothing yet.
+  CHECK_EQ(outcome(client_frame(kBinary | 0x40, "no"), none), says({}, 1002));
+  CHECK_EQ(outcome(client_frame(kBinary, "").substr(0, 5), none), says({}));
+}
+
 TEST(text_is_utf8_across_fragments_and_binary_need_not_be) {
   const std::string text = "\xCE\xBA\xE1\xBD\xB9\xCF\x83\xCE\xBC\xCE\xB5 \xF0\x9F\x8E\xA7";
   for (size_t i = 0; i <= text.size(); ++i) {
@@ -426,7 +439,8 @@ TEST(random_streams_come_to_what_the_slow_decoder_says) {
     }
     if (below(4) == 0) wire.resize(below(static_cast<unsigned>(wire.size()) + 1));
 
-    const WsLimits limits{below(2) ? 1000u : below(200), below(2) ? 3000u : below(200)};
+    const WsLimits limits{below(2) ? 1000u : below(200), below(2) ? 3000u : below(200),
+                          static_cast<uint16_t>(below(4) ? 0 : 4400)};
     WsParser parser;
     Recorder recorder;
     recorder.go_on = [&] { return below(4) != 0; };

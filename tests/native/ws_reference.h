@@ -68,6 +68,7 @@ inline Outcome decode(std::string_view wire, const relaycore::WsLimits& limits) 
       if (width == 8 && length < 65536) return fails(1002);
     }
     if (opcode == 1 || opcode == 2) open = opcode;
+    if (!control && open == 2 && limits.refuse_binary != 0) return fails(limits.refuse_binary);
     const size_t limit = open == 1 ? limits.max_text : limits.max_binary;
     if (!control && message.size() + length > limit) return fails(1009);
     const std::string_view key = wire.substr(2 + width, 4);
