@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -98,6 +99,30 @@ inline Ends connected() {
   require(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0, "socketpair");
   fcntl(ends[1], F_SETFL, fcntl(ends[1], F_GETFL) | O_NONBLOCK);
   return {ends[0], ends[1]};
+}
+
+// As above, over TCP on this machine. Ours takes little that it does not read.
+inline Ends connected_over_tcp() {
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  auto* name = reinterpret_cast<sockaddr*>(&address);
+  socklen_t size = sizeof address;
+  int listener = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  require(::bind(listener, name, size) == 0 && ::listen(listener, 1) == 0 &&
+              ::getsockname(listener, name, &size) == 0,
+          "a port to listen at");
+  Ends ends;
+  ends.ours = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  int few = 4096;
+  require(::setsockopt(ends.ours, SOL_SOCKET, SO_RCVBUF, &few, sizeof few) == 0 &&
+              ::connect(ends.ours, name, size) == 0,
+          "connect");
+  ends.relays = ::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
+  require(ends.relays >= 0, "accept");
+  ::close(listener);
+  fcntl(ends.ours, F_SETFL, fcntl(ends.ours, F_GETFL) | O_NONBLOCK);
+  return ends;
 }
 
 // A millisecond of every channel, masked with zeros. False: the socket takes no more now; a packet

@@ -6,6 +6,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <thread>
 
 namespace relaycore::stress {
 
@@ -22,23 +23,46 @@ struct Placement {
 };
 inline constexpr Placement kPlacements[] = {{-1, -1}, {0, 0}, {0, 1}};
 
+#ifdef __linux__
+// What this process may use: as it was before the first thread was pinned, whose own set, which those
+// it starts inherit, has one CPU since then.
+inline const cpu_set_t& allowed_cpus() {
+  static const cpu_set_t allowed = [] {
+    cpu_set_t set;
+    require(sched_getaffinity(0, sizeof set, &set) == 0, "the CPUs that are allowed");
+    return set;
+  }();
+  return allowed;
+}
+#endif
+
 // The calling thread, from here on.
 inline void pin(int nth) {
 #ifdef __linux__
-  if (nth < 0) return;
-  cpu_set_t allowed;
-  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
-  int skip = nth % CPU_COUNT(&allowed);
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (!CPU_ISSET(cpu, &allowed) || skip-- != 0) continue;
-    cpu_set_t one;
-    CPU_ZERO(&one);
-    CPU_SET(cpu, &one);
-    require(pthread_setaffinity_np(pthread_self(), sizeof one, &one) == 0, "pinned");
-    return;
+  cpu_set_t wanted = allowed_cpus();
+  if (nth >= 0) {
+    int skip = nth % CPU_COUNT(&wanted), cpu = 0;
+    while (!CPU_ISSET(cpu, &wanted) || skip-- > 0) ++cpu;
+    CPU_ZERO(&wanted);
+    CPU_SET(cpu, &wanted);
   }
+  require(pthread_setaffinity_np(pthread_self(), sizeof wanted, &wanted) == 0, "pinned");
 #else
   (void)nth;
+#endif
+}
+
+// Where two CPUs are allowed, the two sides of the last placement have one each.
+inline void require_two_cpus() {
+#ifdef __linux__
+  if (CPU_COUNT(&allowed_cpus()) < 2) return;
+  pin(0);
+  int ours = sched_getcpu(), theirs = ours;
+  std::thread([&theirs] {
+    pin(1);
+    theirs = sched_getcpu();
+  }).join();
+  require(ours != theirs, "a CPU for each side");
 #endif
 }
 

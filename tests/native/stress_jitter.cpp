@@ -144,6 +144,7 @@ void one_thread_per_role(Placement placement) {
 }  // namespace
 
 int main() {
+  require_two_cpus();
   for (Placement placement : kPlacements) {
     for (uint64_t first : {uint64_t{0}, (uint64_t{1} << 32) - 1000, ~uint64_t{0} - 1000})
       ring_between_threads(first, placement);

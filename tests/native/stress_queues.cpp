@@ -271,6 +271,7 @@ void who_is_inside_is_waited_for(Placement placement) {
 }  // namespace
 
 int main() {
+  require_two_cpus();
   for (Placement placement : kPlacements) {
     for (uint64_t first : {uint64_t{0}, (uint64_t{1} << 32) - 1000, ~uint64_t{0} - 1000})
       records_between_threads(first, placement);

@@ -107,7 +107,7 @@ class Worker {
   }
 
   void attach() {
-    Ends ends = connected();
+    Ends ends = pick(3) ? connected_over_tcp() : connected();
     if (pick(8) == 0) copies_.push_back(dup(ends.relays));  // the relay is not alone in holding it
     Client client{ends.ours};
     client.is_source = pick(6) == 0;
