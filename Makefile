@@ -23,7 +23,7 @@ help: ## show this list
 demo: $(STAMPS)/native ## a server with sixteen channels of live audio, and a link to hear them
 	@$(BIN)/roomserver demo
 
-test: lint $(STAMPS)/test-system ## everything that CI runs
+test: lint $(STAMPS)/test-system ## lint, types, wheel and every test (CI runs make sanitize and .ci/test-kernels besides)
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target types wheel
 	@$(MAKE) --no-print-directory unit
 
@@ -45,8 +45,9 @@ types: $(STAMPS)/dev $(STAMPS)/native ## mypy, and the extension's stub against 
 		--allowlist tests/stubtest_allowlist.txt
 
 # These have the machine for themselves; all others run beside each other, a file in one process: one
-# more than there are processors, since tests also wait.
-ALONE := tests/browser tests/fault/hostile tests/fuzz $(addprefix tests/fault/test_,floods.py stalled_listeners.py tortured_python.py) \
+# more than there are processors, since tests also wait. The fuzzers, which take all there is, come
+# last.
+ALONE := tests/browser tests/fault/hostile $(addprefix tests/fault/test_,floods.py stalled_listeners.py tortured_python.py) \
 	$(addprefix tests/integration/,relay/test_relay_audio.py test_commands.py test_demo.py \
 	test_server_audio.py test_switching.py)
 BESIDE := --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist loadfile --no-loadscope-reorder
@@ -57,8 +58,9 @@ ifdef ARGS
 	@$(BIN)/python -m pytest $(ARGS)
 else
 	@failed=0; \
-	$(BIN)/python -m pytest $(BESIDE) $(ALONE:%=--ignore=%) || failed=1; \
+	$(BIN)/python -m pytest $(BESIDE) $(ALONE:%=--ignore=%) --ignore=tests/fuzz || failed=1; \
 	$(BIN)/python -m pytest $(ALONE) || failed=1; \
+	$(BIN)/python -m pytest tests/fuzz || failed=1; \
 	exit $$failed
 endif
 

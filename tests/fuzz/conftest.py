@@ -1,4 +1,4 @@
-"""The fuzzers run beside the other tests: started first, judged last."""
+"""The fuzzers run beside each other and beside other tests: started first, judged last."""
 
 from __future__ import annotations
 

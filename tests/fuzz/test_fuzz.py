@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing of the parsers and of the jitter buffer, each for a minute.
 
-The fuzzers start with the tests and run beside them. To look for longer, and to keep what was found
-(look at it and commit it):
+All of them run at once, beside whatever other tests are chosen. To look for longer, and to keep
+what was found (look at it and commit it):
 
     FUZZ_SECONDS=3600 make fuzz
 

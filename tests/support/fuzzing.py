@@ -1,8 +1,8 @@
 """Coverage-guided fuzzing in the background.
 
-A `FuzzRun` is a process beside the tests that builds the fuzzers and runs them, as many at once as
-there are processors and with a low priority, so that they take what the other tests leave. It ends
-with the process that started it, however that ends.
+A `FuzzRun` is a process beside the tests that builds the fuzzers and runs them, all at once and
+with a low priority, so that they take what the other tests leave. It ends with the process that
+started it, however that ends.
 
 A target is a file `tests/fuzz/fuzz_*`: in C++ for libFuzzer with the address and undefined-
 behaviour sanitizers, in Python for atheris, which is libFuzzer too. Each starts from
@@ -43,15 +43,8 @@ FLAGS = ("-O1", "-g", "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-reco
 OPTIONS = ("-max_len=4096", "-timeout=60", "-rss_limit_mb=1024")
 SECONDS = int(os.environ.get("FUZZ_SECONDS", "60"))  # each
 KEEP = os.environ.get("FUZZ_KEEP") == "1"  # what was found becomes the kept corpus, minimised
-OVERHEAD_S = 240  # beyond the fuzzing itself: compiling, reading the corpus, merging
-
-
-def workers() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
-
-
-# Until the last of them is through.
-TIMEOUT_S = -(-len(TARGETS) // workers()) * (SECONDS + OVERHEAD_S)
+OVERHEAD_S = 480  # beyond the fuzzing itself: compiling, reading the corpus, merging
+TIMEOUT_S = SECONDS + OVERHEAD_S
 
 
 @dataclass(frozen=True)
@@ -208,7 +201,7 @@ def main(folder: str, *targets: str) -> None:
             unfinished.write_text(json.dumps(asdict(result)))
             unfinished.replace(Path(folder, target))
 
-    pool = ThreadPoolExecutor(workers())
+    pool = ThreadPoolExecutor(len(targets))
     for target in targets:
         pool.submit(run, target)
     sys.stdin.read()  # ends with the tests
