@@ -64,7 +64,7 @@ class Cable:
         with ours, theirs:
             done = subprocess.run(
                 [*self.prefix, sys.executable, "-c", CONNECT, self.host, str(port)],
-                stdin=theirs, capture_output=True, text=True, check=False, timeout=30,
+                stdin=theirs.fileno(), capture_output=True, text=True, check=False, timeout=30,
             )  # fmt: skip
             if done.returncode != 0:
                 raise CableError(f"no connection from the other end: {done.stderr}")
