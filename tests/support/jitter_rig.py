@@ -159,6 +159,7 @@ class ComparedRun:
     ) -> None:
         self.rate = rate
         self.channels = channels
+        self.frame_ms = frame_ms
         self.buffer = JitterBuffer(
             channels, rate, frame_ms=frame_ms, target_ms=target_ms, origin=origin
         )
@@ -182,12 +183,13 @@ class ComparedRun:
             # Half samples are rounded up; going through ms must not change that.
             target = math.floor(self.buffer.target_ms * self.rate / 1000 + 0.5 + 1e-6)
             # How much it holds is a matter of its clock, which the model knows nothing of. But what
-            # came since then moves the mean no further than to where it puts the source itself: if
-            # neither that nor what was held is less than the target, the buffer does not starve.
+            # came since then moves the mean no further than to where it puts the source itself; and
+            # if nothing was heard, it told what was held: less than a frame, when it runs dry.
             stopped = self.buffer.state == "buffering"
             least_ms = min([held_ms, *(self.ahead_ms(packet, deadline_ns) for packet in self.news)])
             self.news.clear()
-            starves = self.adaptive and stopped and least_ms < self.buffer.target_ms
+            lacking_ms = max(self.frame_ms, self.buffer.target_ms - self.frame_ms)
+            starves = self.adaptive and stopped and least_ms < lacking_ms
             exceeds = (
                 not self.adaptive
                 and stopped
