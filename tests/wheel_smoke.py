@@ -35,6 +35,13 @@ def check_files() -> None:
         "web/vendor/lit-html/LICENSE.txt",
     ):
         assert (package.parent / "roomserver" / name).is_file(), f"{name} is not in the wheel"
+    metadata = importlib.metadata.metadata("relaycore")
+    assert metadata["License-Expression"] == "Apache-2.0 AND BSD-3-Clause AND MIT"
+    licences = metadata.get_all("License-File") or []
+    kept = [str(path) for path in importlib.metadata.files("relaycore") or []]
+    assert len(licences) == 4, licences
+    for name in licences:
+        assert any(path.endswith(f".dist-info/licenses/{name}") for path in kept), f"no {name}"
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
         gil_enabled = getattr(sys, "_is_gil_enabled")()  # noqa: B009 - not in 3.11's types
         assert not gil_enabled, "importing relaycore turned the GIL on"

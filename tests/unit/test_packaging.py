@@ -50,6 +50,19 @@ def test_every_supported_python_is_announced() -> None:
     assert announced == {"3.11", "3.12", "3.13", "3.14"}
 
 
+def test_the_licence_names_those_of_everything_that_ships() -> None:
+    vendor = ROOT / "src/roomserver/web/vendor"
+    told = {}
+    for line in (vendor / "README.txt").read_text().splitlines()[2:]:
+        name, _, licence, *_ = line.split()
+        told[name.lower()] = licence
+    folders = [each.name for each in vendor.iterdir() if each.is_dir()]
+    assert sorted(told) == sorted(folders)
+    assert PROJECT["license"].split(" AND ") == ["Apache-2.0", *sorted(set(told.values()))]
+    files = {path for pattern in PROJECT["license-files"] for path in ROOT.glob(pattern)}
+    assert files == {ROOT / "LICENSE", *(vendor / name / "LICENSE.txt" for name in folders)}
+
+
 @pytest.mark.parametrize(
     ("platform", "tags"),
     [
