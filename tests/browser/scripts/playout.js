@@ -3,6 +3,7 @@
 // Everything is in frames of the listening device's clock; the source's may run at another speed.
 
 import { JitterBuffer } from '/static/client/jitter.js';
+import { resamplerTables } from '/static/client/resampler.js';
 import { encode } from './arrays.js';
 
 /** @returns {() => number} Numbers in 0 … 1, the same every time. */
@@ -13,23 +14,45 @@ function randomNumbers(seed) {
   };
 }
 
-/** How many arrays as large as a frame are made while `playTone` plays. */
-export function countAllocations(options) {
-  const samples = (options.rate * (options.frameMs ?? 20)) / 1000;
+/** A player for the options of `playTone`, before its first frame. */
+function playerFor({ rate, contextRate = rate }) {
+  return new JitterBuffer(contextRate, resamplerTables(contextRate));
+}
+
+/** How many arrays of floats, of `least` at least, are made while `playTone` plays. */
+export function countAllocations(options, least) {
+  const player = playerFor(options);
   const kept = globalThis.Float32Array;
   let count = 0;
   globalThis.Float32Array = new Proxy(kept, {
     construct(target, given) {
-      if (typeof given[0] === 'number' && given[0] >= samples) count++;
+      if (typeof given[0] === 'number' && given[0] >= least) count++;
       return new target(...given);
     },
   });
   try {
-    playTone(options);
+    playTone(options, player);
   } finally {
     globalThis.Float32Array = kept;
   }
   return count;
+}
+
+/** Frames of a sine, by their first sample; those that begin at the same phase are made once. */
+function sineFrames(hertz, rate, count) {
+  const made = new Map();
+  return (first) => {
+    const phase = (first * hertz) % rate;
+    let frame = made.get(phase);
+    if (frame === undefined) {
+      frame = new Float32Array(count);
+      for (let i = 0; i < count; i++) {
+        frame[i] = 0.5 * Math.sin((2 * Math.PI * (phase + i * hertz)) / rate);
+      }
+      made.set(phase, frame);
+    }
+    return frame;
+  };
 }
 
 /**
@@ -42,7 +65,7 @@ export function countAllocations(options) {
  *   less). `restarts`: seconds at which another stream begins, of `restartRate`. `keep`: seconds of the
  *   output to return.
  */
-export function playTone(options) {
+export function playTone(options, player = playerFor(options)) {
   let { rate } = options;
   const { seconds, hertz, ppm = 0, frameMs = 20, jitterMs = 0 } = options;
   const contextRate = options.contextRate ?? rate;
@@ -50,12 +73,11 @@ export function playTone(options) {
   const random = randomNumbers(1);
   let samples = (rate * frameMs) / 1000;
   const speed = 1 + ppm * 1e-6; // of the source's clock, by the device's
-  const player = new JitterBuffer(contextRate);
   player.setMix({ faders: [], pans: [-1, 1], mutes: [], solos: [], master: 1 });
   if (options.bufferMs !== undefined) player.setTarget(options.bufferMs);
   const left = new Float32Array(128);
   const right = new Float32Array(128);
-  let payload = new Float32Array(samples);
+  let payloads = sineFrames(hertz, rate, samples);
   let next = 0;
   let stream = 1;
   let lastArrival = 0;
@@ -89,12 +111,9 @@ export function playTone(options) {
         stream++;
         rate = options.restartRate ?? rate;
         samples = (rate * frameMs) / 1000;
-        payload = new Float32Array(samples);
+        payloads = sineFrames(hertz, rate, samples);
       }
       const first = next * samples;
-      for (let i = 0; i < samples; i++) {
-        payload[i] = 0.5 * Math.sin((2 * Math.PI * hertz * (first + i)) / rate);
-      }
       if (!lost.includes(next)) {
         player.push(
           {
@@ -110,7 +129,7 @@ export function playTone(options) {
             maskHi: 0,
             discontinuity: next === 0,
             concealed: false,
-            samples: payload,
+            samples: payloads(first),
           },
           now,
         );

@@ -3,7 +3,7 @@
 import { Concealer } from '/static/client/conceal.js';
 import { FrameRing } from '/static/client/frame-ring.js';
 import { Mixer } from '/static/client/mixer.js';
-import { Resampler } from '/static/client/resampler.js';
+import { Resampler, resamplerTable } from '/static/client/resampler.js';
 import { packSourcePacket, parseServerMessage } from '/static/client/wire.js';
 import { decode, encode } from './arrays.js';
 
@@ -44,7 +44,7 @@ export function mix(frames, channelCount, mask, mixes) {
 /** A signal resampled in blocks of 128, as the worklet does. */
 export function resample(signal, step, count) {
   const input = new Float32Array(decode(signal));
-  const resampler = new Resampler(step);
+  const resampler = new Resampler(resamplerTable(Math.max(1, step)));
   const output = new Float32Array(count);
   let position = resampler.half;
   for (let at = 0; at + 128 <= count; at += 128) {

@@ -86,7 +86,8 @@ export class JitterBuffer {
   #right = new Float32Array(QUEUE);
   #position = 0;
   #end = 0;
-  #resampler = new Resampler(1);
+  #resamplers;
+  #resampler;
   #concealer = new Concealer(48000);
   #concealing = true;
 
@@ -106,9 +107,13 @@ export class JitterBuffer {
 
   /**
    * @param {number} contextRate Of the output.
+   * @param {import('./resampler.js').ResamplerTable[]} tables `resamplerTables(contextRate)`, made
+   *   where nothing waits for it.
    * @param {number} [quantum] Frames that are rendered at once.
    */
-  constructor(contextRate, quantum = 128) {
+  constructor(contextRate, tables, quantum = 128) {
+    this.#resamplers = tables.map((table) => new Resampler(table));
+    this.#resampler = this.#resamplers[0];
     this.#contextRate = contextRate;
     this.#quantum = quantum;
     this.#arrivals = new Arrivals(contextRate);
@@ -266,7 +271,7 @@ export class JitterBuffer {
       if (this.#sampleRate > 0) this.#keepTail();
       this.#sampleRate = frame.sampleRate;
       this.#scale = this.#contextRate / frame.sampleRate;
-      this.#resampler = new Resampler(1 / this.#scale);
+      this.#resampler = this.#resamplerFor(frame.sampleRate / this.#contextRate);
       this.#concealer = new Concealer(frame.sampleRate);
       this.#concealer.startSilent();
       this.#left.fill(0);
@@ -277,6 +282,12 @@ export class JitterBuffer {
     this.#origin = frame.timestamp;
     this.#arrivals.reset();
     this.#lateSince = this.#excessSince = NaN;
+  }
+
+  /** @param {number} stretch */
+  #resamplerFor(stretch) {
+    const found = this.#resamplers.find((each) => each.stretch >= stretch);
+    return found ?? /** @type {Resampler} */ (this.#resamplers.at(-1));
   }
 
   /** What the queue holds of the old stream, and its fading out, before another rate begins. */

@@ -12,6 +12,7 @@ const REPORTS_HZ = 25;
  * (linear): master peak and RMS, then peak and RMS of each channel of the room.
  * @typedef {{frame: number, figures: import('./jitter.js').Figures, levels: Float32Array}} Report
  */
+/** The tables are made by the page: here they would hold up the sound. @typedef {{tables: import('./resampler.js').ResamplerTable[]}} PlayerOptions */
 /**
  * @typedef {{type: 'ring', ring: SharedArrayBuffer} | {type: 'frames', port: MessagePort}
  *   | {type: 'mix', mix: import('./mixer.js').FullMix} | {type: 'target', ms: number | null}
@@ -19,7 +20,7 @@ const REPORTS_HZ = 25;
  */
 
 class Player extends AudioWorkletProcessor {
-  #jitter = new JitterBuffer(sampleRate);
+  #jitter;
   #meter = new StereoMeter();
   /** @type {FrameRing | null} */
   #ring = null;
@@ -29,8 +30,10 @@ class Player extends AudioWorkletProcessor {
   /** Made once: the audio thread makes no function for a block. @param {import('./jitter.js').PlayerFrame} frame */
   #take = (frame) => this.#jitter.push(frame, currentFrame);
 
-  constructor() {
+  /** @param {{processorOptions: PlayerOptions}} options */
+  constructor({ processorOptions }) {
     super();
+    this.#jitter = new JitterBuffer(sampleRate, processorOptions.tables);
     this.port.onmessage = (event) => this.#obey(event.data);
   }
 

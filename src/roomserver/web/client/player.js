@@ -3,6 +3,7 @@
 import { FrameRing } from './frame-ring.js';
 import { JitterBuffer } from './jitter.js';
 import { StereoMeter } from './meter.js';
+import { resamplerTables } from './resampler.js';
 import { MAX_CHANNELS } from './wire.js';
 
 const RING_BYTES = 2 ** 23; // more than a second of 64 channels
@@ -64,6 +65,8 @@ export class WorkletPlayer {
     const node = new AudioWorkletNode(context, 'relay-player', {
       numberOfInputs: 0,
       outputChannelCount: [2],
+      /** @type {import('./player-worklet.js').PlayerOptions} */
+      processorOptions: { tables: resamplerTables(context.sampleRate) },
     });
     return new WorkletPlayer(node, report, failed);
   }
@@ -117,7 +120,8 @@ export class BufferPlayer {
   /** @param {AudioContext} context @param {(report: Report) => void} report */
   constructor(context, report) {
     this.#context = context;
-    this.#jitter = new JitterBuffer(context.sampleRate, BLOCK);
+    const tables = resamplerTables(context.sampleRate);
+    this.#jitter = new JitterBuffer(context.sampleRate, tables, BLOCK);
     this.#report = report;
     this.output = context.createGain();
     this.#timer = setInterval(() => this.#pump(), PUMP_MS);

@@ -1,5 +1,7 @@
 // Band-limited interpolation at any ratio, and a ratio that may change with every block.
 
+import { SAMPLE_RATES } from './wire.js';
+
 const PHASES = 512; // between which coefficients are interpolated: -106 dB
 const HALF_TAPS = 16; // at one cutoff: 32 taps, flat to 0.41 of the rate, -90 dB beyond 0.59
 const BETA = 9; // of the Kaiser window
@@ -16,36 +18,64 @@ function bessel(x) {
 }
 
 /**
- * A windowed sinc in `PHASES` phases. It reads `half` samples before and behind each position.
- *
- * Making one takes about a millisecond; using it allocates nothing.
+ * A windowed sinc in `PHASES` phases, a row of 2 × `half` coefficients for each. It passes what lies
+ * below the output's limits for input that is up to `stretch` times as fast as the output.
+ * @typedef {{stretch: number, half: number, coefficients: Float32Array}} ResamplerTable
  */
+
+/**
+ * Some milliseconds of work: never for the audio thread.
+ * @param {number} stretch Input samples per output sample; 1 if there are fewer.
+ * @returns {ResamplerTable}
+ */
+export function resamplerTable(stretch) {
+  const half = Math.ceil(HALF_TAPS * stretch);
+  const taps = 2 * half;
+  const coefficients = new Float32Array((PHASES + 1) * taps);
+  const norm = bessel(BETA);
+  // Row by row from both ends: the last is the first one read backwards, and so on.
+  for (let phase = 0; phase <= PHASES / 2; phase++) {
+    const row = phase * taps;
+    const mirrored = (PHASES - phase) * taps;
+    let sum = 0;
+    for (let tap = 0; tap < taps; tap++) {
+      const x = tap - half + 1 - phase / PHASES;
+      const edge = x / half;
+      const angle = (Math.PI * x) / stretch;
+      const window = bessel(BETA * Math.sqrt(Math.max(0, 1 - edge * edge))) / norm;
+      const value = (angle === 0 ? 1 : Math.sin(angle) / angle) * window;
+      coefficients[row + tap] = value;
+      sum += value;
+    }
+    for (let tap = 0; tap < taps; tap++) {
+      coefficients[row + tap] /= sum;
+      if (mirrored > row) coefficients[mirrored + taps - 1 - tap] = coefficients[row + tap];
+    }
+  }
+  return { stretch, half, coefficients };
+}
+
+/**
+ * What it takes to play every rate that rooms may have, lowest stretch first.
+ * @param {number} contextRate Of the output.
+ */
+export function resamplerTables(contextRate) {
+  const stretches = SAMPLE_RATES.map((rate) => Math.max(1, rate / contextRate));
+  return [...new Set(stretches)].map(resamplerTable);
+}
+
+/** Reads `half` samples before and behind each position. Using it allocates nothing. */
 export class Resampler {
   #table;
   #taps;
 
-  /** @param {number} ratio Input samples per output sample, about; above 1 it filters lower. */
-  constructor(ratio) {
-    const stretch = Math.max(1, ratio);
+  /** @param {ResamplerTable} table */
+  constructor(table) {
+    this.stretch = table.stretch;
     /** Samples that are needed behind a position, and before it. */
-    this.half = Math.ceil(HALF_TAPS * stretch);
-    this.#taps = 2 * this.half;
-    this.#table = new Float32Array((PHASES + 1) * this.#taps);
-    const norm = bessel(BETA);
-    for (let phase = 0; phase <= PHASES; phase++) {
-      let sum = 0;
-      const row = phase * this.#taps;
-      for (let tap = 0; tap < this.#taps; tap++) {
-        const x = tap - this.half + 1 - phase / PHASES;
-        const edge = x / this.half;
-        const angle = (Math.PI * x) / stretch;
-        const window = bessel(BETA * Math.sqrt(Math.max(0, 1 - edge * edge))) / norm;
-        const value = (angle === 0 ? 1 : Math.sin(angle) / angle) * window;
-        this.#table[row + tap] = value;
-        sum += value;
-      }
-      for (let tap = 0; tap < this.#taps; tap++) this.#table[row + tap] /= sum;
-    }
+    this.half = table.half;
+    this.#taps = 2 * table.half;
+    this.#table = table.coefficients;
   }
 
   /**
