@@ -5,124 +5,31 @@ from __future__ import annotations
 import asyncio
 import io
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, expect
 
-from roomserver.clients.connection import RoomApi
 from roomserver.clients.wav import WavWriter
-from roomserver.clients.wire import Encoding, Frame
-from support.live import Capture
+from roomserver.clients.wire import Encoding
 from support.pages import check_looks, opened, press_tab_to, sign_in, visitor
 from support.server import ServerProcess
+from support.studio import (
+    add_tone,
+    confirm,
+    go_live,
+    level,
+    level_becomes,
+    listening,
+    make_room,
+    name_of,
+    stream,
+    tones,
+)
 
 MICROPHONE_HZ = [500, 800]  # of the browser's microphone
 SONG_RATE = 48_000
-
-
-@asynccontextmanager
-async def listening(
-    server: ServerProcess, code: str, nickname: str | None = None, **fields: object
-) -> AsyncIterator[Capture]:
-    """A listener in an open room that keeps all that comes."""
-    async with RoomApi(server.url) as api:
-        access = await api.join(code, None)
-        registration = {
-            "type": "registerListener",
-            "roomId": access.room_id,
-            "roomToken": access.room_token,
-            **({} if nickname is None else {"nickname": nickname}),
-            **fields,
-        }
-        connection = await api.connect(registration, answer="listenerRegistered")
-        capture = Capture(connection)
-        reader = asyncio.create_task(capture.run())
-        try:
-            yield capture
-        finally:
-            reader.cancel()
-            await asyncio.wait({reader})
-            await connection.close()
-
-
-async def stream(capture: Capture, *, after: int = 0) -> dict[str, Any]:
-    """The format of the stream that is heard, of one with a greater number than `after`."""
-    registered = capture.connection.registered
-    if registered.get("stream", 0) > after:
-        return registered
-    number = await capture.wait_until(
-        lambda message: (
-            isinstance(message, dict)
-            and message["type"] == "streamStarted"
-            and message["stream"] > after
-        )
-    )
-    found = capture.messages[number]
-    assert isinstance(found, dict)
-    return found
-
-
-async def tones(capture: Capture) -> list[float]:
-    """The loudest frequency of each channel in what comes from now on, in Hz."""
-    start = len(capture.messages)
-    await capture.wait_frames(30, after=start)
-    frames = [each for each in capture.messages[start:] if isinstance(each, Frame)][-25:]
-    heard = np.concatenate([frame.samples for frame in frames]).astype(float)
-    spectrum = np.abs(np.fft.rfft(heard * np.hanning(len(heard))[:, None], axis=0))
-    started = capture.texts("streamStarted") or [capture.connection.registered]
-    rate = started[-1]["sampleRate"]
-    return [float(np.argmax(side)) * rate / len(heard) for side in spectrum.T]
-
-
-async def level(capture: Capture) -> float:
-    """RMS of the first channel in what comes from now on, in dB of full scale."""
-    start = len(capture.messages)
-    await capture.wait_frames(25, after=start)
-    frames = [each for each in capture.messages[start:] if isinstance(each, Frame)][-20:]
-    heard = np.concatenate([frame.samples for frame in frames])[:, 0].astype(float) / 32768
-    return float(10 * np.log10(np.mean(heard**2) + 1e-12))
-
-
-async def level_becomes(capture: Capture, wanted_db: float) -> None:
-    """Waits until the first channel has this level."""
-    async with asyncio.timeout(20):
-        while abs(await level(capture) - wanted_db) > 0.5:
-            pass
-
-
-async def make_room(page: Page, name: str) -> str:
-    """A room that is open to everyone, of whoever is signed in; its code."""
-    await page.get_by_role("button", name="New room").click()
-    await page.get_by_label("Name", exact=True).fill(name)
-    await page.get_by_role("button", name="Create room").click()
-    await expect(page.get_by_role("heading", name=name)).to_be_visible()
-    return await page.locator(".page-head .code").inner_text()
-
-
-async def add_tone(page: Page, frequency: float) -> None:
-    """An input of this frequency."""
-    await page.get_by_role("button", name="Test tone").click()
-    await page.get_by_label("Frequency").fill(str(frequency))
-    await page.get_by_role("button", name="Add", exact=True).click()
-    await expect(page.get_by_role("dialog")).to_have_count(0)
-    await expect(page.get_by_text(f"Tone {frequency} Hz", exact=True)).to_be_visible()
-
-
-async def go_live(page: Page) -> None:
-    await page.get_by_role("button", name="Go live").click()
-    await expect(page.locator(".transport.live")).to_be_visible()
-
-
-async def confirm(page: Page, button: str) -> None:
-    """Presses a button of the dialog, which closes."""
-    dialog = page.get_by_role("dialog")
-    await dialog.get_by_role("button", name=button, exact=True).click()
-    await expect(dialog).to_have_count(0)
 
 
 async def test_a_lamp_says_that_a_channel_clipped_until_it_is_put_out(
@@ -226,6 +133,94 @@ async def test_a_device_and_a_file_become_channels_whose_gain_and_mute_are_heard
             await page.get_by_label("Name of channel 3").press("Enter")
             changed = await listener.wait_text("roomChanged")
             assert changed["channelNames"][1:3] == ["Left", "Right"]
+
+
+async def test_channels_are_on_air_in_the_order_that_was_chosen_by_keyboard_or_pointer(
+    browser: Browser, studio: ServerProcess, pictures: Path
+) -> None:
+    async with visitor(browser) as context, opened(context, studio.url + "/broadcast") as page:
+        page.on("dialog", lambda dialog: asyncio.ensure_future(dialog.accept()))
+        await sign_in(page, "engineer@example.org")
+        code = await make_room(page, "In order")
+        order = page.get_by_role("button", name="Order …")
+        await add_tone(page, 300)
+        await expect(order).to_be_disabled()
+        await add_tone(page, 600)
+        await add_tone(page, 900)
+
+        await press_tab_to(page, "button", "Order …")
+        await page.keyboard.press("Enter")
+        dialog = page.get_by_role("dialog", name="Order of the channels")
+        up = dialog.get_by_role("button", name="Move Tone 900 Hz up")
+        await up.focus()
+        await page.keyboard.press("Enter")
+        await expect(dialog.get_by_role("status")).to_have_text(
+            "Tone 900 Hz is channel 2 of 3 now."
+        )
+        await expect(up).to_be_focused()
+        await page.keyboard.press("Enter")
+        await page.keyboard.press("Enter")  # it is the first one by now, and stays that
+        await dialog.get_by_label("Place of Tone 300 Hz").fill("3")
+        await page.keyboard.press("Enter")
+        await expect(dialog.locator("strong")).to_have_text(
+            ["Tone 900 Hz", "Tone 600 Hz", "Tone 300 Hz"]
+        )
+        await check_looks(page, pictures, "order")
+        await confirm(page, "Use this order")
+        for channel, frequency in enumerate((900, 600, 300), 1):
+            await name_of(page, channel, f"Tone {frequency} Hz")
+
+        await go_live(page)
+        async with listening(studio, code) as listener:
+            assert await tones(listener) == pytest.approx([900, 600, 300], abs=2.5)
+            first = (await stream(listener))["stream"]
+            await order.click()
+            await expect(dialog).to_contain_text("You are on air")
+            grip = await dialog.locator(".grip").first.bounding_box()
+            last = await dialog.locator(".order li").last.bounding_box()
+            assert grip is not None
+            assert last is not None
+            await page.mouse.move(grip["x"] + 8, grip["y"] + grip["height"] / 2)
+            await page.mouse.down()
+            await page.mouse.move(grip["x"] + 8, last["y"] + last["height"] / 2, steps=5)
+            await page.mouse.up()
+            names = ["Tone 600 Hz", "Tone 300 Hz", "Tone 900 Hz"]
+            await expect(dialog.locator("strong")).to_have_text(names)
+            await confirm(page, "Use this order")
+            started = await stream(listener, after=first)
+            assert started["channelNames"] == names
+            assert await tones(listener) == pytest.approx([600, 300, 900], abs=2.5)
+            assert not listener.texts("roomClosed")
+            await expect(page.locator(".transport.live")).to_be_visible()
+
+            await page.get_by_label("Name of channel 1", exact=True).fill("Organ")
+            await page.keyboard.press("Enter")
+            await listener.wait_text("roomChanged")
+            await page.reload()
+            await page.get_by_role("button", name="Go on live").click()
+            after = await stream(listener, after=started["stream"])
+            assert after["channelNames"] == ["Organ", *names[1:]]
+            assert await tones(listener) == pytest.approx([600, 300, 900], abs=2.5)
+
+
+async def test_an_order_of_channels_that_are_gone_is_not_used(
+    browser: Browser, studio: ServerProcess
+) -> None:
+    async with visitor(browser) as context, opened(context, studio.url + "/broadcast") as page:
+        await sign_in(page, "engineer@example.org")
+        await make_room(page, "Out of order")
+        await add_tone(page, 300)
+        await add_tone(page, 600)
+        await page.get_by_role("button", name="Order …").click()
+        await page.get_by_role("button", name="Move Tone 300 Hz down").click()
+        # As when its device is pulled out for good, or a script of the page takes it away.
+        await page.evaluate(
+            """() => [...document.querySelectorAll('.input-head button')]
+                .find((each) => each.getAttribute('aria-label') === 'Remove Tone 600 Hz').click()"""
+        )
+        await confirm(page, "Use this order")
+        await expect(page.locator("#toasts")).to_contain_text("became others meanwhile")
+        await name_of(page, 1, "Tone 300 Hz")
 
 
 async def test_an_owner_sees_who_listens_mixes_for_them_kicks_and_bans(

@@ -6,14 +6,16 @@ import base64
 import io
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 from playwright.async_api import Browser
 
 from browser.conftest import MICROPHONE_HZ
 from roomserver.clients.wav import WavWriter
-from roomserver.clients.wire import Encoding
+from roomserver.clients.wire import Encoding, Frame
 from support.browser import ClientPage, Heard, client_page
 from support.live import ROOM_PASSWORD, LiveRoom, live_room
 from support.server import ServerProcess
@@ -420,6 +422,111 @@ async def test_an_input_more_is_another_stream_for_the_same_listeners(
         await page.settled(lambda heard: heard.level(0, 1100) > LEVEL - 4)
         assert (await page.statistics())["reconnects"] == 0
         assert await source.run("() => broadcaster.channelNames") == ["700 Hz", "1100 Hz"]
+
+
+async def test_another_order_is_another_stream_and_no_sample_is_in_the_wrong_one(
+    browser: Browser, server: ServerProcess
+) -> None:
+    # A frame of 10 ms has a whole number of periods of both.
+    add = """() => {
+        broadcaster.addTone({ frequency: 700, name: 'Low' });
+        broadcaster.addTone({ frequency: 1100, name: 'High' });
+    }"""
+    async with (
+        studio(browser, server, add) as (room, source),
+        room.listen(encoding="pcm_f32le") as capture,
+    ):
+        await capture.wait_frames(20)
+        for _ in range(3):
+            stream = capture.frames[-1].stream
+            await source.run("() => broadcaster.reorderChannels([1, 0])")
+            first = await capture.wait_until(
+                lambda message: isinstance(message, Frame) and message.stream > stream  # noqa: B023
+            )
+            await capture.wait_frames(50, after=first)
+        assert await source.run("() => [broadcaster.state, errors]") == ["live", []]
+        for not_an_order in ([0], [0, 0], [1, 2]):
+            refusal = await source.run(
+                """(order) => {
+                    try {
+                        broadcaster.reorderChannels(order);
+                    } catch (error) {
+                        return error.name;
+                    }
+                }""",
+                not_an_order,
+            )
+            assert refusal == "RangeError"
+    registered = capture.connection.registered
+    started = [registered, *capture.texts("streamStarted")]
+    names = {each["stream"]: each["channelNames"] for each in started if "stream" in each}
+    heard = {"Low": 700, "High": 1100}
+    wrong: list[float] = []
+    for before, frame in pairwise(capture.frames):
+        if frame.concealed or before.concealed or frame.stream != before.stream:
+            continue  # made up, or blended from what was
+        spectrum = np.abs(np.fft.rfft(frame.samples, axis=0))
+        bins = {name: hertz // 100 for name, hertz in heard.items()}
+        for channel, name in enumerate(names[frame.stream]):
+            (other,) = heard.keys() - {name}
+            wrong.append(spectrum[bins[other], channel] / spectrum[bins[name], channel])
+    assert len(wrong) > 100
+    assert max(wrong) < 0.01
+
+
+async def test_fields_that_change_while_it_registers_are_registered_at_once(
+    browser: Browser, server: ServerProcess
+) -> None:
+    async with client_page(browser, server.url) as page:
+        told = await page.run(
+            """async () => {
+                const { Connection } = await import('/static/client/connection.js');
+                const sockets = [];
+                window.WebSocket = class {
+                    constructor() {
+                        this.said = [];
+                        sockets.push(this);
+                    }
+                    send(text) {
+                        this.said.push(JSON.parse(text));
+                    }
+                    close(code) {
+                        queueMicrotask(() => this.onclose?.({ code }));
+                    }
+                    hear(type) {
+                        this.onmessage({ data: JSON.stringify({ type }) });
+                    }
+                };
+                const fields = { channels: 1 };
+                const told = [];
+                const connection = new Connection(
+                    'registerSource',
+                    { server: location.origin, roomId: 'room', roomToken: 'token' },
+                    {
+                        fields: () => fields,
+                        connecting: (error) => told.push(error?.code ?? 'connecting'),
+                        registered: () => told.push(connection.isRegistered),
+                        closed: (error) => told.push(error.code),
+                    },
+                );
+                const opened = async (count) => {
+                    while (sockets.length < count) await new Promise((go) => setTimeout(go));
+                    return sockets.at(-1);
+                };
+                void connection.run();
+                const first = await opened(1);
+                first.hear('config');
+                fields.channels = 2;
+                connection.restart();
+                first.hear('sourceRegistered');
+                const second = await opened(2);
+                second.hear('config');
+                second.hear('sourceRegistered');
+                connection.close();
+                return [sockets.map(({ said }) => said[0].channels), told];
+            }"""
+        )
+        assert told == [[1, 2], ["connecting", "connecting", True]]
 
 
 async def test_a_source_returns_after_its_network_was_cut(

@@ -22,6 +22,7 @@ const USUAL_RATE = 48000;
  * @typedef {{kind: import('./inputs.js').InputKind, name: string, deviceId?: string,
  *   taken?: number[], reopen?: () => Promise<MediaStream>}} What
  */
+/** A channel of the room: which of an input's channels it is. @typedef {{input: Input, index: number, name: string}} Channel */
 /**
  * @typedef {{server?: string | URL, roomId: string, roomToken: string,
  *   renewToken?: () => Promise<{roomToken: string}>, frameMs?: number, bufferMs?: number,
@@ -44,8 +45,15 @@ export class Broadcaster extends EventTarget {
   #state = /** @type {BroadcasterState} */ ('idle');
   /** @type {Input[]} */
   #inputs = [];
-  /** @type {string[]} */
-  #names = [];
+  /** @type {Channel[]} In the order on air. */
+  #channels = [];
+  /**
+   * Channels of the mergers, counted through, to which nothing is connected; those that were longest
+   * ago are taken first. What is connected stays where it is, however the channels are arranged.
+   */
+  #freePlaces = Array.from({ length: MAX_CHANNELS }, (_, place) => place);
+  /** Number of the arrangement of channels: what was captured of another one is not sent. */
+  #layout = 0;
   /** @type {Session | null} */
   #session = null;
   /** @type {ReturnType<typeof deferred> | null} The start that is under way. */
@@ -100,7 +108,7 @@ export class Broadcaster extends EventTarget {
   }
 
   get channelNames() {
-    return [...this.#names];
+    return this.#channels.map(({ name }) => name);
   }
 
   get status() {
@@ -180,17 +188,26 @@ export class Broadcaster extends EventTarget {
     if (index < 0) return;
     input.stop();
     this.#inputs.splice(index, 1);
-    const { firstChannel, channelCount } = input;
-    this.#names.splice(firstChannel, channelCount);
-    const { clipped } = this.#levels;
-    clipped.copyWithin(firstChannel, firstChannel + channelCount).fill(0, this.#names.length);
-    this.#wire();
+    this.#freePlaces.push(...input.places);
+    this.#channels = this.#channels.filter((channel) => channel.input !== input);
+    this.#arrange();
+  }
+
+  /** @param {readonly number[]} order The present index of each channel to be. */
+  reorderChannels(order) {
+    const sorted = [...order].sort((a, b) => a - b);
+    if (order.length !== this.#channels.length || sorted.some((from, to) => from !== to)) {
+      throw new RangeError('an order has every channel once');
+    }
+    if (order.every((from, to) => from === to)) return;
+    this.#channels = order.map((from) => this.#channels[from]);
+    this.#arrange();
   }
 
   /** @param {number} index @param {string} name Of at most 64 characters, without control ones. */
   renameChannel(index, name) {
-    if (index < 0 || index >= this.#names.length) throw new RangeError(`no channel ${index}`);
-    this.#names[index] = cleanName(name);
+    if (!(index in this.#channels)) throw new RangeError(`no channel ${index}`);
+    this.#channels[index].name = cleanName(name);
     this.#session?.remember({ channelNames: this.channelNames });
     this.#emit('inputs', this.inputs);
   }
@@ -225,9 +242,7 @@ export class Broadcaster extends EventTarget {
   /** @param {What} what @param {AudioNode} source @param {number} width Its channels. @param {() => void} stop */
   #add(what, source, width, stop) {
     const taken = what.taken ?? Array.from({ length: width }, (_, channel) => channel);
-    const channelCount = taken.length;
-    const firstChannel = this.#names.length;
-    if (firstChannel + channelCount > MAX_CHANNELS) {
+    if (this.#channels.length + taken.length > MAX_CHANNELS) {
       stop();
       throw new RelayError('too_many_channels', `a room has at most ${MAX_CHANNELS} channels`);
     }
@@ -236,40 +251,49 @@ export class Broadcaster extends EventTarget {
       channelCountMode: 'explicit',
       channelInterpretation: 'discrete', // channels are channels, and no left and right
     });
-    source.connect(node);
-    const input = new Input({ ...what, firstChannel, taken }, node, stop);
+    const splitter = new ChannelSplitterNode(this.audioContext, { numberOfOutputs: width });
+    source.connect(node).connect(splitter);
+    const places = this.#freePlaces.splice(0, taken.length);
+    const input = new Input({ ...what, taken }, node, splitter, places, stop);
     this.#inputs.push(input);
     const name = cleanName(what.name);
-    for (const channel of taken) {
-      this.#names.push(width === 1 ? name : `${name.slice(0, 60)} ${channel + 1}`);
-    }
-    this.#wire();
+    taken.forEach((channel, index) => {
+      const merger = this.#mergers[Math.floor(places[index] / PER_INPUT)];
+      splitter.connect(merger, channel, places[index] % PER_INPUT);
+      const numbered = width === 1 ? name : `${name.slice(0, 60)} ${channel + 1}`;
+      this.#channels.push({ input, index, name: numbered });
+    });
+    this.#arrange();
     void this.audioContext.resume();
     return input;
   }
 
-  /** Connects every input's channels to the places they have now. */
-  #wire() {
-    let next = 0;
-    for (const input of this.#inputs) {
-      input.node.disconnect();
-      input.firstChannel = next;
-      const splitter = new ChannelSplitterNode(this.audioContext, {
-        numberOfOutputs: input.node.channelCount,
+  /**
+   * The channels are others, or in another order. On air that is another stream: what the capture
+   * worklet has of the old arrangement and of the new one tells by its number to which it belongs.
+   */
+  #arrange() {
+    const { peak, rms, clipped } = this.#levels;
+    const lit = this.#channels.map(({ input, index }) => clipped[input.channels[index] ?? -1] ?? 0);
+    peak.fill(NaN);
+    rms.fill(NaN);
+    clipped.fill(0);
+    clipped.set(lit);
+    this.#channels.forEach(({ input, index }, channel) => (input.channels[index] = channel));
+    if (this.#channels.length > 0) {
+      const layout = ++this.#layout;
+      const places = this.#channels.map(({ input, index }) => input.places[index]);
+      void this.#capture.then((node) => {
+        node.port.postMessage({ type: 'channels', places, layout });
       });
-      input.node.connect(splitter);
-      for (const channel of input.taken) {
-        splitter.connect(this.#mergers[Math.floor(next / PER_INPUT)], channel, next % PER_INPUT);
-        next++;
-      }
-    }
-    this.#levels.peak.fill(NaN);
-    this.#levels.rms.fill(NaN);
-    if (next > 0) {
-      void this.#capture.then((node) => node.port.postMessage({ type: 'channels', count: next }));
-      this.#session?.remember({ channels: next, channelNames: this.channelNames });
+      this.#session?.tell({ type: 'arrange', layout, ...this.#described() });
     } // else what is on air stays as it is, silent: a broadcast has a channel
     this.#emit('inputs', this.inputs);
+  }
+
+  /** What a registration says of the channels. */
+  #described() {
+    return { channels: this.#channels.length, channelNames: this.channelNames };
   }
 
   /** A device that was gone may be back. */
@@ -301,7 +325,7 @@ export class Broadcaster extends EventTarget {
   async start() {
     if (this.#starting !== null) return this.#starting.promise;
     if (this.#session !== null) return;
-    if (this.#names.length === 0) throw new RelayError('no_inputs', 'there is nothing to send');
+    if (this.#channels.length === 0) throw new RelayError('no_inputs', 'there is nothing to send');
     this.#become('connecting');
     void this.audioContext.resume();
     const starting = deferred();
@@ -341,16 +365,15 @@ export class Broadcaster extends EventTarget {
     });
     this.#session = session;
     const fields = {
-      channels: this.#names.length,
+      ...this.#described(),
       sampleRate: this.audioContext.sampleRate,
       encoding: encoding ?? 'pcm_s16le',
-      channelNames: this.channelNames,
       frameMs,
       bufferMs,
     };
     const access = { server: serverUrl(server), roomId, roomToken };
     node.port.postMessage({ type: 'blocks', port: port1 }, [port1]);
-    session.tell({ type: 'broadcast', access, fields, port: port2 }, [port2]);
+    session.tell({ type: 'broadcast', access, fields, layout: this.#layout, port: port2 }, [port2]);
   }
 
   /** @param {RelayError} [error] */
@@ -375,7 +398,7 @@ export class Broadcaster extends EventTarget {
     this.audioContext.removeEventListener('statechange', this.#onAudio);
     document.removeEventListener('visibilitychange', this.#onVisible);
     for (const input of this.#inputs.splice(0)) input.stop();
-    this.#names = [];
+    this.#channels = [];
     const node = await this.#capture.catch(() => null);
     node?.port.postMessage({ type: 'end' });
     node?.disconnect();
@@ -401,7 +424,9 @@ export class Broadcaster extends EventTarget {
         break;
       }
       case 'roomChanged':
-        this.#names = this.#names.map((name, index) => message.channelNames[index] || name);
+        this.#channels.forEach((channel, index) => {
+          channel.name = message.channelNames[index] || channel.name;
+        });
         this.#session?.remember({ channelNames: this.channelNames });
         this.#emit('room', message);
         this.#emit('inputs', this.inputs);
@@ -452,12 +477,13 @@ export class Broadcaster extends EventTarget {
       channelInterpretation: 'discrete',
     });
     this.#mergers.forEach((merger, index) => merger.connect(node, 0, index));
-    node.port.onmessage = (event) => this.#measure(event.data.levels);
+    node.port.onmessage = (event) => this.#measure(event.data);
     return node;
   }
 
-  /** @param {Float32Array} levels */
-  #measure(levels) {
+  /** @param {import('./capture-worklet.js').CaptureReport} report */
+  #measure({ levels, layout }) {
+    if (layout !== this.#layout) return; // of what had other places
     const { peak, rms, clipped } = this.#levels;
     for (let channel = 0; channel < levels.length / 3; channel++) {
       peak[channel] = toDecibels(levels[3 * channel]);

@@ -7,22 +7,27 @@ const PER_INPUT = 32;
 const CLIPPED = 1;
 
 /**
- * Planes one after another; `frame` is the context's number of the first sample. `stoppedMs`: how
- * long the context stood still before it.
+ * Planes one after another; `frame` is the context's number of the first sample, `layout` that of the
+ * arrangement of channels that it was captured in. `stoppedMs`: how long the context stood still
+ * before it.
  * @typedef {{planes: Float32Array<ArrayBuffer>, frame: number, channelCount: number, sampleCount: number,
- *   stoppedMs: number}} Block
+ *   layout: number, stoppedMs: number}} Block
  */
 /**
  * Peak, RMS (linear) and whether it clipped (0, 1), channel by channel.
- * @typedef {{levels: Float32Array}} CaptureReport
+ * @typedef {{levels: Float32Array, layout: number}} CaptureReport
  */
 /**
+ * `places`: which of the inputs' channels, counted through, is which channel of the room.
  * @typedef {{type: 'blocks', port: MessagePort} | {type: 'silent'}
- *   | {type: 'channels', count: number} | {type: 'end'}} CaptureCommand
+ *   | {type: 'channels', places: number[], layout: number} | {type: 'end'}} CaptureCommand
  */
 
 class Capture extends AudioWorkletProcessor {
   #channels = 0;
+  /** @type {number[]} */
+  #places = [];
+  #layout = 0;
   #samples = Math.round(sampleRate * BLOCK_S);
   /** @type {MessagePort | null} */
   #blocks = null;
@@ -50,7 +55,8 @@ class Capture extends AudioWorkletProcessor {
       const count = Math.min(quantum - done, this.#samples - this.#filled);
       for (let channel = 0; channel < this.#channels; channel++) {
         // An input that nothing is connected to has no channels: it is silent.
-        const from = inputs[Math.floor(channel / PER_INPUT)]?.[channel % PER_INPUT];
+        const place = this.#places[channel];
+        const from = inputs[Math.floor(place / PER_INPUT)]?.[place % PER_INPUT];
         this.#take(channel, from, done, count);
       }
       this.#measured += count;
@@ -73,7 +79,9 @@ class Capture extends AudioWorkletProcessor {
         this.#blocks = null;
         break;
       case 'channels':
-        this.#channels = command.count;
+        this.#places = command.places;
+        this.#layout = command.layout;
+        this.#channels = this.#places.length;
         this.#spare = [];
         this.#planes = new Float32Array(this.#channels * this.#samples);
         this.#filled = this.#measured = 0;
@@ -117,6 +125,7 @@ class Capture extends AudioWorkletProcessor {
       frame,
       channelCount: this.#channels,
       sampleCount: this.#samples,
+      layout: this.#layout,
       stoppedMs: ahead > STOPPED_MS ? ahead : 0,
     };
     this.#blocks.postMessage(block, [this.#planes.buffer]);
@@ -135,7 +144,7 @@ class Capture extends AudioWorkletProcessor {
       this.#levels[3 * channel] = this.#squares[channel] = 0;
     }
     this.#measured = 0;
-    this.port.postMessage({ levels }, [levels.buffer]);
+    this.port.postMessage({ levels, layout: this.#layout }, [levels.buffer]);
   }
 }
 

@@ -65,6 +65,8 @@ export class Connection {
   #closing = new AbortController();
   /** @type {WebSocket | null} Registered. */
   #socket = null;
+  /** The fields are others than those it registered with. */
+  #outdated = false;
 
   /**
    * @param {'registerListener' | 'registerSource'} kind
@@ -102,9 +104,12 @@ export class Connection {
     this.#socket?.send(packet);
   }
 
-  /** Registers anew over another connection, as the fields are now. */
+  /** Registers anew over another connection at once, as the fields are now. */
   restart() {
-    this.#socket?.close(1000);
+    this.#outdated = true;
+    const socket = this.#socket;
+    this.#socket = null; // nothing more is sent over it
+    socket?.close(1000);
   }
 
   /** Ends it. */
@@ -138,6 +143,10 @@ export class Connection {
         continue;
       } else if (!isTemporary(error)) {
         return this.#owner.closed(error);
+      }
+      if (stood && this.#outdated) {
+        error = null; // ours
+        continue;
       }
       if (stood) {
         this.reconnects++;
@@ -225,13 +234,17 @@ export class Connection {
             break;
           case 'sourceRegistered':
           case 'listenerRegistered':
+            stands();
+            if (this.#outdated) {
+              socket.close(1000); // the fields changed while it registered
+              break;
+            }
             registered = true;
             this.clock = new ServerClock(); // a server that was started again has another one
             this.#socket = socket;
             clearTimeout(watch);
             look();
             ping(0);
-            stands();
             this.#owner.registered(message);
             break;
           case 'pong':
@@ -250,6 +263,7 @@ export class Connection {
   }
 
   #registration() {
+    this.#outdated = false;
     const { roomId, roomToken } = this.#access;
     return { type: this.#kind, roomId, roomToken, ...this.#owner.fields() };
   }

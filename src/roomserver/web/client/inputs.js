@@ -14,28 +14,34 @@ const UNPROCESSED = { echoCancellation: false, noiseSuppression: false, autoGain
 export class Input {
   #gain = 1;
   #muted = false;
+  #splitter;
   #stop;
   /** Ended by itself: its device is gone, its file is over. */
   ended = false;
   /** By the system: what it hears is withheld. */
   silenced = false;
+  /** @type {number[]} Which channel of the room each of its channels is. */
+  channels = [];
 
   /**
-   * @param {{kind: InputKind, name: string, firstChannel: number, taken: number[],
+   * @param {{kind: InputKind, name: string, taken: number[],
    *   deviceId?: string, reopen?: () => Promise<MediaStream>}} what `taken`: which channels of the
    *   source; `reopen`: opens the device again as it was opened
-   * @param {GainNode} node @param {() => void} stop
+   * @param {GainNode} node @param {ChannelSplitterNode} splitter Behind it.
+   * @param {number[]} places Where its channels go; see `Broadcaster`.
+   * @param {() => void} stop
    */
-  constructor(what, node, stop) {
+  constructor(what, node, splitter, places, stop) {
     this.kind = what.kind;
     this.name = what.name;
-    this.firstChannel = what.firstChannel;
     this.taken = what.taken;
     this.channelCount = what.taken.length;
     /** @type {string | undefined} */
     this.deviceId = what.deviceId;
     this.reopen = what.reopen;
     this.node = node;
+    this.places = places;
+    this.#splitter = splitter;
     this.#stop = stop;
   }
 
@@ -67,6 +73,7 @@ export class Input {
   stop() {
     this.#stop();
     this.node.disconnect();
+    this.#splitter.disconnect();
   }
 
   #apply() {

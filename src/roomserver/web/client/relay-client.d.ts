@@ -205,12 +205,13 @@ export type SourceStatus = {
   concealed: number[];
 };
 
-/** One source of channels: `channelCount` of them from `firstChannel` on. */
+/** One source of channels. */
 export type Input = {
   readonly kind: 'device' | 'tab' | 'file' | 'tone' | 'node';
   readonly name: string;
-  readonly firstChannel: number;
   readonly channelCount: number;
+  /** Which channel of the room each of its channels is. */
+  readonly channels: readonly number[];
   /** Linear. */
   gain: number;
   muted: boolean;
@@ -240,7 +241,7 @@ export class Broadcaster extends EventTarget {
   /** Event `statechange` {state, reason?}. `suspended`: the owner suspended the room; it is tried again. */
   readonly state: 'idle' | 'connecting' | 'live' | 'reconnecting' | 'suspended' | 'closed';
   readonly audioContext: AudioContext;
-  /** In the order of their channels. Event `inputs` {the same}: also when one ended, came back, was silenced. */
+  /** In the order in which they were added. Event `inputs` {the same}: also when one ended, came back, was silenced. */
   readonly inputs: Input[];
   /**
    * getUserMedia, with all processing off unless told. '' is the default device. `channels`: which of
@@ -273,6 +274,13 @@ export class Broadcaster extends EventTarget {
    * broadcast goes on as it was, silent, until an input is added.
    */
   removeInput(input: Input): void;
+  /**
+   * Other places for the room's channels: `order` has the present index of each channel to be. What
+   * is added goes to the end. While live it begins another stream, in which every sample is where the
+   * new order has it; what listeners have set stays with the index.
+   * @throws RangeError it has not every channel once
+   */
+  reorderChannels(order: readonly number[]): void;
   readonly channelNames: string[];
   /** Of at most 64 characters. Sent when it registers. */
   renameChannel(index: number, name: string): void;

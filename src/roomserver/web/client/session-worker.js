@@ -33,7 +33,7 @@ self.onmessage = async ({ data }) => {
       session.run();
       break;
     case 'broadcast':
-      session = new SourceSession(data.access, data.fields, data.port, tell, renew);
+      session = new SourceSession(data.access, data.fields, data.layout, data.port, tell, renew);
       session.run();
       break;
     case 'send':
@@ -42,6 +42,11 @@ self.onmessage = async ({ data }) => {
     case 'remember':
       session?.remember(data.fields);
       break;
+    case 'arrange': {
+      const { channels, channelNames } = data;
+      if (session instanceof SourceSession) session.arrange(data.layout, { channels, channelNames });
+      break;
+    }
     case 'hold':
       if (session instanceof ListenerSession) session.hold(data.held);
       break;

@@ -23,6 +23,7 @@ export class SourceSession {
   #connection;
   /** @type {Registration} */
   #fields;
+  #layout;
   #port;
   #sequence = 0;
   /** Samples of the timeline beyond the context's own count: it stood still, and time did not. */
@@ -40,12 +41,14 @@ export class SourceSession {
   /**
    * @param {{server: string, roomId: string, roomToken: string}} access
    * @param {Registration} fields
+   * @param {number} layout Of the blocks that these fields describe.
    * @param {MessagePort} port Of the capture worklet; blocks go back to it to be used again.
    * @param {(message: any) => void} tell To the page.
    * @param {() => Promise<string | null>} renew
    */
-  constructor(access, fields, port, tell, renew) {
+  constructor(access, fields, layout, port, tell, renew) {
     this.#fields = fields;
+    this.#layout = layout;
     this.#tell = tell;
     this.#port = port;
     this.#connection = new Connection('registerSource', access, {
@@ -88,15 +91,16 @@ export class SourceSession {
     return this.#connection.send(message);
   }
 
-  /**
-   * What registrations say from now on; with other channels one follows at once.
-   * @param {Partial<Registration>} fields Of names alone: they wait for the next one.
-   */
+  /** Of registrations to come. @param {Partial<Registration>} fields */
   remember(fields) {
-    const before = JSON.stringify([this.#fields.channels, this.#fields.channelNames]);
     Object.assign(this.#fields, fields);
-    const now = JSON.stringify([this.#fields.channels, this.#fields.channelNames]);
-    if (fields.channels !== undefined && now !== before) this.#connection.restart();
+  }
+
+  /** The channels are others: begins another stream. @param {number} layout @param {Partial<Registration>} fields */
+  arrange(layout, fields) {
+    this.#layout = layout;
+    this.remember(fields);
+    this.#connection.restart();
   }
 
   /** @param {import('./connection.js').Message} message */
@@ -138,7 +142,7 @@ export class SourceSession {
   /** @param {Block} block @param {number} timeUs */
   #send(block, timeUs) {
     const { channels, encoding, sampleRate } = this.#fields;
-    if (!this.#connection.isRegistered || block.channelCount !== channels) return;
+    if (!this.#connection.isRegistered || block.layout !== this.#layout) return;
     const bytesPerSecond = channels * sampleRate * (encoding === 'pcm_f32le' ? 4 : 2);
     if (this.#connection.bufferedBytes > MOST_BUFFERED_S * bytesPerSecond) {
       this.#dropped++;

@@ -9,6 +9,7 @@ import '../faders.js';
 import { ask } from '../shell.js';
 import { dialog } from './dialogs.js';
 import { decibels } from './format.js';
+import { chooseOrder } from './order.js';
 import { t } from './texts.js';
 
 const ICONS = /** @type {const} */ ({ device: 'microphone', tab: 'tab', file: 'file', tone: 'tone', node: 'tone' });
@@ -48,6 +49,10 @@ function adders(studio, page) {
     const wish = await chooseTone();
     if (wish) await studio.add(wish);
   });
+  const order = () => page.attempt(async () => {
+    const wish = await chooseOrder(studio);
+    if (wish) studio.reorder(wish);
+  });
   const tab = () => page.attempt(() => studio.add({ kind: 'tab', label: t.tab, gain: 1, muted: false }));
   const file = (/** @type {Event} */ event) => {
     const field = /** @type {HTMLInputElement} */ (event.target);
@@ -68,13 +73,14 @@ function adders(studio, page) {
         ${t.addFile}
       </label>
       <button class="compact" @click=${tone} data-add="tone">${t.addTone}</button>
-    </div>`;
+    </div>
+    <button class="compact" ?disabled=${(studio.broadcaster?.channelNames.length ?? 0) < 2} @click=${order}>${t.order}</button>`;
 }
 
 /** @param {Studio} studio @param {Input} input @param {any} page */
 function card(studio, input, page) {
   const names = studio.broadcaster?.channelNames ?? [];
-  const channels = Array.from({ length: input.channelCount }, (_, index) => input.firstChannel + index);
+  const channels = [...input.channels].sort((a, b) => a - b); // in the order on air
   return html`
     <li class="input-card ${input.ended || input.silenced ? 'ended' : ''} ${input.muted ? 'is-muted' : ''}">
       <div class="input-head">

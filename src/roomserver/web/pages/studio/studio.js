@@ -24,12 +24,17 @@ const KEPT = 'studio';
  * An input as it is remembered over a reload; of a file or tab no more than that there was one.
  */
 
-/** @typedef {{ roomId: string, live: boolean, inputs: Kept[], names: string[] }} Remembered */
+/**
+ * @typedef {{ roomId: string, live: boolean, inputs: Kept[], order: number[], names: string[] }} Remembered
+ * `order`: of each channel on air, its number when those of the inputs are counted through; `names` go
+ * with it.
+ */
 
 /** What a window remembers of its room. @returns {Remembered | null} */
 export function remembered() {
   const found = kept.get(KEPT, tabStorage());
-  return typeof found?.roomId === 'string' && Array.isArray(found.inputs) ? found : null;
+  const isWhole = typeof found?.roomId === 'string' && ['inputs', 'order', 'names'].every((name) => Array.isArray(found[name]));
+  return isWhole ? found : null;
 }
 
 export function forget() {
@@ -190,6 +195,19 @@ export class Studio extends EventTarget {
     }
   }
 
+  /** @param {number[]} order the present index of each channel to be */
+  reorder(order) {
+    this.broadcaster?.reorderChannels(order);
+  }
+
+  /** Names and order of before, where there are as many channels as then. @param {Remembered} before */
+  restoreChannels({ order, names }) {
+    const { broadcaster } = this;
+    if (broadcaster?.channelNames.length !== order.length) return;
+    broadcaster.reorderChannels(order);
+    names.forEach((name, index) => broadcaster.renameChannel(index, name));
+  }
+
   async goLive() {
     this.ended = this.trouble = null;
     const broadcaster = await this.open();
@@ -342,7 +360,11 @@ export class Studio extends EventTarget {
     if (this.disposed) return; // it is another room's turn
     const inputs = this.broadcaster?.inputs.map((input) => this._kept.get(input)).filter(Boolean) ?? [];
     const names = [...(this.broadcaster?.channelNames ?? [])];
-    kept.set(KEPT, { roomId: this.room.roomId, live: this.isLive, inputs, names }, tabStorage());
+    /** @type {number[]} */
+    const order = [];
+    const places = this.broadcaster?.inputs.flatMap((input) => input.channels) ?? [];
+    places.forEach((channel, place) => (order[channel] = place));
+    kept.set(KEPT, { roomId: this.room.roomId, live: this.isLive, inputs, order, names }, tabStorage());
   }
 
   _tell() {
