@@ -29,12 +29,12 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--use-fake-ui-for-media-stream",
-    "--use-fake-device-for-media-stream",
     # What a test answers in the server's place would be of no known network, and kept from it.
     "--disable-features=LocalNetworkAccessChecks,LocalNetworkAccessChecksWebSockets",
     "--host-resolver-rules=MAP relay.test 127.0.0.1",
 )
+# Nobody is there to allow a microphone, nor is one.
+FAKE_MEDIA = ("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream")
 # Else a page may not sound before somebody pressed something in it.
 AUTOPLAY = "--autoplay-policy=no-user-gesture-required"
 # A page of the server's origin, with all its headers, on which nothing else runs.
@@ -45,20 +45,34 @@ SCRIPTS = Path(__file__).parents[1] / "browser" / "scripts"
 SCRIPTS_ROUTE = "/static/tests/"
 
 
-async def launch(playwright: Playwright, microphone: Path, *, autoplay: bool = True) -> Browser:
-    """Chromium whose microphone is a WAV file, over and over. Raises if there is none.
+async def launch(
+    playwright: Playwright,
+    microphone: Path | None = None,
+    *,
+    autoplay: bool = True,
+    shared_tab: str | None = None,
+) -> Browser:
+    """Chromium. Raises if there is none.
 
+    microphone: a WAV file that it hears, over and over.
     autoplay: whether pages may sound without a press, which browsers do not allow by themselves.
+    shared_tab: title of the tab that is chosen when a page asks for one; what it plays is real, and
+        so there is no microphone.
     """
     executable = shutil.which("chromium") or shutil.which("google-chrome")
     assert executable is not None, "the tests of the pages need Debian's package chromium"
+    flags = [*FLAGS, *([AUTOPLAY] if autoplay else [])]
+    if shared_tab is None:
+        flags += FAKE_MEDIA
+    else:
+        flags.append(f"--auto-select-tab-capture-source-by-title={shared_tab}")
+    if microphone is not None:
+        flags.append(f"--use-file-for-fake-audio-capture={microphone}")
     return await playwright.chromium.launch(
         executable_path=executable,
-        args=[
-            *FLAGS,
-            *([AUTOPLAY] if autoplay else []),
-            f"--use-file-for-fake-audio-capture={microphone}",
-        ],
+        args=flags,
+        # Playwright mutes browsers without a window, and a tab that is muted shares silence.
+        ignore_default_args=["--mute-audio"] if shared_tab is not None else None,
     )
 
 

@@ -33,7 +33,7 @@ async def visitor(browser: Browser, **options: object) -> AsyncIterator[BrowserC
     """Somebody with a browser of their own: cookies and storage are shared by their pages."""
     usual = {
         "viewport": {"width": DESKTOP[0], "height": DESKTOP[1]},
-        "permissions": ["microphone"],
+        "permissions": ["microphone", "screen-wake-lock"],
         "accept_downloads": True,
     }
     context = await browser.new_context(**(usual | options))  # type: ignore[arg-type]
@@ -51,9 +51,11 @@ async def opened(
     *,
     refusals: Collection[int | str] = (),
     outage: bool = False,
+    complaint: str | None = None,
 ) -> AsyncIterator[Page]:
     """A page; `refusals` are HTTP statuses, and Chromium's errors, that the test provokes.
 
+    complaint: a message of the browser that says nothing about the page.
     outage: the server is out of reach for a while, of which the browser complains.
     """
     page = await context.new_page()
@@ -63,7 +65,7 @@ async def opened(
         found = REFUSAL.search(message.text)
         if found is not None and (found[2] or int(found[1])) in refusals:
             return
-        if outage and OUTAGE.search(message.text):
+        if message.text == complaint or (outage and OUTAGE.search(message.text)):
             return
         if message.type in ("error", "warning"):
             problems.append(message.text)
