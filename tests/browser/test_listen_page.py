@@ -4,100 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-import aiohttp
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Locator, Page, Route, async_playwright, expect
+from playwright.async_api import Browser, Route, async_playwright, expect
 
-from roomserver.clients.account import AccountEntry
-from roomserver.clients.broadcast import Broadcaster
-from roomserver.clients.connection import RoomAccess, RoomApi
-from roomserver.clients.entry import RoomEntry
-from support.browser import ClientPage, launch
-from support.live import EMAIL, ROOM_PASSWORD, LiveRoom
-from support.pages import check_looks, opened, press_tab_to, visitor
-from support.server import PASSWORD, ServerProcess
+from support.browser import launch
+from support.listen_page import NAMES, TONES, fader, heard_page, owner, play, room, status
+from support.live import EMAIL, ROOM_PASSWORD
+from support.pages import PHONE, check_looks, opened, press_tab_to, visitor
+from support.server import ServerProcess
 from support.tones import ToneSource
-
-TONES = (440.0, 1000.0, 2500.0)
-NAMES = ("Voice", "Keys", "Bells")
-
-
-@asynccontextmanager
-async def room(
-    server: ServerProcess,
-    tones: Sequence[float] = TONES,
-    *,
-    on_air: bool = True,
-    names: Sequence[str] = NAMES,
-    password: str | None = None,
-    name: str = "Great hall",
-    public: bool = False,
-    ca_file: str | None = None,
-) -> AsyncIterator[tuple[LiveRoom, Broadcaster]]:
-    """A room in which each channel has its tone; the broadcaster runs if it is on air."""
-    async with RoomApi(server.url, ca_file=ca_file) as api:
-
-        async def renew() -> RoomAccess:
-            return await account.broadcaster_token(access.room_id)
-
-        account = AccountEntry(api, EMAIL, PASSWORD)
-        access = await account.create_room(password, name=name, public=public)
-        made = LiveRoom(api, RoomEntry(api, access, renew), access.room_code)
-        # On a busy machine an adaptive buffer would conceal some of it.
-        source = ToneSource(list(tones))
-        broadcaster = made.broadcaster(source, encoding=None, channel_names=names, buffer_ms=300)
-        running = asyncio.create_task(broadcaster.run()) if on_air else None
-        try:
-            yield made, broadcaster
-        finally:
-            broadcaster.stop()
-            if running is not None:
-                await running
-
-
-@asynccontextmanager
-async def heard_page(
-    browser: Browser, url: str, *, refusals: Sequence[int] = (), **options: Any
-) -> AsyncIterator[tuple[Page, ClientPage]]:
-    """A listener's page, and ears for what it plays; see `play`."""
-    async with (
-        visitor(browser, **options) as context,
-        opened(context, url, refusals=refusals) as page,
-    ):
-        yield page, ClientPage(page)
-
-
-async def play(page: Page, ears: ClientPage) -> None:
-    """Presses play, waits until it is live, and puts the ears on."""
-    await page.get_by_role("button", name="Play", exact=True).click()
-    await expect(status(page)).to_have_text("Live")
-    await ears.put_on_ears("listening")
-
-
-def status(page: Page) -> Locator:
-    return page.locator(".player .badge")
-
-
-def fader(page: Page, channel: str) -> Locator:
-    return page.get_by_role("slider", name=f"Level of {channel}")
-
-
-async def owner(server: ServerProcess, method: str, path: str, body: object = None) -> Any:
-    """What the rooms' owner does over HTTP."""
-    async with aiohttp.ClientSession(server.url) as session:
-        login = {"email": EMAIL, "password": PASSWORD}
-        async with session.post("/auth/broadcaster", json=login) as answer:
-            token = (await answer.json())["accessToken"]
-        headers = {"Authorization": f"Bearer {token}"}
-        async with session.request(method, path, json=body, headers=headers) as answer:
-            assert answer.status < 300, await answer.text()
-            return await answer.json() if answer.content_length else None
 
 
 async def test_public_rooms_are_listed_live_ones_first(
@@ -152,11 +72,15 @@ async def test_a_password_is_asked_for_when_it_is_wanted(
     ):
         await page.get_by_role("button", name="Play", exact=True).click()
         await expect(page.get_by_role("alert")).to_contain_text("wants a password")
-        await page.get_by_label("Password").fill("something else")
+        await expect(page.get_by_label("Password")).to_be_focused()
+        await page.keyboard.type("something else")
         await page.keyboard.press("Enter")
         await expect(page.get_by_role("alert")).to_contain_text("the password is wrong")
+        await expect(page.get_by_label("Password")).to_be_focused()
         await page.get_by_label("Password").fill(ROOM_PASSWORD)
-        await play(page, ears)
+        await page.keyboard.press("Enter")
+        await expect(status(page)).to_have_text("Live")
+        await expect(page.get_by_role("button", name="Stop")).to_be_focused()
         # A reload of the tab asks nobody again.
         await page.reload()
         await expect(page.get_by_label("Password")).to_have_count(0)
@@ -235,6 +159,50 @@ async def test_a_fader_follows_the_pointer_finer_with_shift_and_springs_back(
         assert await drag(100) == pytest.approx(way / 10, abs=0.01)
         await page.keyboard.up("Shift")
         await handle.dblclick()
+        await expect(handle).to_have_attribute("aria-valuetext", "0.0 dB")
+
+
+async def test_a_finger_moves_a_fader_finer_when_it_is_aside_and_two_taps_set_it_back(
+    browser: Browser, server: ServerProcess
+) -> None:
+    size = {"width": PHONE[0], "height": PHONE[1]}
+    async with (
+        room(server) as (made, _),
+        heard_page(browser, f"{server.url}/listen/{made.code}", has_touch=True, viewport=size) as (
+            page,
+            ears,
+        ),
+    ):
+        await play(page, ears)
+        handle = fader(page, "Keys")
+        await handle.scroll_into_view_if_needed()
+        box = await handle.bounding_box()
+        assert box is not None
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        session = await page.context.new_cdp_session(page)
+
+        async def touch(*points: tuple[float, float]) -> float:
+            """A finger goes from point to point; how far the fader went, of its way."""
+            before = await handle.evaluate("(e) => e.position")
+            for index, (to_x, to_y) in enumerate(points):
+                kind = "touchMove" if index else "touchStart"
+                await session.send(
+                    "Input.dispatchTouchEvent",
+                    {"type": kind, "touchPoints": [{"x": to_x, "y": to_y}]},
+                )
+            await session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+            return float(await handle.evaluate("(e) => e.position") - before)
+
+        # What it goes before the browser takes it for a drag is lost.
+        way = await touch((x, y), (x - 30, y), (x - 130, y))
+        assert way == pytest.approx(-115 / box["width"], abs=25 / box["width"])
+        aside = await touch((x, y), (x - 30, y), (x - 30, y - 80), (x - 130, y - 80))
+        assert aside - way / 10 == pytest.approx(0, abs=30 / box["width"])
+        assert abs(aside) < abs(way) / 2
+        await page.touchscreen.tap(x, y)
+        await expect(handle).not_to_have_attribute("aria-valuetext", "0.0 dB")
+        await page.touchscreen.tap(x, y)
+        await page.touchscreen.tap(x, y)
         await expect(handle).to_have_attribute("aria-valuetext", "0.0 dB")
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from playwright.async_api import Error as PlaywrightError
 from support.api_client import Api
 from support.browser import ClientPage, Heard, client_page
 from support.live import ROOM_PASSWORD, LiveRoom, live_room
-from support.postgres import open_directory
+from support.restarting import restartable
 from support.server import ServerProcess
 from support.severing import Link, severable_url
 from support.tones import ToneSource
@@ -158,41 +157,15 @@ async def check_delay_is_back(page: ClientPage, before: dict[str, Any]) -> None:
     )
 
 
-@pytest.fixture
-def data_dir() -> Iterator[Path]:
-    """Where a server may have its private database."""
-    with open_directory() as directory:
-        yield directory / "data"
-
-
-async def test_sound_returns_after_the_server_was_restarted(
-    browser: Browser, data_dir: Path
-) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-
-    def start() -> ServerProcess:
-        return ServerProcess.start(data_dir, "--port", port, "--database-url", "embedded")
-
-    server = await asyncio.to_thread(start)
-    try:
-        await asyncio.to_thread(server.add_user)
-        async with (
-            room_of_tones(server.url, TONES) as room,
-            client_page(browser, server.url) as page,
-        ):
-            await page.listen(room.code, ROOM_PASSWORD, mode="mix", mix=SIDES)
-            await page.settled(hears(TONES))
-
-            async def restart() -> None:
-                nonlocal server
-                assert await asyncio.to_thread(server.stop) == 0
-                server = await asyncio.to_thread(start)
-
-            await check_returns(page, restart)
-    finally:
-        await asyncio.to_thread(server.stop)
+async def test_sound_returns_after_the_server_was_restarted(browser: Browser) -> None:
+    async with (
+        restartable() as server,
+        room_of_tones(server.url, TONES) as room,
+        client_page(browser, server.url) as page,
+    ):
+        await page.listen(room.code, ROOM_PASSWORD, mode="mix", mix=SIDES)
+        await page.settled(hears(TONES))
+        await check_returns(page, server.restart)
 
 
 async def test_sound_returns_with_the_source(browser: Browser, server: ServerProcess) -> None:

@@ -6,6 +6,7 @@
 import { request, requestAll, session } from './api.js';
 import { coalesced, html, icon, nothing, render } from './dom.js';
 import { Meters } from './meters.js';
+import { Awake } from './playing.js';
 import { announce, ask, drawShell, toast, toastError } from './shell.js';
 import { audiencePanel } from './studio/audience.js';
 import { duration, number } from './studio/format.js';
@@ -28,6 +29,7 @@ const draw = coalesced(() => {
   render(page(), main);
 });
 const signIn = new SignIn(draw);
+const awake = new Awake(); // a screen that goes off takes the microphone with it, on telephones
 const levels = () => studio?.broadcaster?.levels() ?? null;
 const lamps = new Lamps(() => studio?.broadcaster ?? null, draw);
 const meters = new Meters(() => {
@@ -146,6 +148,7 @@ function enter(room) {
     if (studio && studio.state !== state) {
       state = studio.state;
       announce(t.states[state]);
+      void awake.want(studio.isLive);
     }
     if (studio?.room.state === 'closed' && !studio.isLive) leave(t.roomGone); // elsewhere
     else draw();
@@ -159,6 +162,7 @@ function enter(room) {
 function leave(why) {
   studio?.dispose();
   studio = null;
+  void awake.want(false);
   rooms = null;
   resumable = null;
   forget();
@@ -272,10 +276,9 @@ async function resume(studio, kept) {
   }
   if (studio.disposed) return;
   if (missing.length) toast(t.addAgain(missing), 'bad');
-  const { broadcaster } = studio;
-  if (!broadcaster?.inputs.length) return;
-  if (!missing.length) kept.names.forEach((name, index) => broadcaster.renameChannel(index, name));
-  if (kept.live && !missing.length) await studio.goLive();
+  if (!studio.broadcaster?.inputs.length || missing.length) return;
+  studio.restoreChannels(kept);
+  if (kept.live) await studio.goLive();
 }
 
 /** @param {Studio} studio */

@@ -2,7 +2,8 @@
  * What is moved with a finger, a mouse or the keyboard: `<relay-fader>` and `<relay-pan>`.
  *
  * Both are sliders for assistive technology, move by as much as the pointer does (a touch makes
- * nothing jump), ten times finer with Shift, and go back to their rest by a double-click. They fire
+ * nothing jump), ten times finer with Shift, or under a finger that moved aside, and go back to their
+ * rest by a double-click or two taps. They fire
  * `input` with `detail: { value }` while they move. Values come in by the property `value`; while
  * somebody holds the thing it does not follow them.
  * @module
@@ -11,6 +12,9 @@ import { MAX_DB, dbOfPosition, positionOfDb, toDb, toLinear } from './scales.js'
 import { texts } from './texts.js';
 
 const FINE = 0.1;
+const ASIDE_PX = 56; // from where it took hold: a finger has no Shift
+const TAPS_MS = 350; // from one to the next; browsers make no double-click of them where panning is ours
+const TAP_PX = 6; // that a finger moves without meaning to
 const MARKS = [12, 6, 0, -6, -12, -20, -30, -45, -60]; // dB
 const DETENT = 0.04; // of a pan's way: around the centre it holds
 
@@ -22,6 +26,8 @@ class Draggable extends HTMLElement {
   /** @type {number | null} came while it was held */
   #waiting = null;
   #last = 0;
+  #start = { along: 0, across: 0 }; // where the pointer took hold
+  #tappedAt = -Infinity;
   #exact = 0; // where the pointer would have it, without detent
   // Told rather than asked for: sixty-four strips that ask make the layout anew sixty-four times.
   static #shapes = new ResizeObserver((entries) => {
@@ -115,9 +121,18 @@ class Draggable extends HTMLElement {
   /** @param {PointerEvent} event */
   #hold(event) {
     if (event.button !== 0) return;
+    if (event.pointerType === 'touch') {
+      const since = event.timeStamp - this.#tappedAt;
+      this.#tappedAt = event.timeStamp;
+      if (since < TAPS_MS) {
+        this.#move(this.rest);
+        return;
+      }
+    }
     this.#held = true;
     this.#exact = this.#position;
-    this.#last = this.vertical ? event.clientY : event.clientX;
+    this.#start = this.#at(event);
+    this.#last = this.#start.along;
     this.setPointerCapture(event.pointerId);
     this.#pointer = event.pointerId;
     this.classList.add('held');
@@ -127,13 +142,22 @@ class Draggable extends HTMLElement {
   /** @param {PointerEvent} event */
   #drag(event) {
     if (!this.#held) return;
-    const now = this.vertical ? event.clientY : event.clientX;
+    const { along, across } = this.#at(event);
     const way = this.vertical ? this.clientHeight : this.clientWidth;
-    const by = ((this.vertical ? this.#last - now : now - this.#last) / Math.max(1, way)) * (event.shiftKey ? FINE : 1);
-    this.#last = now;
+    const aside = event.pointerType === 'touch' && Math.abs(across - this.#start.across) > ASIDE_PX;
+    const fine = event.shiftKey || aside;
+    const by = ((along - this.#last) / Math.max(1, way)) * (fine ? FINE : 1);
+    this.#last = along;
     if (by === 0) return;
+    if (Math.abs(along - this.#start.along) > TAP_PX) this.#tappedAt = -Infinity; // that was no tap
     this.#exact = Math.min(1, Math.max(0, this.#exact + by));
-    this.#move(event.shiftKey ? this.#exact : this.hold(this.#exact));
+    this.#move(fine ? this.#exact : this.hold(this.#exact));
+  }
+
+  /** Where a pointer is along the way, from its bottom or left, and across. @param {PointerEvent} event */
+  #at(event) {
+    const { clientX, clientY } = event;
+    return this.vertical ? { along: -clientY, across: clientX } : { along: clientX, across: clientY };
   }
 
   #release() {

@@ -91,6 +91,7 @@ function entry(state, actions) {
   return html`
     <form id="entry" class="entry" @submit=${(/** @type {SubmitEvent} */ event) => {
       event.preventDefault();
+      /** @type {HTMLElement | null} */ (document.querySelector('.play'))?.focus(); // the form goes
       actions.toggle();
     }}>
       ${state.problem

@@ -166,8 +166,8 @@ export const texts = {
     resetHint: 'All faders to 0 dB, pans to the centre, nothing muted or solo',
     unsolo: 'Solo off',
     waiting: 'The strips appear when the broadcast has begun.',
-    help: 'Drag to move, with Shift for fine steps. Double-click sets back. Keys: arrows, Page Up and '
-      + 'Down, Home, End, and 0 to set back.',
+    help: 'Drag to move; with Shift, or with the finger moved aside, in fine steps. A double-click, or two '
+      + 'taps, set back. Keys: arrows, Page Up and Down, Home, End, and 0 to set back.',
   },
   presets: {
     title: 'Presets',

@@ -3,7 +3,7 @@
  * @module
  */
 
-import { request } from '../api.js';
+import { request, requestAll } from '../api.js';
 import { html, icon, nothing } from '../dom.js';
 import { askToClose } from '../studio/roomform.js';
 import { moment, number } from '../studio/format.js';
@@ -57,7 +57,7 @@ export class RoomList {
   }
 
   async _loadOwners() {
-    const { users } = await request('GET', '/api/admin/users');
+    const users = await requestAll('/api/admin/users', 'users');
     this._owners = new Map(users.map((/** @type {any} */ user) => [user.userId, user.email]));
     this._page.redraw();
   }
