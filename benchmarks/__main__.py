@@ -242,9 +242,9 @@ def scrape_command(
 
 @app.command("browser")
 def browser_command(
-    modes: Annotated[
-        str, typer.Option(help="Who mixes, separated by commas: multichannel (the page), mix.")
-    ] = ",".join(browser.MODES),
+    subjects: Annotated[str, typer.Option(help="Pages, separated by commas.")] = ",".join(
+        browser.SUBJECTS
+    ),
     channels: Channels = browser.WORKLOAD.channels,
     rounds: Rounds = None,
     seconds: Seconds = 20.0,
@@ -253,7 +253,7 @@ def browser_command(
     output: Output = None,
 ) -> None:
     """What 64 channels cost a page that listens: its main thread, its browser, what it misses."""
-    result = runs.run_browser(modes, channels, rounds=rounds, seconds=seconds, quick=quick)
+    result = runs.run_browser(subjects, channels, rounds=rounds, seconds=seconds, quick=quick)
     runs.keep([result], json, output)
 
 

@@ -35,7 +35,13 @@ CONDITIONS: Final = {
     "flat-out": "as many as get in",
 }
 
-MIXED: Final = {"multichannel": "in the page", "mix": "by the server"}
+PAGES: Final = {
+    "bare": "the client alone, mixing",
+    "bare-mix": "the client alone, server mix",
+    "page": "the listener's page, mixing",
+    "page-moved": "… while a fader moves",
+    "page-mix": "the listener's page, server mix",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +111,10 @@ def megabytes(name: str) -> Callable[[Row], str]:
         return f"{of / 1e6:.0f}"
 
     return text
+
+
+def _long_task(row: Row) -> str:
+    return f"{row['longest_ms']:.0f}" if row["longest_ms"] else "–"
 
 
 def _kilobytes(row: Row) -> str:
@@ -309,11 +319,14 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
     ),
     "browser": Layout(
         title="A page that listens",
-        caption="medians of rounds (lowest–highest); main thread: part of the time that it is "
-        "busy; browser: cores used by all its processes; missing and underruns: of all rounds",
+        caption="medians of rounds (lowest–highest); main thread: part of the time that the "
+        "page's is busy; longest: task of all rounds, – when none took 50 ms; browser: cores used "
+        "by all its processes; missing and underruns: of all rounds",
         columns={
-            "mixed": named("mode", MIXED),
+            "page": named("subject", PAGES),
             "main thread, %": spread("main", 1, 100),
+            "longest, ms": _long_task,
+            "pictures/s": spread("pictures", 0),
             "browser, cores": spread("cpu"),
             "delay, ms": spread("latency_ms", 0),
             "frames missing": number("missing", 0),

@@ -299,7 +299,7 @@ def run_scrape(
 
 
 def run_browser(
-    modes: str = ",".join(browser.MODES),
+    subjects: str = ",".join(browser.SUBJECTS),
     channels: int = browser.WORKLOAD.channels,
     *,
     rounds: int | None = None,
@@ -309,7 +309,7 @@ def run_browser(
     """Runs and prints the scenario; returns what is kept."""
     with progress("browser") as tell:
         result = browser.browser(
-            names(modes, browser.MODES),
+            names(subjects, browser.SUBJECTS),
             replace(browser.WORKLOAD, channels=channels),
             rounds=rounds or (1 if quick else BROWSER_ROUNDS),
             seconds=min(seconds, 5.0) if quick else seconds,

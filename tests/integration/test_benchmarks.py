@@ -204,12 +204,16 @@ def test_those_that_are_cut_off_in_a_soak_come_back() -> None:
 
 def test_a_page_is_measured_that_listens() -> None:
     workload = replace(browser.WORKLOAD, channels=4)
-    result = browser.browser(["multichannel"], workload, rounds=1, seconds=1, progress=quiet)
-    (sample,) = result.samples
-    assert sample.frames > 20
-    assert 0 < sample.main_thread_s < sample.seconds
-    assert sample.browser_cpu_s > 0
-    check_tables(result.as_json(), "4 channels in Chromium", "| in the page |")
+    subjects = ["bare", "page-moved"]
+    result = browser.browser(subjects, workload, rounds=1, seconds=1, progress=quiet)
+    assert [sample.subject for sample in result.samples] == subjects
+    for sample in result.samples:
+        assert sample.frames > 20
+        assert 0 < sample.main_thread_s < sample.seconds
+        assert sample.browser_cpu_s > 0
+        assert sample.pictures > 0
+    assert [sample.moves > 0 for sample in result.samples] == [False, True]
+    check_tables(result.as_json(), "4 channels in Chromium", "| the client alone, mixing |")
 
 
 def check_tables(result: dict[str, Any], *words: str) -> None:
