@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from playwright.sync_api import CDPSession, Page, sync_playwright
+from playwright.sync_api import CDPSession, Page, ViewportSize, sync_playwright
 
 from benchmarks import machine
 from benchmarks.child import ChildError
@@ -31,7 +31,7 @@ FLAGS: Final = (
     "--disable-background-networking",
     "--autoplay-policy=no-user-gesture-required",
 )
-SIZE: Final = {"width": 1280, "height": 900}
+SIZE: Final = ViewportSize(width=1280, height=900)
 BLANK: Final = "/static/client/relay-client.d.ts"
 """A page of the server's origin on which nothing else runs."""
 SETTLE_S: Final = 5.0
