@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -67,7 +68,7 @@ def spread(name: str, digits: int = 2, scale: float = 1.0) -> Callable[[Row], st
 
     def text(row: Row) -> str:
         of = row[name]
-        if not of:
+        if not of or math.isnan(of["median"]):  # not measured, or nothing came of it
             return "–"
         median, low, high = (f"{of[q] * scale:.{digits}f}" for q in ("median", "low", "high"))
         return f"{median} ({low}–{high})"

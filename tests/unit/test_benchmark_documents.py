@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks import documents, guidance, plots, report
+from benchmarks import columns, documents, guidance, plots, report
 from benchmarks.capacity import STREAMS, CapacityResult
 from benchmarks.listeners import STREAMS as RAMPED
 from benchmarks.listeners import ListenersResult
@@ -122,6 +122,14 @@ def test_what_a_core_serves_is_told_by_bitrate_and_interval(pages: Path) -> None
     stereo = "| 48 kHz, 2 ch, pcm_s16le | 1,549"
     assert f"{stereo} | 20 ms | ≥ 9,000 | 0.90 | 10,000 | 70 / 140 | 0.20 | 0.10 |" in text
     assert f"{stereo} | 100 ms | ≥ 9,000 | 0.90 | 10,000 | 120 / 240 | 0.20 | 0.10 |" in text
+
+
+def test_what_was_not_measured_is_a_dash_in_a_table() -> None:
+    kept = json.loads('{"some": {"median": 1, "low": 0.5, "high": 2}, "none": null}')
+    nothing = json.loads('{"median": NaN, "low": NaN, "high": NaN}')
+    assert columns.spread("some", 1)(kept) == "1.0 (0.5–2.0)"
+    assert columns.spread("none")(kept) == "–"
+    assert columns.spread("some")({"some": nothing}) == "–"
 
 
 def test_bandwidth_counts_every_header() -> None:
