@@ -13,13 +13,13 @@ import asyncio
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import islice
 from typing import Any, Final
 from unittest import mock
 
 import bcrypt
 import structlog
+from msgspec import structs
 
 import roomserver.store.stores
 from benchmarks.obedient import Obedient
@@ -96,7 +96,7 @@ def comings_and_goings(store: DurableRoomStore, room: str) -> Iterator[None]:
         yield
         store.audit(record(AuditEvent.ROOM_JOINED))
         yield
-        gone = replace(stay, left_at=now + 1, duration_s=1.0, reason=LeaveReason.LEFT)
+        gone = structs.replace(stay, left_at=now + 1, duration_s=1.0, reason=LeaveReason.LEFT)
         store.participant_left(gone)
         yield
         store.audit(record(AuditEvent.ROOM_LEFT))

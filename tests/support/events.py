@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
+from msgspec import structs
+
 from roomserver.protocol.codes import Role
 from roomserver.store.events import Audited
 from roomserver.store.records import AuditEvent, AuditRecord, ParticipantRecord, RoomRecord
@@ -36,9 +38,9 @@ def new_stay(room: RoomRecord, **fields: Any) -> ParticipantRecord:
         address="2001:db8::1",
         joined_at=1_700_000_001.0,
     )
-    return replace(stay, **fields)
+    return structs.replace(stay, **fields)
 
 
 def new_audit(**fields: Any) -> Audited:
     record = AuditRecord(AuditEvent.ROOM_CREATED, 1_700_000_000.0, details={"code": "ABC234"})
-    return Audited(str(uuid4()), replace(record, **fields))
+    return Audited(str(uuid4()), structs.replace(record, **fields))

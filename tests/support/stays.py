@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
 from itertools import pairwise
 from uuid import UUID
+
+from msgspec import structs
 
 from roomserver.protocol.codes import Role
 from roomserver.store.records import ParticipantRecord
@@ -82,10 +84,10 @@ def _ended(stay: ParticipantRecord, source: random.Random, lasted_us: int) -> Pa
     wall = stay.joined_at + lasted_us / 1e6
     match source.randrange(4):
         case 0:  # only the end is known
-            return replace(stay, left_at=wall)
+            return structs.replace(stay, left_at=wall)
         case 1:  # the wall clock was set back meanwhile, or forth
             wall += source.choice((-7200.0, -1.0, 3600.0))
-    return replace(stay, left_at=wall, duration_s=lasted_us / 1e6)
+    return structs.replace(stay, left_at=wall, duration_s=lasted_us / 1e6)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
+from msgspec import structs
+
 from roomserver.protocol.codes import Role, RoomCloseReason, RoomState
 from roomserver.store.database import Database
 from roomserver.store.durable import DurableRoomStore
@@ -63,7 +65,7 @@ async def work(store: DurableRoomStore) -> None:
                 joined_at=START,
             )
             store.participant_joined(stay)
-            left = replace(stay, left_at=START + 5, duration_s=5.0, reason=LeaveReason.LEFT)
+            left = structs.replace(stay, left_at=START + 5, duration_s=5.0, reason=LeaveReason.LEFT)
             store.participant_left(left)
             mark = str(uuid4())
             store.audit(AuditRecord(AuditEvent.ROOM_JOINED, START, details={"mark": mark}))

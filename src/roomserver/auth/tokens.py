@@ -12,13 +12,14 @@ import math
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import msgspec
 from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import GuestProtocol, OctKey
+from msgspec import structs
 
 from roomserver.protocol.codes import Role
 
@@ -47,8 +48,7 @@ class AccessToken:
     version: int = 1  # the account's `session_version` when it was issued
 
 
-@dataclass(frozen=True, slots=True)
-class RoomToken:
+class RoomToken(msgspec.Struct, frozen=True, gc=False):
     """What its bearer may do in one room.
 
     `participant` survives reconnects and renewals: mixes, statistics and bans hang on it.
@@ -185,7 +185,7 @@ class Tokens:
 
     def renew_room(self, token: RoomToken) -> tuple[str, RoomToken]:
         """The same rights of the same participant, for another while."""
-        return self._sign_room(replace(token, expires=self._expiry(self._room_s)))
+        return self._sign_room(structs.replace(token, expires=self._expiry(self._room_s)))
 
     def expires_within(self, token: RoomToken, seconds: float) -> bool:
         """Whether a token is good for no longer than that, by the clock that judges it."""

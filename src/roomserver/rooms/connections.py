@@ -13,9 +13,9 @@ import sys
 import uuid
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
 import structlog
+from msgspec import structs
 
 from relaycore.errors import RelayClosedError
 from roomserver.auth.tokens import RoomToken, TokenError, Tokens
@@ -492,7 +492,7 @@ class Connections:
         sent = closed.frames_sent if closed is not None else 0
         if connection.role is Role.BROADCASTER and connection.room is not None:
             sent = connection.room.take_packets()
-        stay = replace(
+        stay = structs.replace(
             stay,
             left_at=left_us / 1e6,
             duration_s=(left_us - connection.joined_us) / 1e6,

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from msgspec import structs
+
 from roomserver.auth.passwords import RoomPasswords
 from roomserver.auth.tokens import Tokens
 from roomserver.protocol import server
@@ -145,7 +147,7 @@ class RoomControl:
         source = room.source
         if source is None or source.token is None:
             return
-        old = replace(source.token, version=room.record.token_version)
+        old = structs.replace(source.token, version=room.record.token_version)
         text, source.token = self._tokens.renew_room(old)
         renewed = server.RoomToken(text, source.token.expires * 1_000_000)
         self._media.send(source.id, encode(renewed))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+
+from msgspec import structs
 
 from roomserver.rooms.connection import Connection
 from roomserver.rooms.ports import ListenerCount, MediaVerbs, Timer, Timers
@@ -69,7 +70,9 @@ class StayCounts:
         for room in self._rooms:
             if room.source is not None and room.source.room is room:
                 stay = room.source.stay()
-                self._store.participant_counted(replace(stay, frames_sent=room.source_packets))
+                self._store.participant_counted(
+                    structs.replace(stay, frames_sent=room.source_packets)
+                )
             if room.listeners:
                 self._media.inspect(room.media_id)
         self._next = self._timers.call_later(self._interval_s, self._ask)
@@ -81,7 +84,7 @@ class StayCounts:
             if connection is None or connection.room is None:
                 continue  # it is over, and was told whole
             self._store.participant_counted(
-                replace(
+                structs.replace(
                     connection.stay(),
                     frames_sent=count.frames_sent,
                     frames_dropped=count.frames_dropped,

@@ -25,7 +25,7 @@ def merge(subscription: SubscriptionState, change: SubscriptionFields) -> Subscr
         given["mix"] = merge_mix(subscription.mix, change.mix)
     if isinstance(channels := change.channels, tuple):
         given["channels"] = tuple(sorted(set(channels)))
-    return msgspec.structs.replace(subscription, **given)
+    return msgspec.structs.replace(subscription, **given) if given else subscription
 
 
 def round_interval(interval_ms: int, frame_ms: int | None, longest_ms: int) -> int:

@@ -19,6 +19,7 @@ from ipaddress import ip_address
 
 import asyncpg
 import structlog
+from msgspec import structs
 
 from roomserver.protocol.codes import RoomState
 from roomserver.store.database import Connection, Database, DatabaseAwayError
@@ -321,11 +322,11 @@ class Drain:
             case Audited(id, record):
                 user = await _known_user(connection, record.user)
                 known = await self._known_room(connection, record.room)
-                return Audited(id, replace(record, user=user, room=known))
+                return Audited(id, structs.replace(record, user=user, room=known))
             case Joined(stay) | Left(stay) | Counted(stay):
                 await self._known_room(connection, stay.room)
                 user = await _known_user(connection, stay.user)
-                return type(event)(replace(stay, user=user))
+                return type(event)(structs.replace(stay, user=user))
 
     async def _apply(self, connection: Connection, events: Iterable[Event | Unreadable]) -> None:
         """What happened, in groups: rooms first, for the rest stands in them."""

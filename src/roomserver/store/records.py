@@ -1,4 +1,7 @@
-"""Rows: immutable values that the stores take and give. Times are Unix seconds."""
+"""Rows: immutable values that the stores take and give. Times are Unix seconds.
+
+Those of which every listener makes some are msgspec's, which takes a fraction of the time for them.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal, NamedTuple, Self
 from uuid import UUID, uuid5
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from roomserver.protocol.codes import Role, RoomCloseReason, RoomState
 
@@ -192,8 +195,7 @@ def stay_id(connection: str, number: int) -> str:
     return connection if number == 1 else str(uuid5(UUID(connection), str(number)))
 
 
-@dataclass(frozen=True, slots=True)
-class ParticipantRecord:
+class ParticipantRecord(Struct, frozen=True):
     """One stay of a participant in a room; written whole when it ends.
 
     `frames_sent`: to a listener; of a broadcaster, the packets that came from it.
@@ -284,8 +286,7 @@ class AuditEvent(StrEnum):
     ACCOUNT_ANONYMISED = "account_anonymised"
 
 
-@dataclass(frozen=True, slots=True)
-class AuditRecord:
+class AuditRecord(Struct, frozen=True):
     """One line of the audit log. Never holds a password or a token."""
 
     event: AuditEvent
@@ -294,4 +295,4 @@ class AuditRecord:
     user: str | None = None
     room: str | None = None
     user_agent: str | None = None
-    details: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = {}  # its own: msgspec copies it

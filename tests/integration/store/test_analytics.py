@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
+from msgspec import structs
 
 from roomserver.protocol.codes import Role
 from roomserver.store.analytics import compute_all, compute_days, finish_days
@@ -217,9 +218,11 @@ async def test_days_that_are_final_outlive_their_stays(tables: Connection) -> No
 async def test_a_clock_that_was_set_back_does_not_shorten_a_stay(tables: Connection) -> None:
     room = str(uuid4())
     stay = listen(room, FIRST, 7200, 600)
-    await write(tables, {room: [replace(stay, left_at=stay.joined_at - 3600)]})
+    await write(tables, {room: [structs.replace(stay, left_at=stay.joined_at - 3600)]})
     row = await tables.fetchrow("SELECT left_at - joined_at AS lasted FROM relay.room_participants")
     assert row is not None
     assert row["lasted"] == timedelta(minutes=10)
     with pytest.raises(asyncpg.CheckViolationError):  # nobody knows how long it was
-        await add(tables, [replace(listen(room, FIRST, 7200, None), left_at=stay.joined_at - 1)])
+        await add(
+            tables, [structs.replace(listen(room, FIRST, 7200, None), left_at=stay.joined_at - 1)]
+        )

@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 import asyncpg
 import pytest
+from msgspec import structs
 from typer.testing import CliRunner, Result
 
 from roomserver.cli import app
@@ -143,7 +144,7 @@ async def fill(server: EmbeddedPostgres, data_dir: Path) -> None:
     drain = Drain(outbox, database, server_id=outbox.stream_id, room=lambda _: None)
     room = new_room()
     stay = new_stay(room)
-    left = replace(stay, left_at=1_700_000_011.5, duration_s=10.25)
+    left = structs.replace(stay, left_at=1_700_000_011.5, duration_s=10.25)
     closed = replace(room, version=2, state=RoomState.CLOSED, closed_at=1_700_000_100.0)
     gone: list[Event] = [RoomChanged(new_room()), RoomChanged(room), Joined(stay), new_audit()]
     for event in gone:

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from msgspec import structs
 
 from roomserver.protocol.codes import RoomCloseReason, RoomState
 from roomserver.store.database import Connection, Database
@@ -58,7 +59,7 @@ async def test_what_happened_is_there_as_it_was(
 ) -> None:
     room = new_room(permanent=True, max_listeners=5)
     stay = new_stay(room)
-    gone = replace(
+    gone = structs.replace(
         stay,
         left_at=1_700_000_011.0,
         duration_s=10.5,
@@ -72,7 +73,7 @@ async def test_what_happened_is_there_as_it_was(
         outbox,
         RoomChanged(room),
         Joined(stay),
-        Counted(replace(stay, frames_sent=100)),
+        Counted(structs.replace(stay, frames_sent=100)),
         Left(gone),
         new_audit(room=room.id, address="10.0.0.1"),
     )
@@ -103,8 +104,8 @@ async def test_of_the_events_of_a_stay_its_end_counts(
     """Also when they are taken over together, and counters come after it."""
     room = new_room()
     stay = new_stay(room)
-    gone = replace(stay, left_at=1_700_000_011.0, duration_s=10.0, frames_sent=500)
-    late = replace(stay, frames_sent=400)
+    gone = structs.replace(stay, left_at=1_700_000_011.0, duration_s=10.0, frames_sent=500)
+    late = structs.replace(stay, frames_sent=400)
     await drained(
         drain,
         outbox,
@@ -135,9 +136,9 @@ async def test_a_lost_join_costs_nothing_and_a_late_one_neither(
 ) -> None:
     room = new_room()
     stay = new_stay(room)
-    left = replace(stay, left_at=1_700_000_005.0, duration_s=4.0, frames_sent=200)
+    left = structs.replace(stay, left_at=1_700_000_005.0, duration_s=4.0, frames_sent=200)
     await drained(drain, outbox, RoomChanged(room), Left(left))
-    await drained(drain, outbox, Joined(stay), Counted(replace(stay, frames_sent=900)))
+    await drained(drain, outbox, Joined(stay), Counted(structs.replace(stay, frames_sent=900)))
     rows = await tables.fetch(
         "SELECT connection_duration, frames_sent FROM relay.room_participants"
     )

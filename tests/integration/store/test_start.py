@@ -12,6 +12,7 @@ from pathlib import Path
 import aiohttp
 import asyncpg
 import pytest
+from msgspec import structs
 
 from roomserver.protocol.codes import RoomCloseReason, RoomState
 from roomserver.store.database import Connection
@@ -65,7 +66,9 @@ async def test_what_waited_is_taken_over_then_stays_are_ended_then_rooms_taken_u
     # It died with these in its outbox, and never let go of its rooms.
     await wait(
         tmp_path,
-        Left(replace(told, left_at=1_700_000_009.0, duration_s=8.0, reason=LeaveReason.LEFT)),
+        Left(
+            structs.replace(told, left_at=1_700_000_009.0, duration_s=8.0, reason=LeaveReason.LEFT)
+        ),
         RoomChanged(
             replace(
                 closed,
