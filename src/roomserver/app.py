@@ -28,8 +28,9 @@ from roomserver.auth.tokens import Tokens
 from roomserver.config import EMBEDDED, ConfigError, Settings
 from roomserver.edge.addresses import Asker, ClientAddresses
 from roomserver.edge.application import private_application, public_application
+from roomserver.edge.entrance import Entrance
 from roomserver.edge.handover import HandOver
-from roomserver.edge.http import HttpConnection, Opener, connection_factory
+from roomserver.edge.http import Answerer, HttpConnection, Opener, connection_factory
 from roomserver.edge.limits import Limits
 from roomserver.edge.origins import Origins
 from roomserver.edge.self_signed import SelfSigned, own_addresses, own_names, self_signed
@@ -188,8 +189,9 @@ class Server:
                 max_body_bytes=settings.max_body_bytes,
                 with_private=settings.admin_port is None,
             )
+            entrance = Entrance(services, max_body_bytes=settings.max_body_bytes)
             make_connection = await self._connections_of(
-                public, HTTP_SHARE, stack, HandOver(services).open
+                public, HTTP_SHARE, stack, HandOver(services).open, entrance.answer
             )
             private = private_application(services, max_body_bytes=settings.max_body_bytes)
             make_admin_connection = await self._connections_of(private, ADMIN_SHARE, stack)
@@ -288,6 +290,7 @@ class Server:
         share: float,
         stack: AsyncExitStack,
         opener: Opener | None = None,
+        answerer: Answerer | None = None,
     ) -> Callable[[], HttpConnection]:
         """Runs the application; what makes its connections."""
         settings = self.settings
@@ -305,6 +308,7 @@ class Server:
             timeout_s=settings.request_timeout_s,
             max_head_bytes=settings.max_head_bytes,
             opener=opener,
+            answerer=answerer,
         )
 
     async def _listen_for_admins(

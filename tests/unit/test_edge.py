@@ -113,6 +113,29 @@ async def test_a_crowd_with_the_right_password_is_not_limited() -> None:
     assert joins._running == {}
 
 
+async def test_attempts_that_are_over_at_once_count_with_those_that_take_their_time() -> None:
+    joins = limiter("3 per minute")
+    joins.count(("hall",))
+    async with joins.attempt("hall", same="right"):
+        async with joins.attempt("hall", same="wrong") as attempt:
+            assert joins.admits(("hall",), "right")
+            assert not joins.admits(("hall",), "another")
+            attempt.count()
+        assert joins.admits(("hall",), "right")
+        assert not joins.admits(("hall",))
+        assert joins.admits(("elsewhere",))
+    joins.count(("hall",))
+    assert not joins.admits(("hall",))
+    with pytest.raises(LimitReachedError):
+        await fail(joins, "hall")
+
+
+async def test_what_others_count_too_is_asked_for() -> None:
+    storage = LimitStorage()
+    storage.shared = True
+    assert not limiter("3 per minute", storage).admits(("hall",))
+
+
 async def test_what_is_not_called_the_same_is_not_the_same() -> None:
     rooms = limiter("3 per hour")
     results = await asyncio.gather(*(fail(rooms, "me") for _ in range(10)), return_exceptions=True)
@@ -150,7 +173,6 @@ async def test_counts_end_with_their_window_and_are_forgotten(
     for number in range(2000, 4000):
         await fail(joins, str(number))
     assert len(storage.expirations) == len(storage.storage) == 2001
-    assert not storage.locks
 
 
 async def test_keys_are_bounded_and_those_that_end_soonest_are_forgotten() -> None:

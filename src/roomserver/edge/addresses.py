@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
 import structlog
-from multidict import MultiMapping
+from multidict import CIMultiDict, MultiMapping
 
 UNKNOWN = "unknown"
 FORWARDED = "X-Forwarded-For"
@@ -36,6 +37,15 @@ class Asker(Protocol):
     @property
     def headers(self) -> MultiMapping[str]:
         """Names are the same in any case."""
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyRequest:
+    """An `Asker` whose request never reaches aiohttp."""
+
+    transport: asyncio.Transport | None
+    protocol: asyncio.BaseProtocol
+    headers: CIMultiDict[str]
 
 
 class ClientAddresses:
@@ -96,6 +106,7 @@ def client_address(text: str) -> str | None:
     return None if parsed is None else str(parsed)
 
 
+@lru_cache(maxsize=1024)
 def limit_key(address: str) -> str:
     """What limits count by: the address, or its /64 for IPv6, where one host has them all."""
     parsed = _parse(address)

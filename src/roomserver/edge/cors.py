@@ -25,8 +25,7 @@ def refuse_foreign_page(services: Services, request: Asker) -> None:
 async def share_with_origins(request: web.Request, handler: Handler) -> web.StreamResponse:
     """CORS: answers the question that browsers ask first, and lets pages read answers."""
     services = request.app[SERVICES]
-    if services.origins.share:
-        headers = services.origins.headers(request)
+    if headers := sharing_headers(services, request):
         request[ON_ANSWER].append(lambda response: _share(response, headers))
     if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
         refuse_foreign_page(services, request)
@@ -41,8 +40,15 @@ async def share_with_origins(request: web.Request, handler: Handler) -> web.Stre
     return await handler(request)
 
 
+def sharing_headers(services: Services, request: Asker) -> Mapping[str, str]:
+    """What has to stand in the answer so that pages may read it, if any of other origins may."""
+    if not services.origins.share:
+        return {}
+    # Also in an answer to no page at all: a cache must not give it to one.
+    return {**services.origins.headers(request), "Vary": "Origin"}
+
+
 def _share(response: web.StreamResponse, headers: Mapping[str, str]) -> None:
-    response.headers.update(headers)
-    # Also an answer to no page at all: a cache must not give it to one.
     vary = response.headers.getall("Vary", [])
-    response.headers["Vary"] = ", ".join([*vary, "Origin"])
+    response.headers.update(headers)
+    response.headers["Vary"] = ", ".join([*vary, headers["Vary"]])

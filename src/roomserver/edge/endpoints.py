@@ -36,6 +36,8 @@ from roomserver.edge.services import SERVICES, Services
 from roomserver.store.records import Account, AuditEvent
 
 BUSY_RETRY_S = 5.0
+# Most answers carry tokens, and none is worth caching.
+ANSWER_HEADERS = {"Cache-Control": "no-store"}
 
 H = TypeVar("H", bound=Callable[..., Awaitable[object]])
 
@@ -184,15 +186,13 @@ class Endpoint:
             ) from None
 
     def _response(self, result: object) -> web.Response:
-        # Most answers carry tokens, and none is worth caching.
-        headers = {"Cache-Control": "no-store"}
         if result is None:
-            return web.Response(status=204, headers=headers)
+            return web.Response(status=204, headers=ANSWER_HEADERS)
         return web.Response(
             status=self.status,
             body=msgspec.json.encode(result),
             content_type="application/json",
-            headers=headers,
+            headers=ANSWER_HEADERS,
         )
 
 

@@ -10,10 +10,8 @@ What speaks against a request goes the way of every other refusal: aiohttp gets 
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
-from dataclasses import dataclass
 from typing import NoReturn, cast
 
 import structlog
@@ -22,7 +20,7 @@ from multidict import CIMultiDict
 
 from relaycore.errors import RelayClosedError, UpgradeRefused
 from relaycore.handshake import Upgrade, parse_upgrade
-from roomserver.edge.addresses import Asker, limit_key, user_agent_of
+from roomserver.edge.addresses import Asker, EarlyRequest, limit_key, user_agent_of
 from roomserver.edge.cors import refuse_foreign_page
 from roomserver.edge.http import MAX_HEADERS, MAX_LINE, HttpConnection
 from roomserver.edge.problems import Problem, ProblemCode
@@ -33,15 +31,6 @@ SWITCHING_PROTOCOLS = 101
 OLD_DRAFT = "sec-websocket-key1"  # to whose handshake eight bytes of body belong
 
 log = structlog.stdlib.get_logger("roomserver.http")
-
-
-@dataclass(frozen=True, slots=True)
-class UpgradeRequest:
-    """A request for a WebSocket, of which aiohttp never learns."""
-
-    transport: asyncio.Transport | None
-    protocol: asyncio.BaseProtocol
-    headers: CIMultiDict[str]
 
 
 class HandOver:
@@ -88,7 +77,7 @@ class HandOver:
         for name, value in upgrade.headers.items():
             if not value.isascii():  # aiohttp takes it for UTF-8, so that limits and log do, too
                 headers[name] = value.encode("latin-1").decode(errors="surrogateescape")
-        asker = UpgradeRequest(transport, connection, headers)
+        asker = EarlyRequest(transport, connection, headers)
         address = admitted_address(self._services, asker)
         if transport.get_write_buffer_size():
             raise Problem(

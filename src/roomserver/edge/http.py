@@ -3,8 +3,8 @@
 A request's head has to be complete in a given time, however steadily it trickles in, and may have a
 given length in all (aiohttp bounds each line, and between requests the time without one). Requests
 reach aiohttp one at a time: what comes behind one waits until that is answered. A request for a
-WebSocket does not reach it at all, unless something speaks against it. What is no HTTP gets a
-problem document, like every other error.
+WebSocket does not reach it at all, unless something speaks against it, nor does one to which an
+answer is known at once. What is no HTTP gets a problem document, like every other error.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from roomserver.edge.problems import Problem, ProblemCode
 
 # A connection on which nobody asks anything any more is closed after this.
 IDLE_S = 75.0
+NEVER_S = 86_400.0
 MAX_HEADERS = 64
 MAX_LINE = 8190
 # As a path, or as a whole URI (RFC 9112, section 3.2.2).
@@ -43,20 +44,27 @@ Opener = Callable[["HttpConnection", bytes], Problem | None]
 
 What comes behind the head stands behind it. Says what speaks against it; None: it is taken.
 """
+Answerer = Callable[["HttpConnection", bytes, bytes], bytes | None]
+"""The answer to a request, given its head and all of its body, for a connection that stays open.
+
+None: aiohttp finds out.
+"""
 
 
 class HttpConnection(web.RequestHandler):
     """One connection; made by `connection_factory`.
 
     The clock runs from the connection's start, or from the first byte of a later request, until its
-    head is complete. Everything runs in the event loop's thread.
+    head is complete; another one in between. Everything runs in the event loop's thread.
     """
 
     __slots__ = (
+        "_answerer",
         "_expired",
         "_head_bytes",
         "_held",
         "_in_head",
+        "_is_idle",
         "_left",
         "_max_head",
         "_opener",
@@ -73,12 +81,13 @@ class HttpConnection(web.RequestHandler):
         timeout_s: float,
         max_head_bytes: int,
         opener: Opener | None,
+        answerer: Answerer | None,
     ) -> None:
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
             access_log=None,  # type: ignore[arg-type]
-            keepalive_timeout=IDLE_S,
+            keepalive_timeout=NEVER_S,  # it does not know of every request
             tcp_keepalive=False,  # who says nothing for so long is closed
             max_headers=MAX_HEADERS,
             max_line_size=MAX_LINE,
@@ -88,7 +97,9 @@ class HttpConnection(web.RequestHandler):
         self._timeout_s = timeout_s
         self._max_head = max_head_bytes
         self._opener = opener
+        self._answerer = answerer
         self._serves = False  # aiohttp knows of the connection
+        self._is_idle = False  # between two requests
         self._expired: asyncio.TimerHandle | None = None
         self._await_head()
 
@@ -96,7 +107,7 @@ class HttpConnection(web.RequestHandler):
         # aiohttp's own way makes a task and a timer, for a socket that may leave it at once.
         self.transport = cast(asyncio.Transport, transport)
         self._server.connection_made(self, self.transport)  # which closes it at the end
-        self._start_clock()
+        self._start_clock(self._timeout_s)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_clock()
@@ -117,11 +128,8 @@ class HttpConnection(web.RequestHandler):
         if self._left or not request.content.is_eof():
             resp.force_close()  # the rest of the body is no head of another request
         finished = await super().finish_response(request, resp, start_time)
-        if resp.keep_alive and self._held:
-            # Not before the answer has left the transport's buffer.
-            asyncio.get_running_loop().call_soon(self._go_on)
-        elif resp.keep_alive:
-            self._await_head()
+        if resp.keep_alive:
+            self._answered()
         return finished
 
     def handle_error(
@@ -150,6 +158,15 @@ class HttpConnection(web.RequestHandler):
         self.refusal: Problem | None = None
         """Why the request for a WebSocket under way is none that is taken."""
 
+    def _answered(self) -> None:
+        if self._held:
+            # Not before the answer has left the transport's buffer.
+            asyncio.get_running_loop().call_soon(self._go_on)
+        elif self.transport is not None:
+            self._await_head()
+            self._is_idle = True
+            self._start_clock(IDLE_S)
+
     def _go_on(self) -> None:
         """The next request has begun to come while the one before was answered."""
         if self.transport is not None and not self.transport.is_closing():
@@ -159,8 +176,9 @@ class HttpConnection(web.RequestHandler):
             self.data_received(held)
 
     def _read_head(self, data: bytes) -> None:
-        if self._expired is None:
-            self._start_clock()
+        if self._is_idle:
+            self._is_idle = False
+            self._stop_clock()
         self._head_bytes += len(data)
         head = self._held = (self._held + data).lstrip(b"\r\n")  # blank lines may come first
         end = head.find(_BLANK_LINE)
@@ -172,6 +190,8 @@ class HttpConnection(web.RequestHandler):
             self._begin(head[:end], head[end:])
         elif not _may_be_http(head):
             self._begin(head, b"")  # aiohttp says so
+        elif self._expired is None:
+            self._start_clock(self._timeout_s)
 
     def _begin(self, head: bytes, behind: bytes) -> None:
         self._in_head = False
@@ -180,11 +200,27 @@ class HttpConnection(web.RequestHandler):
             self.refusal = self._opener(self, head + behind)
             if self.refusal is None:
                 return
+        length = _length_of_body(head)
+        if len(behind) >= length and self._answer(head, behind[:length]):
+            self._held = behind[length:]
+            self._answered()
+            return
         self._held = b""
-        self._left = _length_of_body(head)
+        self._left = length
         self._pass_on(head)
         if behind:
             self._read_body(behind)
+
+    def _answer(self, head: bytes, body: bytes) -> bool:
+        """Whether that could be done here and now."""
+        transport = self.transport
+        if self._answerer is None or transport is None or transport.get_write_buffer_size():
+            return False  # who does not take answers has to wait for more, which aiohttp sees to
+        answer = self._answerer(self, head, body)
+        if answer is None:
+            return False
+        transport.write(answer)
+        return True
 
     def _read_body(self, data: bytes) -> None:
         body, behind = data[: self._left], data[self._left :]
@@ -203,8 +239,8 @@ class HttpConnection(web.RequestHandler):
             super().connection_made(self.transport)
         super().data_received(data)
 
-    def _start_clock(self) -> None:
-        self._expired = asyncio.get_running_loop().call_later(self._timeout_s, self._too_slow)
+    def _start_clock(self, seconds: float) -> None:
+        self._expired = asyncio.get_running_loop().call_later(seconds, self._too_slow)
 
     def _stop_clock(self) -> None:
         if self._expired is not None:
@@ -228,11 +264,20 @@ class HttpConnection(web.RequestHandler):
 
 
 def connection_factory(
-    server: web.Server, *, timeout_s: float, max_head_bytes: int, opener: Opener | None = None
+    server: web.Server,
+    *,
+    timeout_s: float,
+    max_head_bytes: int,
+    opener: Opener | None = None,
+    answerer: Answerer | None = None,
 ) -> Callable[[], HttpConnection]:
     """What makes the protocol of each connection that is accepted."""
     return lambda: HttpConnection(
-        server, timeout_s=timeout_s, max_head_bytes=max_head_bytes, opener=opener
+        server,
+        timeout_s=timeout_s,
+        max_head_bytes=max_head_bytes,
+        opener=opener,
+        answerer=answerer,
     )
 
 

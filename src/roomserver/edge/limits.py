@@ -13,11 +13,9 @@ import heapq
 import math
 import time
 from collections.abc import Hashable
-from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import limits
-from limits.aio.storage import MemoryStorage
 
 from roomserver.config import Settings
 
@@ -28,8 +26,7 @@ BRAKE_MOST_S = 10.0
 MOST_KEYS = 100_000
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """How much of a limit is left for a key."""
 
     name: str
@@ -84,27 +81,31 @@ class Attempt:
         await self._limiter.end(self._key, self._same, counts=self._counts)
 
 
-class LimitStorage(MemoryStorage):
+class LimitStorage:
     """Counts in memory.
 
-    The library looks through all keys for expired ones with every count, which with a key for each
-    of some thousand listeners would take longer than the rest of a join.
+    The library's own looks through all keys for expired ones with every count, which with a key for
+    each of some thousand listeners would take longer than the rest of a join.
     """
+
+    shared = False
+    """Whether other servers count too, so that `learn` and `share` take their time."""
 
     def __init__(self, most_keys: int = MOST_KEYS) -> None:
         """most_keys: how many it counts by; of more, it forgets those that end soonest."""
-        super().__init__()
+        self.storage: dict[str, int] = {}
+        self.expirations: dict[str, float] = {}
         self._most_keys = most_keys
         # When keys end, soonest first; those that have got another end since stand here twice.
         self._ends: list[tuple[float, str]] = []
 
-    async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+    def count(self, key: str, expiry: float) -> None:
+        """One more, forgotten so many seconds after the first."""
         now = time.time()
         if self.expirations.get(key, 0.0) > now:
-            self.storage[key] += amount
+            self.storage[key] += 1
         else:
-            self.put(key, amount, now + expiry)
-        return self.storage[key]
+            self.put(key, 1, now + expiry)
 
     def put(self, key: str, count: int, end: float) -> None:
         """The count of a key until then (Unix s)."""
@@ -130,7 +131,7 @@ class LimitStorage(MemoryStorage):
         """Takes over what other servers counted, if they count together."""
 
     async def share(self, key: str, expiry: float) -> None:
-        """Tells them of what `incr` counted here."""
+        """Tells them of what `count` counted here."""
 
     def _forget_next(self) -> None:
         end, key = heapq.heappop(self._ends)
@@ -174,17 +175,17 @@ class Limiter:
 
     def begin(self, key: tuple[str, ...], same: Hashable) -> None:
         """An attempt is under way now. Raises LimitReachedError when it may not be."""
-        used, reset_s = self._storage.usage(self._key(key))
-        running = self._running.get(key, {})
-        if used + len(running) - (same in running) >= self._quota:
+        used, reset_s = self._used(key, same)
+        if used >= self._quota:
             raise LimitReachedError(self.name, reset_s)
+        running = self._running.get(key, {})
         running[same] = running.get(same, 0) + 1
         self._running[key] = running
 
     async def end(self, key: tuple[str, ...], same: Hashable, *, counts: bool) -> None:
         """It is over, and counts or not."""
         if counts:
-            await self._storage.incr(self._key(key), self._window_s)
+            self._storage.count(self._key(key), self._window_s)
         running = self._running[key]
         running[same] -= 1
         if not running[same]:
@@ -193,6 +194,20 @@ class Limiter:
             del self._running[key]
         if counts:
             await self._storage.share(self._key(key), self._window_s)
+
+    def admits(self, key: tuple[str, ...], same: Hashable = None) -> bool:
+        """Whether an attempt may be made that is over at once; False when others must be asked."""
+        return not self._storage.shared and self._used(key, same)[0] < self._quota
+
+    def count(self, key: tuple[str, ...]) -> None:
+        """Counts such an attempt."""
+        self._storage.count(self._key(key), self._window_s)
+
+    def _used(self, key: tuple[str, ...], same: Hashable) -> tuple[int, float]:
+        """Of the quota, by other attempts than this, and seconds until the counted ones are not."""
+        used, reset_s = self._storage.usage(self._key(key))
+        running = self._running.get(key, ())
+        return used + len(running) - (same in running), reset_s
 
     def _key(self, key: tuple[str, ...]) -> str:
         return "\0".join((self.name, *key))  # which no text from outside contains
@@ -216,7 +231,7 @@ class Brake:
 
     async def failed(self, key: str) -> None:
         """Counts a failure."""
-        await self._storage.incr(self._key(key), self._limit.get_expiry())
+        self._storage.count(self._key(key), self._limit.get_expiry())
         await self._storage.share(self._key(key), self._limit.get_expiry())
 
     def _key(self, key: str) -> str:

@@ -51,6 +51,11 @@ async def read_body(request: web.Request, kind: type[T]) -> T:
             f"the body took longer than {BODY_TIMEOUT_S:g} s",
             close=True,
         ) from None
+    return decode_body(body, kind)
+
+
+def decode_body(body: bytes, kind: type[T]) -> T:
+    """What stands in a body of JSON. Raises Problem (400)."""
     if NUL_ESCAPE.search(body):
         raise Problem(ProblemCode.INVALID_REQUEST, "a text may not contain a NUL character")
     try:

@@ -33,6 +33,8 @@ class SharedLimitStorage(LimitStorage):
     servers each may let pass what is left of a limit.
     """
 
+    shared = True
+
     def __init__(self, url: str) -> None:
         """Raises ConfigError when the package for it is not installed."""
         super().__init__()

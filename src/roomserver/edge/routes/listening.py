@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 
@@ -12,6 +12,7 @@ from roomserver.auth.passwords import attempt_id
 from roomserver.auth.tokens import InviteToken
 from roomserver.edge.elsewhere import locate_guessed, wrong_server
 from roomserver.edge.endpoints import Api, Call
+from roomserver.edge.limits import Usage
 from roomserver.edge.paging import PageQuery, cut_page
 from roomserver.edge.problems import Problem, ProblemCode
 from roomserver.edge.requests import Password, read_password
@@ -85,6 +86,10 @@ FULL_RETRY_S = 30.0
 async def join_room(call: Call, body: JoinRequest, account: Account | None = None) -> JoinAnswer:
     """Lets a listener into a room. An unknown room and a wrong password look alike."""
     services = call.services
+    if account is None and (at_once := join_at_once(services, call.limit_key, body)) is not None:
+        for usage in at_once.usages:
+            call.tell(usage)
+        return at_once.answer
     password = None if body.password is None else read_password(body.password)
     room = services.rooms.find(body.room_code)
     subject = room.id if room is not None else body.room_code.upper()
@@ -109,8 +114,8 @@ async def join_room(call: Call, body: JoinRequest, account: Account | None = Non
             may_enter = await _may_enter(services, room or elsewhere, subject, password)
         elif room is not None:
             invite = services.invites.read(room.id, body.invite)
-            if invite is not None:
-                _check_entrance(call, room, user)  # nobody uses an invite at a closed door
+            if invite is not None:  # nobody uses one at a closed door
+                _check_entrance(room, call.limit_key, user)
             may_enter = invite is not None and await use(invite)
         else:
             there = elsewhere.id if elsewhere is not None else ""
@@ -126,15 +131,55 @@ async def join_room(call: Call, body: JoinRequest, account: Account | None = Non
             raise wrong_server(elsewhere)
         assert room is not None
         join.count()
-        _check_entrance(call, room, user)  # much may have happened while that was found out
+        # Much may have happened while that was found out.
+        _check_entrance(room, call.limit_key, user)
         # At once: a token of the version that comes with another password is for who knows that.
-        token, _ = services.tokens.issue_room(
-            room.id,
-            Role.LISTENER,
-            version=room.record.token_version,
-            user=user,
-            nickname=body.nickname,
-        )
+        return _let_in(services, room, user, body.nickname)
+
+
+class Joined(NamedTuple):
+    """What `join_at_once` says: the answer, and what is left of the limits."""
+
+    answer: JoinAnswer
+    usages: Sequence[Usage]
+
+
+def join_at_once(services: Services, limit_key: str, body: JoinRequest) -> Joined | None:
+    """The plain case: somebody without an account brings what is known to open the room.
+
+    Nothing is waited for, so that a hall that comes at once is let in without a task for each. None
+    and nothing counted: `join_room` finds out.
+    """
+    room = services.rooms.find(body.room_code)
+    if room is None or body.invite is not None:
+        return None
+    key = (limit_key, room.id)
+    try:
+        password = b"" if body.password is None else read_password(body.password)
+        hashed = room.record.password_hash
+        if hashed is not None and not services.room_passwords.knows(room.id, password, hashed):
+            return None
+        _check_entrance(room, limit_key, None)
+    except Problem:
+        return None
+    failures, joins = services.limits.join_failures, services.limits.joins
+    if not (failures.admits(key, attempt_id(room.id, password)) and joins.admits(key)):
+        return None
+    joins.count(key)
+    return Joined(
+        _let_in(services, room, None, body.nickname),
+        (joins.usage(*key), failures.usage(*key)),
+    )
+
+
+def _let_in(services: Services, room: Room, user: str | None, nickname: str | None) -> JoinAnswer:
+    token, _ = services.tokens.issue_room(
+        room.id,
+        Role.LISTENER,
+        version=room.record.token_version,
+        user=user,
+        nickname=nickname,
+    )
     return JoinAnswer(room.id, token, room.record.name, len(room.listeners), room.state)
 
 
@@ -157,11 +202,11 @@ async def _one_use(invites: Invites) -> AsyncIterator[Callable[[InviteToken], Aw
         raise
 
 
-def _check_entrance(call: Call, room: Room, user: str | None) -> None:
+def _check_entrance(room: Room, limit_key: str, user: str | None) -> None:
     """Raises Problem when nobody may come in now, nobody from there, or not this user."""
     if room.state is RoomState.CLOSED:
         raise Problem(ProblemCode.ROOM_CLOSED, "the room was closed")
-    if room.bans.refuse_newcomer(user, call.limit_key, owner=room.record.created_by):
+    if room.bans.refuse_newcomer(user, limit_key, owner=room.record.created_by):
         raise Problem(ProblemCode.BANNED, "you are banned from the room").audited(
             AuditEvent.ROOM_ACCESS_DENIED, room=room.id
         )
