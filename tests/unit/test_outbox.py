@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from roomserver.protocol.codes import Role, RoomState
 from roomserver.store.events import (
@@ -193,7 +194,7 @@ async def test_a_disk_that_takes_nothing_is_told_and_tried_again(outbox: Outbox)
     # A page is the unit in which the file grows: it may not, from here on.
     outbox._db.execute("PRAGMA max_page_count = 1")
     big = replace(ROOM, id="big", metadata={"text": "x" * 100_000})
-    assert outbox.append_soon(Audited("b", replace(AUDIT.record, details=big.metadata)))
+    assert outbox.append_soon(Audited("b", structs.replace(AUDIT.record, details=big.metadata)))
     with pytest.raises(OutboxError, match=r"outbox.db can't be written: .*full"):
         await outbox.append(RoomChanged(big))
     assert [room.id for room in await outbox.rooms()] == [ROOM.id]
@@ -211,7 +212,7 @@ async def test_what_waits_on_a_full_disk_is_kept_and_said_once(
     outbox: Outbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     outbox._db.execute("PRAGMA max_page_count = 1")
-    big = Audited("b", replace(AUDIT.record, details={"text": "x" * 100_000}))
+    big = Audited("b", structs.replace(AUDIT.record, details={"text": "x" * 100_000}))
     for _ in range(5):
         assert outbox.append_soon(big)
         with pytest.raises(OutboxError):
@@ -226,7 +227,7 @@ async def test_what_waits_on_a_full_disk_is_kept_and_said_once(
 
 
 async def test_what_no_json_can_hold_stops_nothing(outbox: Outbox) -> None:
-    half = replace(AUDIT.record, details={"agent": "\udcff"})
+    half = structs.replace(AUDIT.record, details={"agent": "\udcff"})
     assert not outbox.append_soon(Audited("a", half))
     with pytest.raises(OutboxError, match="surrogates"):
         await outbox.append(Audited("a", half))
