@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import signal
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ TIMEOUT_S = 60.0
 RATE = 48_000
 CHANNELS = 2
 PACKET = RATE // 50
+Flag: TypeAlias = asyncio.Event | threading.Event
 
 
 @asynccontextmanager
@@ -71,7 +73,7 @@ async def kill(process: ServerProcess) -> None:
     await asyncio.to_thread(process.stop)
 
 
-async def play(api: Api, room: RoomKeys, playing: asyncio.Event, done: asyncio.Event) -> None:
+async def play(api: Api, room: RoomKeys, playing: Flag, done: Flag) -> None:
     """A source that plays a ramp until told otherwise.
 
     Its packets are due at the times of its first one's clock, and may be late by as much as there

@@ -46,9 +46,9 @@ def oldest() -> Iterator[Cluster]:
         yield Cluster(server, socket)
 
 
-@pytest.fixture(scope="session", params=["newest", "oldest"])
+@pytest.fixture(scope="session", params=["newest", "pooled", "oldest"])
 def cluster(request: pytest.FixtureRequest) -> Cluster:
-    """The newest PostgreSQL, and the oldest behind a pooler.
+    """The newest PostgreSQL, with and without a pooler, and the oldest behind one.
 
     A test that takes long and can't depend on that names one:
     `@pytest.mark.parametrize("cluster", ["newest"], indirect=True)`.

@@ -28,6 +28,20 @@ async def add(database: Database, email: str) -> None:
             raise ValueError(email)
 
 
+@pytest.mark.parametrize(
+    ("cluster", "major"), [("newest", 18), ("pooled", 18), ("oldest", 15)], indirect=["cluster"]
+)
+async def test_the_versions_that_are_supported_are_those_that_are_tested(
+    cluster: Cluster, major: int
+) -> None:
+    database = cluster.database()
+    async with database.transaction() as connection:
+        version = await connection.fetchval("SELECT current_setting('server_version_num')::int")
+    await database.close()
+    assert version // 10_000 == major
+    assert database.pooled == (cluster.pooler is not None)
+
+
 async def test_what_fails_leaves_nothing_and_the_connection_is_good(
     database: Database, tables: Connection
 ) -> None:
