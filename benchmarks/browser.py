@@ -188,7 +188,7 @@ def _measure(page: Page, subject: str, seconds: float, others: Sequence[int]) ->
     before, watched = _figures(page), page.evaluate("watched")
     busy, cpu, began = _performance(session), machine.cpu_seconds(processes), time.monotonic()
     if subject.endswith("-moved"):
-        moves = _move_fader(page, began + seconds)
+        moves = _move_fader(page, session, began + seconds)
     else:
         moves = 0
         page.wait_for_timeout(seconds * 1000)
@@ -216,20 +216,25 @@ def _measure(page: Page, subject: str, seconds: float, others: Sequence[int]) ->
     )
 
 
-def _move_fader(page: Page, until: float) -> int:
+def _move_fader(page: Page, session: CDPSession, until: float) -> int:
     """Drags the first fader up and down, as often as a picture is drawn; how often it moved."""
     box = page.locator("relay-fader").first.bounding_box()
     assert box is not None
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(x, y)
-    page.mouse.down()
+
+    def mouse(kind: str, by: float = 0) -> None:
+        # Playwright's own mouse runs scripts in the page at every move of a drag.
+        where = {"type": kind, "x": x, "y": y + by, "button": "left", "buttons": 1, "clickCount": 1}
+        session.send("Input.dispatchMouseEvent", where)
+
+    mouse("mousePressed")
     moves = 0
     began = time.monotonic()
     while time.monotonic() < until:
         moves += 1
-        page.mouse.move(x, y + MOVED_PX * math.sin(2 * math.pi * moves / MOVES_PER_S))
+        mouse("mouseMoved", MOVED_PX * math.sin(2 * math.pi * moves / MOVES_PER_S))
         page.wait_for_timeout(max(0.0, began + moves / MOVES_PER_S - time.monotonic()) * 1000)
-    page.mouse.up()
+    mouse("mouseReleased")
     return moves
 
 

@@ -23,12 +23,6 @@ SPY = """
         locks.push(lock);
         return lock;
     };
-    window.elements = [];
-    const start = HTMLMediaElement.prototype.play;
-    HTMLMediaElement.prototype.play = function () {
-        elements.push(this);
-        return start.call(this);
-    };
     window.buttons = {};
     const set = MediaSession.prototype.setActionHandler;
     MediaSession.prototype.setActionHandler = function (action, handler) {
@@ -107,15 +101,11 @@ async def test_the_systems_buttons_stop_and_play(browser: Browser, server: Serve
         )
         assert await ears.run(session) == ["playing", "Great hall"]
         assert await ears.run("() => buttons.play") is None
-        # Systems know nothing of the page without an element that plays for more than five seconds.
-        await ears.until("() => elements.length === 1 && elements[0].currentTime > 0")
-        assert await ears.run("() => [elements[0].loop, elements[0].duration > 5]") == [True, True]
         for button in ("pause", "stop"):
             await ears.run("(button) => buttons[button]()", button)
             await expect(status(page)).to_have_text("Not playing")
             assert await ears.run(session) == ["paused", "Great hall"]
             assert await ears.run("() => [buttons.pause, buttons.stop]") == [None, None]
-            assert await ears.run("() => elements.every((element) => element.paused)") is True
             await ears.run("() => buttons.play()")
             await expect(status(page)).to_have_text("Live")
             await ears.put_on_ears("listening")

@@ -14,7 +14,7 @@ import { Presets } from './presets.js';
 import { drawShell, toast, toastError } from './shell.js';
 import { restingMix } from './strips.js';
 import { describeError, texts } from './texts.js';
-import { Awake, Presence, tellSystem } from './playing.js';
+import { Awake, beHeard, tellSystem } from './playing.js';
 
 /** Errors after which another try needs other words from whoever listens. */
 const UNKNOWN_TO_ROOM = ['invalid_credentials', 'room_not_found', 'room_closed', 'banned'];
@@ -70,7 +70,6 @@ function levels() {
 let audio = null;
 let presses = 0; // what a press began is over with the next one
 const awake = new Awake();
-const presence = new Presence();
 
 const actions = {
   redraw: draw,
@@ -132,7 +131,7 @@ async function play() {
     audio.addEventListener('statechange', draw);
   }
   void audio.resume();
-  presence.play();
+  beHeard();
   Object.assign(state, { entering: true, problem: '' });
   kept.set('nickname', state.nickname || undefined);
   follow();
@@ -163,7 +162,6 @@ async function play() {
 async function stop() {
   const press = ++presses;
   const { listener } = state;
-  presence.pause();
   Object.assign(state, { listener: null, entering: false });
   follow();
   await listener?.stop();
