@@ -54,6 +54,9 @@ CREATE TABLE events (seq INTEGER PRIMARY KEY AUTOINCREMENT, event BLOB NOT NULL)
 CREATE TABLE rooms (id TEXT PRIMARY KEY, room BLOB NOT NULL) STRICT, WITHOUT ROWID
 """
 EVERY_COMMIT_ON_DISK = "PRAGMA synchronous = FULL"
+# Of pages that are in the system's memory anyway: SQLite's own 2 MB fill up once many events waited,
+# and stay full.
+LITTLE_CACHE = "PRAGMA cache_size = -256"  # KiB
 LAST_SEQ = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'events'"
 MOST_PER_COMMIT = 1000
 # Every statement gives the interpreter away and has to get it back, so one writes many events.
@@ -426,6 +429,7 @@ class Outbox:
     def _open(self) -> str:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute(EVERY_COMMIT_ON_DISK)
+        self._db.execute(LITTLE_CACHE)
         version = int(self._one("PRAGMA user_version"))
         if version == 0:
             with self._transaction():
