@@ -54,8 +54,8 @@ CREATE TABLE events (seq INTEGER PRIMARY KEY AUTOINCREMENT, event BLOB NOT NULL)
 CREATE TABLE rooms (id TEXT PRIMARY KEY, room BLOB NOT NULL) STRICT, WITHOUT ROWID
 """
 EVERY_COMMIT_ON_DISK = "PRAGMA synchronous = FULL"
-# Of pages that are in the system's memory anyway: SQLite's own 2 MB fill up once many events waited,
-# and stay full.
+# Of pages that are in the system's memory anyway: SQLite's own 2 MB fill up once many events have
+# waited, and stay full.
 LITTLE_CACHE = "PRAGMA cache_size = -256"  # KiB
 LAST_SEQ = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'events'"
 MOST_PER_COMMIT = 1000
