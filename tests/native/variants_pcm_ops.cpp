@@ -122,26 +122,37 @@ TEST(interleaving) {
   });
 }
 
+void check_mixing(const PcmOps& ops, const PcmOps& scalar, unsigned channels, size_t n,
+                  unsigned outputs) {
+  Planes<float> planes(channels, n);
+  for (auto& plane : planes.samples)
+    for (float& x : plane) x = any_float();
+  std::vector<float> from(outputs * channels), to(outputs * channels);
+  for (float& gain : from) gain = any_gain();
+  for (float& gain : to) gain = any_gain();
+
+  Planes<float> still[2]{{outputs, n}, {outputs, n}}, moving[2]{{outputs, n}, {outputs, n}};
+  const PcmOps* both[] = {&scalar, &ops};
+  for (int k = 0; k < 2; ++k) {
+    both[k]->mix(planes.in(), channels, n, from.data(), outputs, still[k].at.data());
+    both[k]->mix_ramp(planes.in(), channels, n, from.data(), to.data(), outputs,
+                      moving[k].at.data());
+  }
+  CHECK(same(still[0], still[1]));
+  CHECK(same(moving[0], moving[1]));
+}
+
 TEST(mixing) {
   each_case([](const PcmOps& ops, const PcmOps& scalar, unsigned channels, size_t n, size_t at) {
-    const unsigned outputs = at % 4;
-    Planes<float> planes(channels, n);
-    for (auto& plane : planes.samples)
-      for (float& x : plane) x = any_float();
-    std::vector<float> from(outputs * channels), to(outputs * channels);
-    for (float& gain : from) gain = any_gain();
-    for (float& gain : to) gain = any_gain();
-
-    Planes<float> still[2]{{outputs, n}, {outputs, n}}, moving[2]{{outputs, n}, {outputs, n}};
-    const PcmOps* both[] = {&scalar, &ops};
-    for (int k = 0; k < 2; ++k) {
-      both[k]->mix(planes.in(), channels, n, from.data(), outputs, still[k].at.data());
-      both[k]->mix_ramp(planes.in(), channels, n, from.data(), to.data(), outputs,
-                        moving[k].at.data());
-    }
-    CHECK(same(still[0], still[1]));
-    CHECK(same(moving[0], moving[1]));
+    check_mixing(ops, scalar, channels, n, at % 4);
   });
+}
+
+TEST(mixing_more_channels_than_a_room_has) {
+  const auto tables = relaycore::pcm_ops_available();
+  for (const PcmOps* ops : tables)
+    for (unsigned channels : {65, 128, 129, 300})
+      for (size_t n : {3, 33, 131}) check_mixing(*ops, *tables.back(), channels, n, 1 + n % 3);
 }
 
 TEST(conversion_and_levels) {

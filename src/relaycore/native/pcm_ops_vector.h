@@ -347,72 +347,136 @@ struct Kernels {
   // ---- mix ----
 
   // Whether a gain is other than 0. As an integer, since the units for floats are busy.
-  RELAYCORE_INLINE bool is_set(const float* gain) {
+  RELAYCORE_INLINE bool is_set(float gain) {
     uint32_t bits;
-    std::memcpy(&bits, gain, sizeof bits);
+    std::memcpy(&bits, &gain, sizeof bits);
     return (bits << 1) != 0;
   }
 
-  // `Vectors` vectors of `Outputs` outputs from sample i on. Gains of the outputs stand `channels`
-  // apart; `to` and `step` (1 / samples of the ramp) matter only if `Ramp`.
+  // What is mixed: gains of the outputs stand `channels` apart; `to` and `step` (1 / samples of the
+  // ramp) matter only for a ramp.
+  struct Mix {
+    const float* const* planes;
+    unsigned channels;
+    const float* from;
+    const float* to;
+    float step;
+    float* const* out;
+  };
+
+  // A channel that some output hears. What to do with it is found out once for many samples, so
+  // that the loop over the channels has nothing to decide.
+  template <unsigned Outputs>
+  struct Voice {
+    const float* plane;
+    unsigned heard;          // bit o: by output o; 0 ends the list
+    float from[Outputs];     // gains
+    float change[Outputs];   // what a ramp adds to them in the end
+  };
+  static constexpr unsigned kMaxVoices = 64;
+
+  // The voices among the kMaxVoices channels from `first` on, in ascending order, and the end.
+  template <bool Ramp, unsigned Outputs>
+  RELAYCORE_INLINE void find_voices(const Mix& mix, unsigned first, Voice<Outputs>* voice) {
+    const unsigned left = mix.channels - first;
+    const unsigned end = left < kMaxVoices ? mix.channels : first + kMaxVoices;
+    for (unsigned c = first; c < end; ++c) {
+      voice->plane = mix.planes[c];
+      voice->heard = 0;
+#pragma GCC unroll 2
+      for (unsigned o = 0; o < Outputs; ++o) {
+        const size_t at = size_t{o} * mix.channels + c;
+        voice->from[o] = mix.from[at];
+        voice->change[o] = mix.to[at] - mix.from[at];
+        voice->heard |= unsigned{is_set(mix.from[at]) || (Ramp && is_set(mix.to[at]))} << o;
+      }
+      voice += voice->heard != 0;
+    }
+    voice->heard = 0;
+  }
+
+  // Adds up the voices from `voice` on that the outputs of the set `Heard` hear and no other.
+  // Returns the one behind them.
+  template <bool Ramp, unsigned Heard, unsigned Outputs, unsigned Vectors>
+  RELAYCORE_INLINE const Voice<Outputs>* add_voices(const Voice<Outputs>* voice, size_t i,
+                                                    const F (&along)[Vectors],
+                                                    F (&sums)[Outputs][Vectors]) {
+    do {
+      const float* samples = voice->plane + i;
+      F gains[Outputs], changes[Outputs];
+#pragma GCC unroll 2
+      for (unsigned o = 0; o < Outputs; ++o) {
+        gains[o] = V::set(voice->from[o]);
+        if constexpr (Ramp) changes[o] = V::set(voice->change[o]);
+      }
+#pragma GCC unroll 8
+      for (unsigned v = 0; v < Vectors; ++v) {
+        const F x = V::load_f(samples + v * kFloats);
+#pragma GCC unroll 2
+        for (unsigned o = 0; o < Outputs; ++o) {
+          if (!(Heard >> o & 1)) continue;
+          F gain = gains[o];
+          if constexpr (Ramp) gain = V::add(gain, V::mul(changes[o], along[v]));
+          sums[o][v] = V::add(sums[o][v], V::mul(gain, x));
+        }
+      }
+    } while ((++voice)->heard == Heard);
+    return voice;
+  }
+
+  // Adds `Vectors` vectors from sample i on of every voice to the sums of the outputs.
   template <bool Ramp, unsigned Outputs, unsigned Vectors>
-  RELAYCORE_INLINE void mix_block(const float* const* planes, unsigned channels, size_t i,
-                                  const float* from, const float* to, float step,
-                                  float* const* out) {
+  RELAYCORE_INLINE void add_all_voices(const Voice<Outputs>* voice, size_t i,
+                                       const F (&along)[Vectors], F (&sums)[Outputs][Vectors]) {
+    static_assert(Outputs == 1 || Outputs == 2);
+    constexpr unsigned kAll = (1 << Outputs) - 1;
+    while (voice->heard) {
+      if (voice->heard == kAll) voice = add_voices<Ramp, kAll>(voice, i, along, sums);
+      else if constexpr (Outputs == 2)
+        voice = voice->heard == 1 ? add_voices<Ramp, 1>(voice, i, along, sums)
+                                  : add_voices<Ramp, 2>(voice, i, along, sums);
+    }
+  }
+
+  // `Vectors` vectors of `Outputs` outputs from sample i on. `voices` are those of the first
+  // kMaxVoices channels, before and after; it has room for them and the end of the list.
+  template <bool Ramp, unsigned Outputs, unsigned Vectors>
+  RELAYCORE_INLINE void mix_block(const Mix& mix, size_t i, Voice<Outputs>* voices) {
     F sums[Outputs][Vectors], along[Vectors];
 #pragma GCC unroll 8
     for (unsigned v = 0; v < Vectors; ++v) {
-#pragma GCC unroll 8
+#pragma GCC unroll 2
       for (unsigned o = 0; o < Outputs; ++o) sums[o][v] = V::set(0);
-      if constexpr (Ramp) along[v] = V::mul(V::index(i + v * kFloats), V::set(step));
+      along[v] = Ramp ? V::mul(V::index(i + v * kFloats), V::set(mix.step)) : V::set(0);
     }
-    for (unsigned c = 0; c < channels; ++c) {
-      bool heard[Outputs];
-      bool any = false;
-#pragma GCC unroll 8
-      for (unsigned o = 0; o < Outputs; ++o) {
-        heard[o] = is_set(from + o * channels + c) || (Ramp && is_set(to + o * channels + c));
-        any |= heard[o];
+    add_all_voices<Ramp>(voices, i, along, sums);
+    if (mix.channels > kMaxVoices) [[unlikely]] {  // far more than a room has
+      for (unsigned c = kMaxVoices; c < mix.channels; c += kMaxVoices) {
+        find_voices<Ramp>(mix, c, voices);
+        add_all_voices<Ramp>(voices, i, along, sums);
       }
-      if (!any) continue;
-      F x[Vectors];
-#pragma GCC unroll 8
-      for (unsigned v = 0; v < Vectors; ++v) x[v] = V::load_f(planes[c] + i + v * kFloats);
-#pragma GCC unroll 8
-      for (unsigned o = 0; o < Outputs; ++o) {
-        if (!heard[o]) continue;
-        const float start = from[o * channels + c];
-        F gain = V::set(start);
-#pragma GCC unroll 8
-        for (unsigned v = 0; v < Vectors; ++v) {
-          if constexpr (Ramp) {
-            const F change = V::set(to[o * channels + c] - start);
-            gain = V::add(V::set(start), V::mul(change, along[v]));
-          }
-          sums[o][v] = V::add(sums[o][v], V::mul(gain, x[v]));
-        }
-      }
+      find_voices<Ramp>(mix, 0, voices);
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 2
     for (unsigned o = 0; o < Outputs; ++o)
 #pragma GCC unroll 8
       for (unsigned v = 0; v < Vectors; ++v)
-        V::store_f(out[o] + i + v * kFloats, sums[o][v]);
+        V::store_f(mix.out[o] + i + v * kFloats, sums[o][v]);
   }
 
   template <bool Ramp, unsigned Outputs>
   static void mix_outputs(const float* const* planes, unsigned channels, size_t n,
                           const float* from, const float* to, float* const* out) {
-    constexpr unsigned kWide = 4;  // the sums of two outputs fill half of 16 registers
-    const float step = Ramp ? 1.0f / static_cast<float>(n) : 0;
-    size_t done = each_block<kWide * kFloats>(n, [=](size_t i) {
-      mix_block<Ramp, Outputs, kWide>(planes, channels, i, from, to, step, out);
-    });
-    if (done == 0) {
-      done = each_block<kFloats>(n, [=](size_t i) {
-        mix_block<Ramp, Outputs, 1>(planes, channels, i, from, to, step, out);
-      });
-    }
+    // 16 registers: the sums of two outputs, one vector of samples, its product and two gains. A
+    // ramp needs more than that beside the sums.
+    constexpr unsigned kWide = Ramp ? 4 : 6;
+    const Mix mix{planes, channels, from, to, Ramp ? 1.0f / static_cast<float>(n) : 0, out};
+    Voice<Outputs> voices[kMaxVoices + 1];
+    find_voices<Ramp>(mix, 0, voices);
+    size_t done = each_block<kWide * kFloats>(
+        n, [&](size_t i) { mix_block<Ramp, Outputs, kWide>(mix, i, voices); });
+    if (done == 0)
+      done = each_block<kFloats>(n, [&](size_t i) { mix_block<Ramp, Outputs, 1>(mix, i, voices); });
     if constexpr (Ramp) scalar::mix_ramp(planes, channels, n, done, n, from, to, Outputs, out);
     else scalar::mix(planes, channels, done, n, from, Outputs, out);
   }
