@@ -50,10 +50,12 @@ cdef object _encoding_number(str encoding):
     return number
 
 
-cdef float _number(object value, str what, double low, double high) except? -1:
+cdef float _number(object value, str what, double low, double high, int index=-1) except? -1:
+    """A number within bounds; `index`: which one of several `what` is."""
     cdef double number = value
     if not low <= number <= high:  # NaN too
-        raise ValueError(f"{what} must be from {low:g} to {high:g}, not {value!r}")
+        name = what if index < 0 else f"{what}[{index}]"
+        raise ValueError(f"{name} must be from {low:g} to {high:g}, not {value!r}")
     return <float>number
 
 
@@ -97,10 +99,12 @@ cdef class Subscription:
             if len(values) > _MAX_CHANNELS:
                 raise ValueError(f"{name} has {len(values)} entries; there are at most 64 channels")
         for i in range(_MAX_CHANNELS):
-            self.wish.faders[i] = (
-                _number(faders[i], f"faders[{i}]", 0.0, 4.0) if i < len(faders) else 1.0)
-            self.wish.pans[i] = (
-                _number(pans[i], f"pans[{i}]", -1.0, 1.0) if i < len(pans) else 0.0)
+            self.wish.faders[i] = 1.0
+            self.wish.pans[i] = 0.0
+        for i in range(len(faders)):
+            self.wish.faders[i] = _number(faders[i], "faders", 0.0, 4.0, i)
+        for i in range(len(pans)):
+            self.wish.pans[i] = _number(pans[i], "pans", -1.0, 1.0, i)
         self.wish.mutes = self._truth_set(mutes)
         self.wish.solos = self._truth_set(solos)
         self.wish.master = _number(master, "master", 0.0, 4.0)
