@@ -132,7 +132,7 @@ cdef extern from "relaycore/jitter_port.h" namespace "relaycore" nogil:
 
     unique_ptr[JitterPort] create_jitter_port "relaycore::JitterPort::create" (const JitterConfig& config) noexcept
 
-# --- the relay: status.h packet.h subscription.h events.h relay.h -----------------------------
+# --- the relay: status.h packet.h subscription.h connection.h events.h relay.h ----------------
 
 cdef extern from "relaycore/status.h" namespace "relaycore" nogil:
     cdef enum class Status(int):
@@ -171,6 +171,13 @@ cdef extern from "relaycore/subscription.h" namespace "relaycore" nogil:
         float* faders
         float* pans
 
+cdef extern from "relaycore/connection.h" namespace "relaycore" nogil:
+    cdef cppclass Connection:
+        uint64_t frames_sent
+        uint64_t frames_dropped
+        uint64_t bytes_sent
+        uint64_t bytes_received
+
 cdef extern from "relaycore/events.h" namespace "relaycore" nogil:
     cdef enum class EventKind(uint8_t):
         text
@@ -197,12 +204,9 @@ cdef extern from "relaycore/events.h" namespace "relaycore" nogil:
     cdef cppclass ClosedEvent(Event):
         CloseReason reason
         uint16_t code
-        string detail
-        uint64_t frames_sent
-        uint64_t frames_dropped
-        uint64_t bytes_sent
-        uint64_t bytes_received
-        double lag_ms
+        float lag_ms
+        Connection* connection
+        string_view detail() noexcept
 
     cdef cppclass StreamEvent(Event):
         uint16_t stream

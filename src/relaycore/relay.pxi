@@ -167,6 +167,8 @@ cdef object _source_report(capi.SourceReportEvent* e):
 cdef object _event(capi.Event* event):
     cdef capi.MessageEvent* message
     cdef capi.ClosedEvent* closed
+    cdef capi.Connection* total
+    cdef string_view detail
     cdef capi.StreamEvent* stream
     cdef capi.RoomReportEvent* report
     cdef capi.ThreadStallEvent* stall
@@ -180,10 +182,12 @@ cdef object _event(capi.Event* event):
         return _events.BinaryReceived(event.subject, data, message.received_us)
     if event.kind == capi.EventKind.closed:
         closed = <capi.ClosedEvent*>event
+        total = closed.connection
+        detail = closed.detail()
         return _events.ConnectionClosed(
             event.subject, _CLOSE_REASONS[<int>closed.reason], closed.code,
-            (<bytes>closed.detail).decode("utf-8", "replace"), closed.frames_sent,
-            closed.frames_dropped, closed.bytes_sent, closed.bytes_received, closed.lag_ms)
+            PyUnicode_DecodeUTF8(detail.data(), detail.size(), b"replace"), total.frames_sent,
+            total.frames_dropped, total.bytes_sent, total.bytes_received, closed.lag_ms)
     if event.kind == capi.EventKind.source_report:
         return _source_report(<capi.SourceReportEvent*>event)
     if event.kind == capi.EventKind.room_report:

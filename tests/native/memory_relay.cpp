@@ -281,7 +281,7 @@ TEST(a_verb_that_gets_no_memory_changes_nothing_and_disturbs_nobody) {
   CHECK(with_every_request_refused([&] {
           CHECK(fcntl(ends.relays, F_GETFD) >= 0);  // it is still the caller's
           return relay.attach(ends.relays, kUpgrade, false, id);
-        }) >= 3);
+        }) >= 2);  // connections come out of memory that many share
   ::close(ends.ours);
   wait_for("the new connection ends", [&] {
     world.turn(&source);

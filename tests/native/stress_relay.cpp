@@ -242,7 +242,7 @@ void round_of(std::chrono::milliseconds length, unsigned seed, Seen& seen) {
         auto* end = static_cast<ClosedEvent*>(event);
         closed.push_back(end->subject);
         seen.reasons |= uint64_t{1} << static_cast<int>(end->reason);
-        seen.frames += end->frames_sent;
+        seen.frames += end->connection->frames_sent;
       }
     } while (!events.empty());
   };

@@ -410,8 +410,8 @@ Status Relay::bind_listener(uint64_t connection, uint64_t room, const Subscripti
     }
     if (!counters) return close_connection(connection, 4404, "no such room", {});
     return impl_->call(connection, [=, answer = impl_->text_or_nothing(reply)](RelayThread& t) {
-      t.bind_listener(connection, room, counters, subscription, answer, known_stream, burst_ms,
-                      from_timestamp);
+      t.bind_listener(connection, room, counters, subscription, answer, known_stream,
+                      {from_timestamp, burst_ms});
     });
   } catch (const std::bad_alloc&) {
     return Status::out_of_memory;

@@ -34,14 +34,14 @@ Room* RelayThread::find_room(uint64_t room) noexcept {
 void RelayThread::attach(std::unique_ptr<Connection> owned, Ref<Text> response) {
   // From here it belongs to its ClosedEvent, and with that to the control plane in the end.
   Connection& connection = *owned.release();
-  connections_.emplace(connection.id, &connection);
+  connections_.emplace(connection.id(), &connection);
   connection.slot = static_cast<uint32_t>(connection_list_.size());
   connection_list_.push_back(&connection);
-  connection.last_progress_ns = connection.last_received_ns = now_ns;
+  connection.last_progress_ns = now_ns;
   connection.deadline_ns = now_ns + shared.config.register_timeout_ns;
   if (connections_.size() == 1) next_sweep_ns_ = now_ns;
   if (!watch(connection)) {
-    connection.closed_event.detail = "the descriptor can't be watched";
+    connection.closed_event.set_detail("the descriptor can't be watched");
     destroy(connection);
     return;
   }
@@ -51,9 +51,9 @@ void RelayThread::attach(std::unique_ptr<Connection> owned, Ref<Text> response) 
 
 void RelayThread::bind_listener(uint64_t id, uint64_t room, Ref<RoomCounters> room_counters,
                                 const Subscription& subscription, Ref<Text> reply,
-                                uint16_t known_stream, uint32_t burst_ms, uint64_t from) {
+                                uint16_t known_stream, JoinPoint join) {
   Connection* connection = find(id);
-  if (!connection || connection->closing != Closing::open || connection->fault) return;
+  if (!connection || connection->closing != Closing::open || connection->deaf) return;
   detach_from_room(*connection);
   RoomView* view = find_view(room);
   if (!view) {
@@ -72,8 +72,6 @@ void RelayThread::bind_listener(uint64_t id, uint64_t room, Ref<RoomCounters> ro
   }
   connection->role = PeerRole::listener;
   connection->stream = known_stream;
-  connection->join_burst_ms = burst_ms;
-  connection->join_from = from;
   connection->next_ping_ns = now_ns + shared.config.ping_interval_ns;
   connection->last_progress_ns = now_ns;
   // What it says of a burst is no lag.
@@ -88,18 +86,18 @@ void RelayThread::bind_listener(uint64_t id, uint64_t room, Ref<RoomCounters> ro
   connection->delivery = delivery;
   ++delivery.layout->listeners;
   if (reply) enqueue(*connection, std::move(reply));
-  view->add(*connection);
+  view->add(*connection, join);
   make_ready(*connection);
 }
 
 void RelayThread::bind_source(uint64_t id, SourceSession session, Ref<Text> reply) {
   Connection* connection = find(id);
-  if (!connection || connection->closing != Closing::open || connection->fault) return;
+  if (!connection || connection->closing != Closing::open || connection->deaf) return;
   detach_from_room(*connection);
   connection->role = PeerRole::source;
   connection->source = std::make_unique<SourceState>();
   connection->source->link = session.link;
-  connection->last_received_ns = now_ns;
+  connection->source->last_received_ns = now_ns;
   if (reply) enqueue(*connection, std::move(reply));
   uint64_t room = session.link->room;
   home_of(room).call([room, id, session = std::move(session)](RelayThread& home) mutable {
@@ -191,7 +189,7 @@ void RelayThread::report_room(uint64_t room) {
   event->thread = index;
   for (const Connection* c : view->listeners) {
     uint64_t head = view->blocks.head();
-    event->listeners.push_back({c->id, c->delivery.layout->hash(), c->frames_sent,
+    event->listeners.push_back({c->id(), c->delivery.layout->hash(), c->frames_sent,
                                 c->frames_dropped, c->bytes_sent,
                                 static_cast<uint32_t>(c->join_pending ? 0 : head - c->cursor),
                                 lag_ms(*c), c->round_trip_ns / 1e6});
@@ -207,7 +205,7 @@ void RelayThread::resume_reading(uint64_t id) {
   // Held back for its texts, it goes on when they are processed.
   // relaxed: see Connection::texts_pending.
   if (connection->texts_pending.load(std::memory_order_relaxed) >= kMaxTextsPending) return;
-  if (connection->fault && connection->closing == Closing::open) {
+  if (connection->deaf && connection->closing == Closing::open) {
     tell_fault(*connection);
     return;
   }
@@ -237,7 +235,7 @@ void RelayThread::enqueue(Connection& connection, Ref<Text> text, Delivery chang
   if (connection.outbox_bytes > shared.config.max_queued_bytes) {
     connection.closed_event.reason = CloseReason::too_slow;
     connection.closed_event.code = 4413;
-    connection.closed_event.detail = "messages piled up unread";
+    connection.closed_event.set_detail("messages piled up unread");
     connection.doomed = true;
   }
   make_ready(connection);
@@ -249,9 +247,10 @@ void RelayThread::begin_close(Connection& connection, CloseReason reason, uint16
   connection.closing = Closing::queued;
   connection.closed_event.reason = reason;
   connection.closed_event.code = code;
-  connection.closed_event.detail = detail;
+  connection.closed_event.set_detail(detail);
   connection.deadline_ns = now_ns + kCloseTimeout;
-  enqueue(connection, Text::close(code, detail), {}, not_before, true);
+  // From the event: what the caller gave may have stood there before.
+  enqueue(connection, Text::close(code, connection.closed_event.detail()), {}, not_before, true);
   // Its room need not wait for the goodbye; what it still sends is read and dropped.
   if (connection.role == PeerRole::source) detach_from_room(connection);
   if (connection.read_paused) {
@@ -292,12 +291,7 @@ void RelayThread::detach_from_room(Connection& connection) {
 
 void RelayThread::destroy(Connection& connection, bool reset) {
   if (connection.fd < 0) return;
-  ClosedEvent& event = connection.closed_event;
-  event.frames_sent = connection.frames_sent;
-  event.frames_dropped = connection.frames_dropped;
-  event.bytes_sent = connection.bytes_sent;
-  event.bytes_received = connection.bytes_received;
-  event.lag_ms = lag_ms(connection);
+  connection.closed_event.lag_ms = static_cast<float>(lag_ms(connection));
   if (reset) {
     // Frees what the kernel still holds for a peer that does not read.
     linger now{1, 0};
@@ -319,7 +313,7 @@ void RelayThread::destroy(Connection& connection, bool reset) {
   connection_list_[connection.slot] = last;
   last->slot = connection.slot;
   connection_list_.pop_back();
-  connections_.erase(connection.id);
+  connections_.erase(connection.id());
   counters.connections.add_shared(~uint64_t{0});
   ended_.push_back(&connection);
 }

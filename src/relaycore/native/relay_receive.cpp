@@ -13,16 +13,17 @@ namespace {
 
 constexpr int64_t kSecond = 1'000'000'000;
 // Read of a source in a second, beside its audio: as many packets as it may send.
-constexpr size_t kSourceQuota = 8 << 20;
+constexpr uint32_t kSourceQuota = 8 << 20;
 // Read of anybody in a second before it counts as one who floods: texts, pongs, a source's headers.
-constexpr size_t kPromptBytes = 8 << 10;
+constexpr uint32_t kPromptBytes = 8 << 10;
 // The time between two sweeps (50 ms) in which anything is read but a source's audio, and the part of
 // it for those who flood.
 constexpr int64_t kReadTimeNs = 30'000'000;
 constexpr int64_t kFloodTimeNs = 20'000'000;
 
-size_t bytes_per_second(const SourceFormat& format) noexcept {
-  return size_t{format.sample_rate} * format.channels * sample_bytes(format.encoding);
+// At most 24,576,000: 64 channels of float at 96 kHz.
+uint32_t bytes_per_second(const SourceFormat& format) noexcept {
+  return static_cast<uint32_t>(format.sample_rate * format.channels * sample_bytes(format.encoding));
 }
 
 }  // namespace
@@ -69,7 +70,7 @@ struct ReceiveHandler {
     if (connection.closing == Closing::open) {
       connection.closed_event.reason = CloseReason::peer_closed;
       connection.closed_event.code = code;
-      connection.closed_event.detail = view(data, n);
+      connection.closed_event.set_detail(view(data, n));
       thread.enqueue(connection, Text::close(code == 1005 ? 1000 : code, ""), {}, 0, true);
     }
     connection.closing = Closing::replied;
@@ -84,7 +85,7 @@ struct ReceiveHandler {
 
   bool deliver(EventKind kind, const uint8_t* data, size_t n) {
     if (connection.closing != Closing::open) return true;
-    auto* event = new MessageEvent(kind, connection.id);
+    auto* event = new MessageEvent(kind, connection.id());
     event->connection = &connection;
     event->received_us = thread.shared.clock_us(thread.now_ns);
     event->data.assign(reinterpret_cast<const char*>(data), n);
@@ -126,9 +127,10 @@ void RelayThread::receive(Connection& connection) {
   }
   ssize_t got = ::recv(connection.fd, read_buffer_.get(), most, MSG_DONTWAIT);
   if (got > 0) {
-    connection.last_received_ns = connection.last_progress_ns = now_ns;
+    connection.last_progress_ns = now_ns;
+    if (connection.source) connection.source->last_received_ns = now_ns;
     connection.bytes_received += static_cast<size_t>(got);
-    connection.read_lately += static_cast<size_t>(got);
+    connection.read_lately += static_cast<uint32_t>(got);
     counters.bytes_received.add(static_cast<size_t>(got));
     // A short read has emptied the socket; what comes now makes a new edge. The end of the
     // stream makes none of its own once it has been told.
@@ -142,7 +144,7 @@ void RelayThread::receive(Connection& connection) {
     }
   } else if (got == 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) {
     if (connection.closing == Closing::open && got < 0)
-      connection.closed_event.detail = std::strerror(errno);
+      connection.closed_event.set_detail(std::strerror(errno));
     // It may still read our answer to its close.
     if (got == 0 && connection.closing == Closing::replied) send_due(connection);
     destroy(connection);
@@ -185,17 +187,18 @@ int64_t RelayThread::time_to_read(Connection& connection) noexcept {
   return connection.source ? INT64_MAX : kReadTimeNs;
 }
 
-size_t RelayThread::prompt_bytes(const Connection& connection) const noexcept {
+uint32_t RelayThread::prompt_bytes(const Connection& connection) const noexcept {
   if (!connection.source) return kPromptBytes;
   return kPromptBytes + 2 * bytes_per_second(connection.source->link->format);
 }
 
 // Who only talks needs no more than may be unprocessed.
-size_t RelayThread::quota_of(const Connection& connection) const noexcept {
-  if (connection.deliver_binary) return SIZE_MAX;
+uint32_t RelayThread::quota_of(const Connection& connection) const noexcept {
+  if (connection.deliver_binary) return UINT32_MAX;
   if (connection.source)
     return kSourceQuota + 4 * bytes_per_second(connection.source->link->format);
-  return std::max(kReadBytes, kMaxTextsPending * shared.config.max_text_bytes);
+  size_t texts = kMaxTextsPending * shared.config.max_text_bytes;
+  return static_cast<uint32_t>(std::clamp<size_t>(texts, kReadBytes, UINT32_MAX));
 }
 
 // Returns how much of it was taken; less than all when reading is paused.
@@ -205,7 +208,7 @@ size_t RelayThread::consume(Connection& connection, uint8_t* data, size_t n) {
   if (result.error_code && connection.closing == Closing::open) {
     // What the peer answers can't be read any more: it is enough that it has been told.
     connection.deaf = true;
-    connection.fault = result.error;
+    connection.closed_event.set_detail(result.error);
     connection.closed_event.code = result.error_code;
     connection.closed_event.reason =
         result.error_code == 1009 ? CloseReason::too_big : CloseReason::protocol_error;
@@ -224,7 +227,7 @@ size_t RelayThread::consume(Connection& connection, uint8_t* data, size_t n) {
 
 void RelayThread::tell_fault(Connection& connection) {
   const ClosedEvent& closed = connection.closed_event;
-  begin_close(connection, closed.reason, closed.code, connection.fault);
+  begin_close(connection, closed.reason, closed.code, closed.detail());
   connection.deadline_ns = now_ns + kSecond;
 }
 

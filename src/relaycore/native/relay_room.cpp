@@ -233,13 +233,14 @@ void Room::report(int64_t now_ns) {
 
 // ---- views ----
 
-void RoomView::add(Connection& connection) {
+void RoomView::add(Connection& connection, JoinPoint join) {
   connection.view = this;
   connection.view_slot = static_cast<uint32_t>(listeners.size());
   listeners.push_back(&connection);
   counters->listeners.add_shared(1);
   connection.join_pending = !synced;
-  if (synced) place(connection);
+  if (synced) place(connection, join);
+  else joins_.push_back(join);
 }
 
 void RoomView::remove(Connection& connection) {
@@ -247,6 +248,10 @@ void RoomView::remove(Connection& connection) {
   listeners[connection.view_slot] = last;
   last->view_slot = connection.view_slot;
   listeners.pop_back();
+  if (!synced) {
+    joins_[connection.view_slot] = joins_.back();
+    joins_.pop_back();
+  }
   connection.view = nullptr;
   counters->listeners.add_shared(~uint64_t{0});
   // Whoever took the place might be passed over in the round that is under way: begin it anew.
@@ -293,27 +298,28 @@ void RoomView::accept_past(const BlockRing& past) {
   blocks.begin_at(past.oldest());
   for (uint64_t n = past.oldest(); n != past.head(); ++n) blocks.append(past[n]);
   synced = true;
-  for (Connection* connection : listeners) {
-    connection->join_pending = false;
-    place(*connection);
+  for (size_t i = 0; i < listeners.size(); ++i) {
+    listeners[i]->join_pending = false;
+    place(*listeners[i], joins_[i]);
   }
+  joins_ = {};
 }
 
-void RoomView::place(Connection& connection) {
+void RoomView::place(Connection& connection, JoinPoint join) {
   uint64_t cursor = blocks.head();
-  if (connection.join_from) {
+  if (join.from) {
     // The block that the timestamp lies in, or what is left of the past.
     auto ends = [](const Block& block) { return block.timestamp + block.samples; };
-    while (cursor > blocks.oldest() && ends(*blocks[cursor - 1]) > connection.join_from) --cursor;
-  } else if (connection.join_burst_ms) {
+    while (cursor > blocks.oldest() && ends(*blocks[cursor - 1]) > join.from) --cursor;
+  } else if (join.burst_ms) {
     // Recent by the clock, too: of a room that fell silent long ago nothing is.
     auto now_us = static_cast<uint64_t>(thread_.shared.clock_us(thread_.now_ns));
     uint32_t ms = 0;
     while (cursor > blocks.oldest()) {
       const Block& block = *blocks[cursor - 1];
       ms += block.stream->frame_ms;
-      uint64_t age_limit_us = (connection.join_burst_ms + 2 * block.stream->frame_ms) * 1000;
-      if (ms > connection.join_burst_ms || block.time_us + age_limit_us < now_us) break;
+      uint64_t age_limit_us = (join.burst_ms + 2 * block.stream->frame_ms) * 1000;
+      if (ms > join.burst_ms || block.time_us + age_limit_us < now_us) break;
       --cursor;
     }
   }

@@ -78,13 +78,20 @@ class Room : Counted<"Room"> {
   int64_t next_report_ns_ = 0;
 };
 
+// Where in the audio a listener begins: at `from`, a timestamp, as far as it is still kept; else so
+// far in the past; else with what comes next.
+struct JoinPoint {
+  uint64_t from = 0;
+  uint32_t burst_ms = 0;
+};
+
 // Listeners' side; its thread's own.
 class RoomView : Counted<"RoomView"> {
  public:
   RoomView(RelayThread& thread, uint64_t room, Ref<RoomCounters> counters)
       : room(room), counters(std::move(counters)), thread_(thread) {}
 
-  void add(Connection& connection);
+  void add(Connection& connection, JoinPoint join);
   void remove(Connection& connection);
 
   // The layout of that key, with one more reference.
@@ -106,9 +113,6 @@ class RoomView : Counted<"RoomView"> {
   // Levels that end with block `number`, or nothing when they aren't due there.
   FrameRef levels_after(uint64_t number);
 
-  // The listener's place when it joins.
-  void place(Connection& connection);
-
   const uint64_t room;
   const Ref<RoomCounters> counters;
   BlockRing blocks;
@@ -123,9 +127,12 @@ class RoomView : Counted<"RoomView"> {
 
  private:
   void schedule_pass();
+  // The listener's place when it joins.
+  void place(Connection& connection, JoinPoint join);
 
   RelayThread& thread_;
   std::unique_ptr<FrameCache> levels_;
+  std::vector<JoinPoint> joins_;  // of the listeners, in their order, until the past has come
 };
 
 }  // namespace relaycore

@@ -134,7 +134,7 @@ void RelayThread::check_stalled(Connection& connection) {
   if (now_ns - connection.last_progress_ns < shared.config.evict_after_ns) return;
   connection.closed_event.reason = CloseReason::too_slow;
   connection.closed_event.code = 4413;
-  connection.closed_event.detail = "took nothing for too long";
+  connection.closed_event.set_detail("took nothing for too long");
   evict(connection);
 }
 
@@ -337,7 +337,8 @@ bool RelayThread::send_due(Connection& connection) {
     while (result < 0 && errno == EINTR);
     if (result < 0 && errno != EAGAIN && errno != EWOULDBLOCK) {
       plan.clear();
-      if (connection.closing == Closing::open) connection.closed_event.detail = std::strerror(errno);
+      if (connection.closing == Closing::open)
+        connection.closed_event.set_detail(std::strerror(errno));
       destroy(connection);
       return true;
     }

@@ -361,7 +361,7 @@ void RelayThread::check_connection(Connection& connection) {
   // What waited for the end of a pause: in a room that plays no more nobody else comes by.
   if (connection.paused && now_ns >= connection.paused_until_ns) make_ready(connection);
   if (connection.closing != Closing::open) return;
-  if (connection.fault) {
+  if (connection.deaf) {
     if (now_ns >= connection.deadline_ns) tell_fault(connection);
     return;
   }
@@ -371,7 +371,7 @@ void RelayThread::check_connection(Connection& connection) {
         begin_close(connection, CloseReason::not_registered, 4408, "no registration in time");
       return;
     case PeerRole::source: {
-      int64_t silence = now_ns - connection.last_received_ns;
+      int64_t silence = now_ns - connection.source->last_received_ns;
       if (connection.read_paused) return;
       if (silence >= config.source_timeout_ns)
         begin_close(connection, CloseReason::source_silent, 4408, "nothing came from the source");

@@ -66,7 +66,7 @@ class RelayThread {
   void attach(std::unique_ptr<Connection> connection, Ref<Text> response);
   void bind_listener(uint64_t connection, uint64_t room, Ref<RoomCounters> counters,
                      const Subscription& subscription, Ref<Text> reply, uint16_t known_stream,
-                     uint32_t burst_ms, uint64_t from);
+                     JoinPoint join);
   void bind_source(uint64_t connection, SourceSession session, Ref<Text> reply);
   void unbind_source(uint64_t connection);
   void subscribe(uint64_t connection, const Subscription& subscription, Ref<Text> reply);
@@ -106,7 +106,7 @@ class RelayThread {
   // Says goodbye: a close frame behind what is queued. `reason` is what the control plane is told.
   void begin_close(Connection& connection, CloseReason reason, uint16_t code, std::string_view detail,
                    uint64_t not_before = 0);
-  // Closes a connection whose peer broke the framing (Connection::fault).
+  // Closes a connection whose peer broke the framing, for the reason in its event (Connection::deaf).
   void tell_fault(Connection& connection);
   // The end: the descriptor is closed, the control plane told when this step of the loop is over.
   void destroy(Connection& connection, bool reset = false);
@@ -151,8 +151,8 @@ class RelayThread {
   int64_t time_to_read(Connection& connection) noexcept;
   size_t consume(Connection& connection, uint8_t* data, size_t n);
   WsLimits limits_of(const Connection& connection) const noexcept;
-  size_t prompt_bytes(const Connection& connection) const noexcept;
-  size_t quota_of(const Connection& connection) const noexcept;
+  uint32_t prompt_bytes(const Connection& connection) const noexcept;
+  uint32_t quota_of(const Connection& connection) const noexcept;
   bool on_packet(Connection& connection, const uint8_t* data, size_t n);
   bool push_packet(Connection& connection, const SourcePacket& packet, uint32_t& offset,
                    int64_t arrival_ns);

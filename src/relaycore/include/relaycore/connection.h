@@ -11,6 +11,7 @@
 #include "relaycore/frame.h"
 #include "relaycore/layout.h"
 #include "relaycore/live_objects.h"
+#include "relaycore/slots.h"
 #include "relaycore/source_link.h"
 #include "relaycore/text.h"
 #include "relaycore/ws_codec.h"
@@ -70,6 +71,7 @@ struct Backlog {
 struct SourceState : Counted<"SourceState"> {
   Ref<SourceLink> link;
   PendingPacket pending;
+  int64_t last_received_ns = 0;
   int64_t rate_window_ns = 0;
   uint32_t packets_in_window = 0;
 };
@@ -77,19 +79,26 @@ struct SourceState : Counted<"SourceState"> {
 // Where a connection stands in a ConnectionQueue.
 struct ConnectionLink {
   Connection* previous = nullptr;
-  Connection* next = nullptr;
-  bool is_linked = false;
+  Connection* next = nullptr;  // of the last one: itself; nullptr: it is in no queue
 };
 
 // What a send touches comes first, so that it is two cache lines and not six: after each send the
-// kernel has driven most of ours out of the caches.
+// kernel has driven most of ours out of the caches. There are thousands: what only some need, or
+// only for a while, is kept elsewhere.
 struct alignas(64) Connection : Counted<"Connection"> {
-  Connection(uint64_t id, int fd) noexcept : fd(fd), id(id), closed_event(id, this) {}
+  Connection(uint64_t id, int fd) noexcept : fd(fd), closed_event(id, this) {}
   ~Connection() {
     if (fd >= 0) ::close(fd);  // only of one that never came to its thread
   }
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
+
+  uint64_t id() const noexcept { return closed_event.subject; }
+
+#ifndef __SANITIZE_ADDRESS__  // which would not see the use of one that is gone
+  static void* operator new(size_t);
+  static void operator delete(void* connection) noexcept;
+#endif
 
   int fd;
   PeerRole role = PeerRole::unregistered;
@@ -101,7 +110,7 @@ struct alignas(64) Connection : Counted<"Connection"> {
   bool readable : 1 = false;       // more may be waiting in the socket
   bool read_to_end : 1 = false;    // the peer has ended its side: read until 0 comes
   bool doomed : 1 = false;         // messages piled up: reset at the next turn
-  bool deaf : 1 = false;           // its framing is broken: nothing it says is understood
+  bool deaf : 1 = false;           // its framing is broken: it is closed once its texts are processed
   bool is_slow : 1 = false;        // its layout is: see RelayThread::tune_socket
   bool join_pending : 1 = false;   // the view has no blocks yet: position comes with them
   bool catching_up : 1 = false;    // everything due goes at once, whatever the interval
@@ -113,13 +122,13 @@ struct alignas(64) Connection : Counted<"Connection"> {
   bool owes_levels : 1 = false;    // the frame they belong behind has gone, they have not
 
   // Listening.
+  uint16_t stream = 0;          // whose format the listener has been told
+  uint32_t partial_offset = 0;
   RoomView* view = nullptr;
   uint64_t cursor = 0;  // number of the next block it is due
   Delivery delivery;
   std::unique_ptr<OutboxEntry> outbox;
   FrameRef partial;  // went out half; finished before anything else, also over a jump
-  uint32_t partial_offset = 0;
-  uint16_t stream = 0;          // whose format the listener has been told
   Layout* ramp_from = nullptr;  // the mix of the last frame, until the next one has gone
   int64_t next_ping_ns = 0;
   int64_t ping_sent_ns = 0;
@@ -127,10 +136,12 @@ struct alignas(64) Connection : Counted<"Connection"> {
   uint64_t frames_sent = 0;
   uint64_t bytes_sent = 0;
   uint32_t lowat = 0;
+  uint32_t outbox_bytes = 0;
+  int64_t round_trip_ns = 0;  // smallest seen; 0: none yet
 
   // Less often touched from here on.
   uint32_t view_slot = 0;
-  int64_t round_trip_ns = 0;  // smallest seen; 0: none yet
+  uint32_t slot = 0;  // in the thread's list
   // What its player says; see RelayThread::report_lag.
   int64_t reported_lag_ns = 0;  // by its last report; 0: within bounds
   int64_t next_report_ns = 0;   // those before are not heeded
@@ -138,36 +149,40 @@ struct alignas(64) Connection : Counted<"Connection"> {
   int64_t paused_until_ns = 0;
   uint64_t frames_dropped = 0;
   OutboxEntry* outbox_tail = nullptr;
-  uint32_t outbox_bytes = 0;
-  uint32_t join_burst_ms = 0;
-  uint64_t join_from = 0;
   int32_t outq_seen = 0;
 
   // Reading.
-  WsParser parser;
-  Backlog backlog;
-  std::unique_ptr<SourceState> source;
-  const char* fault = nullptr;  // a static phrase: why it is closed once its texts are processed
   // Texts handed to the control plane and not yet processed; it counts down from its own thread.
   // relaxed: it carries no data. It is one atomic, so every time it has come up to 16 somebody
   // counts it down from there; who does posts the resume through a queue, behind the pause.
   std::atomic<uint32_t> texts_pending{0};
+  WsParser parser;
+  Backlog backlog;
+  std::unique_ptr<SourceState> source;
   uint64_t bytes_received = 0;
   // What it says in a second that began at `read_window_ns`: see RelayThread::time_to_read.
   int64_t read_window_ns = 0;
-  size_t read_lately = 0;  // bytes
-  size_t read_quota = 0;   // bytes that are read at most
-  int64_t last_received_ns = 0;
+  uint32_t read_lately = 0;  // bytes
+  uint32_t read_quota = 0;   // bytes that are read at most
 
-  // Its place in the thread's lists.
-  uint32_t slot = 0;
   ConnectionLink ready;    // to be sent to
   ConnectionLink reading;  // to be read from
   ConnectionLink held;     // to be read from when the next sweep has come
   int64_t deadline_ns = 0;  // to register, for a fault to be told, or to finish closing
-  const uint64_t id;
   ClosedEvent closed_event;
 };
+
+#ifndef __SANITIZE_ADDRESS__
+namespace detail {
+inline constinit Slots<sizeof(Connection), alignof(Connection)> connection_slots;
+}
+inline void* Connection::operator new(size_t) { return detail::connection_slots.take(); }
+inline void Connection::operator delete(void* connection) noexcept {
+  detail::connection_slots.give(connection);
+}
+#endif
+
+static_assert(kCountsObjects || sizeof(Connection) <= 384, "there are thousands");
 
 // Connections in the order in which they came, each once. It takes no memory of its own, and whoever
 // is in it may leave at any time.
@@ -178,17 +193,19 @@ class ConnectionQueue {
 
   void push(Connection& connection) noexcept {
     ConnectionLink& link = connection.*kLink;
-    if (link.is_linked) return;
-    link = {tail_, nullptr, true};
+    if (link.next) return;
+    link = {tail_, &connection};
     (tail_ ? (tail_->*kLink).next : head_) = &connection;
     tail_ = &connection;
   }
 
   void remove(Connection& connection) noexcept {
     ConnectionLink& link = connection.*kLink;
-    if (!link.is_linked) return;
-    (link.previous ? (link.previous->*kLink).next : head_) = link.next;
-    (link.next ? (link.next->*kLink).previous : tail_) = link.previous;
+    if (!link.next) return;
+    Connection* next = link.next == &connection ? nullptr : link.next;
+    if (link.previous) (link.previous->*kLink).next = next ? next : link.previous;
+    else head_ = next;
+    (next ? (next->*kLink).previous : tail_) = link.previous;
     link = {};
   }
 

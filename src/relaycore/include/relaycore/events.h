@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "relaycore/jitter_buffer.h"
@@ -43,9 +45,9 @@ enum class CloseReason : uint8_t {
 };
 
 struct Event : QueueNode, Counted<"Event"> {
-  explicit Event(EventKind kind, uint64_t subject) noexcept : kind(kind), subject(subject) {}
-  EventKind kind;
+  explicit Event(EventKind kind, uint64_t subject) noexcept : subject(subject), kind(kind) {}
   uint64_t subject;  // connection, room or thread
+  EventKind kind;    // last, so that small members of what derives from it fill the gap behind
 };
 
 struct MessageEvent final : Event {
@@ -65,19 +67,24 @@ struct MessageEvent final : Event {
   std::string data;
 };
 
-// Embedded in its connection, so that it can't be lost for want of memory.
+// Embedded in its connection, so that it can't be lost for want of memory. Every connection has one
+// all its life, so it is small.
 struct ClosedEvent final : Event {
   ClosedEvent(uint64_t id, Connection* connection) noexcept
       : Event(EventKind::closed, id), connection(connection) {}
-  Connection* const connection;  // whose record goes with this event
   CloseReason reason = CloseReason::peer_lost;
   uint16_t code = 1006;
-  std::string detail;
-  uint64_t frames_sent = 0;
-  uint64_t frames_dropped = 0;
-  uint64_t bytes_sent = 0;
-  uint64_t bytes_received = 0;
-  double lag_ms = 0;
+  float lag_ms = 0;
+  Connection* const connection;  // whose record goes with this event; what it counted is final
+
+  // Why, in words for people; most have none.
+  std::string_view detail() const noexcept { return detail_ ? *detail_ : std::string_view{}; }
+  void set_detail(std::string_view text) {
+    detail_ = text.empty() ? nullptr : std::make_unique<std::string>(text);
+  }
+
+ private:
+  std::unique_ptr<std::string> detail_;
 };
 
 struct StreamEvent final : Event {

@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <new>
 #include <string_view>
 
 #include "relaycore/utf8.h"
@@ -123,7 +124,7 @@ class WsParser {
   };
 
   WsParser() noexcept = default;
-  ~WsParser() { std::free(buffer_); }
+  ~WsParser() { std::free(held_); }
   WsParser(const WsParser&) = delete;
   WsParser& operator=(const WsParser&) = delete;
 
@@ -155,10 +156,10 @@ class WsParser {
   }
 
   // Payload bytes held of messages that are not complete yet.
-  size_t buffered() const noexcept { return size_ + control_size_; }
+  size_t buffered() const noexcept { return size() + control_size_; }
 
-  // Bytes of heap held for them.
-  size_t allocated() const noexcept { return capacity_; }
+  // Payload bytes that there is memory for.
+  size_t allocated() const noexcept { return held_ ? held_->capacity : 0; }
 
   // True after an error or a close frame.
   bool closed() const noexcept { return closed_; }
@@ -170,6 +171,16 @@ class WsParser {
     uint16_t code = 0;
     const char* what = nullptr;
   };
+
+  // What came of messages that are not complete yet; the bytes follow: of the message first, then of
+  // a control frame.
+  struct Held {
+    size_t size;  // of the message
+    size_t capacity;
+    uint8_t* bytes() noexcept { return reinterpret_cast<uint8_t*>(this + 1); }
+  };
+
+  size_t size() const noexcept { return held_ ? held_->size : 0; }
 
   WsOpcode opcode() const noexcept { return static_cast<WsOpcode>(header_[0] & 0x0F); }
   bool is_final() const noexcept { return (header_[0] & 0x80) != 0; }
@@ -243,7 +254,7 @@ class WsParser {
     if (message_ == WsOpcode::binary && limits.refuse_binary != 0)
       return {limits.refuse_binary, "binary messages have no place here"};
     const size_t limit = message_limit(limits);
-    if (size_ > limit || length > limit - size_) return {1009, "message too big"};
+    if (size() > limit || length > limit - size()) return {1009, "message too big"};
     return {};
   }
 
@@ -258,12 +269,14 @@ class WsParser {
     const bool done = left_ == 0 && is_final();
     const uint8_t* whole = chunk;
     size_t total = n;
-    if (!done || size_ != 0) {
-      const uint64_t most = is_final() ? size_ + n + left_ : message_limit(limits);
-      if (!append(chunk, n, size_, most)) return {1009, "no memory for the message"};
-      size_ += n;
-      whole = buffer_;
-      total = size_;
+    if (!done || size() != 0) {
+      const uint64_t most = is_final() ? size() + n + left_ : message_limit(limits);
+      if (!append(chunk, n, size(), most)) return {1009, "no memory for the message"};
+      if (held_) {  // not if all that came was empty
+        held_->size += n;
+        whole = held_->bytes();
+        total = held_->size;
+      }
     }
     if (left_ == 0) in_payload_ = false;
     if (!done) return {};
@@ -271,7 +284,6 @@ class WsParser {
     go_on = message_ == WsOpcode::text ? handler.on_text(whole, total)
                                        : handler.on_binary(whole, total);
     message_ = WsOpcode::continuation;
-    size_ = 0;
     release();
     return {};
   }
@@ -282,10 +294,10 @@ class WsParser {
     size_t total = n;
     if (left_ != 0 || control_size_ != 0) {
       // Half a control frame waits behind the message that it may interrupt.
-      if (!append(chunk, n, size_ + control_size_, size_ + kWsMaxControl))
+      if (!append(chunk, n, size() + control_size_, size() + kWsMaxControl))
         return {1009, "no memory for the message"};
       control_size_ = static_cast<uint8_t>(control_size_ + n);
-      whole = buffer_ + size_;
+      if (held_) whole = held_->bytes() + held_->size;
       total = control_size_;
     }
     if (left_ != 0) return {};
@@ -298,7 +310,7 @@ class WsParser {
         if (const Fault fault = take_close(whole, total, handler, go_on); fault.code != 0)
           return fault;
     }
-    if (size_ == 0) release();
+    if (size() == 0) release();
     return {};
   }
 
@@ -315,39 +327,36 @@ class WsParser {
     }
     closed_ = true;
     go_on = handler.on_close(code, p, n);
-    size_ = 0;
+    if (held_) held_->size = 0;
     return {};
   }
 
-  // Puts n bytes at buffer_[at]; doubles the buffer when it is full, up to the `most` bytes that
+  // Puts n bytes at held_->bytes()[at]; doubles the room when it is full, up to the `most` bytes that
   // may still be needed.
   bool append(const uint8_t* p, size_t n, size_t at, uint64_t most) noexcept {
     if (n == 0) return true;
     const size_t needed = at + n;
-    if (needed > capacity_) {
+    if (!held_ || needed > held_->capacity) {
       const size_t doubled = static_cast<size_t>(std::min<uint64_t>(
           std::max<size_t>(2 * needed, kSmallestBuffer), most));
       const size_t capacity = std::max(needed, doubled);
-      void* const grown = std::realloc(buffer_, capacity);
+      const size_t message = size();
+      void* const grown = std::realloc(held_, sizeof(Held) + capacity);
       if (grown == nullptr) return false;
-      buffer_ = static_cast<uint8_t*>(grown);
-      capacity_ = capacity;
+      held_ = new (grown) Held{message, capacity};
     }
-    std::memcpy(buffer_ + at, p, n);
+    std::memcpy(held_->bytes() + at, p, n);
     return true;
   }
 
   void release() noexcept {
-    std::free(buffer_);
-    buffer_ = nullptr;
-    size_ = capacity_ = 0;
+    std::free(held_);
+    held_ = nullptr;
     control_size_ = 0;
   }
 
-  uint8_t* buffer_ = nullptr;  // message so far, then control frame so far
-  size_t size_ = 0;            // of the message
-  size_t capacity_ = 0;
-  uint64_t left_ = 0;          // payload of the current frame still to come
+  Held* held_ = nullptr;  // nullptr: nothing waits
+  uint64_t left_ = 0;     // payload of the current frame still to come
   uint8_t header_[kWsMaxClientHeader] = {};  // byte 0 stays valid while the payload comes
   uint8_t header_size_ = 0;
   uint8_t control_size_ = 0;
@@ -358,6 +367,6 @@ class WsParser {
   bool closed_ = false;
 };
 
-static_assert(sizeof(WsParser) <= 64, "a connection holds one");
+static_assert(sizeof(WsParser) <= 48, "a connection holds one");
 
 }  // namespace relaycore
