@@ -133,8 +133,8 @@ def full(whole: Mapping[str, Any], name: str) -> str:
             )
             parts.append(
                 "**Listener limit over TLS.** The same frames; the greatest number of listeners at "
-                f"which each got every frame due, the best of {result['limit_rounds']} ramps (and "
-                f"the range), with what was used there.\n\n"
+                f"which each got every frame due, the median of {result['limit_rounds']} ramps "
+                f"(and the range), with what was used where most did.\n\n"
                 f"{_limits(result)}"
             )
         elif result["scenario"] == "memory":
@@ -156,6 +156,10 @@ def short(files: Sequence[Mapping[str, Any]]) -> str:
         if result["scenario"] == "cpu" and "server" in rows:
             row, floor = rows["server"], rows.get("floor")
             ratio = f", {row['ratio']['median']:.2f} × a plain C `send()` loop" if floor else ""
+            peers = [r for name, r in rows.items() if name not in SUBJECTS and r["ratio"]]
+            if best := min(peers, key=lambda r: float(r["ratio"]["median"]), default=None):
+                named = STREAMED[best["subject"]]
+                ratio += f" (the best peer, {named}: {best['ratio']['median']:.2f} ×)"
             busy = " on a machine busy with other work" if _busy(rows.values()) else ""
             lines.append(
                 f"- {result['title']}: **{row['us_per_frame']:.1f} µs of CPU per delivered frame** "
@@ -297,7 +301,7 @@ def _limits(result: Mapping[str, Any]) -> str:
     def limit(row: Mapping[str, Any]) -> str:
         spread = row["limit"]
         return (
-            f"{'≥ ' if row['open'] else ''}{spread['high']:.0f} "
+            f"{'≥ ' if row['open'] else ''}{spread['median']:.0f} "
             f"({spread['low']:.0f}–{spread['high']:.0f})"
         )
 

@@ -96,7 +96,7 @@ def _light(files: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield (
             f"**CPU at a light load** ({wheres}). Each frame is sent by itself as long as a round "
             "of sends is done before the next tick; beyond that frames group by themselves and "
-            "each costs less, so this is the least that a core serves.\n\n"
+            "each costs less, so that a core serves more.\n\n"
             f"{markdown(columns, rows)}"
         )
 
@@ -168,7 +168,10 @@ def _tls(files: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
     def limit(row: Row) -> str:
         of = row["limit"]
-        return f"{'≥ ' if row['open'] else ''}{of['high']:,.0f}" if of else "–"
+        if not of:
+            return "–"
+        spread = f" ({of['low']:,.0f}–{of['high']:,.0f})" if of["low"] < of["high"] else ""
+        return f"{'≥ ' if row['open'] else ''}{of['median']:,.0f}{spread}"
 
     columns: Columns = {
         "what": lambda row: names[row["subject"]],

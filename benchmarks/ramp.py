@@ -132,7 +132,8 @@ def _step(
     due_per_s = count * workload.frames_per_s
     step = Step(name, number, count, due=round(due_per_s * seconds), most_p99_ms=most_p99_ms)
     try:
-        load.join(count, JOIN_TIMEOUT_S)
+        paced_s = count / target.joins_per_s if target.joins_per_s else 0.0
+        load.join(count, JOIN_TIMEOUT_S + paced_s)
         load.wait_for_frames(max(1, round(scenarios.SETTLE_S * workload.frames_per_s)))
     except (LoadError, ChildError):  # the door is blocked, or nothing comes
         return step
