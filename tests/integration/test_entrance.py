@@ -5,14 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
+import bcrypt
 import pytest
 
+from roomserver.app import Server
+from roomserver.config import Settings
+from roomserver.edge.http import HttpConnection
+from roomserver.store.accounts import AccountFile
 from support.api_client import ROOM_PASSWORD, Api, RoomKeys
 from support.hostile import Hostile, upgrade
-from support.server import ServerProcess
+from support.server import PASSWORD, ServerProcess
 
 NAMED = "https://stage.example.org"
 SECOND = "X-Any: a\r\nX-Any: b\r\n"  # a name that comes twice is for aiohttp to look at
@@ -134,6 +141,40 @@ async def test_both_ways_give_the_same_answers(server: ServerProcess, room: Room
         [long] = await answers(server, long_way(request))
         assert short["first"].split()[1] == str(status), name
         assert comparable(short) == comparable(long), name
+
+
+async def test_the_plain_request_is_answered_without_aiohttp(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed_on: list[bytes] = []
+    pass_on = HttpConnection._pass_on
+
+    def counted(connection: HttpConnection, data: bytes) -> None:
+        passed_on.append(data)
+        pass_on(connection, data)
+
+    monkeypatch.setattr(HttpConnection, "_pass_on", counted)
+    with AccountFile(tmp_path) as accounts:
+        hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4))
+        accounts.add_account("engineer@example.org", hashed, "user")
+    server = Server(Settings(port=0, data_dir=tmp_path, bcrypt_rounds=4, database_url="none"))
+    await server.start()
+    try:
+        async with aiohttp.ClientSession() as session:
+            api = Api(server.urls[0], session)
+            room = await api.create_room((await api.login())["accessToken"])
+        passed_on.clear()
+        address = urlsplit(server.urls[0])
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        for request in (post(asking(room)), long_way(post(asking(room)))):
+            writer.write(request)
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
+            assert head.startswith(b"HTTP/1.1 200 ")
+            await reader.readexactly(int(head.split(b"Content-Length: ")[1].split(b"\r\n")[0]))
+        writer.close()
+    finally:
+        await server.stop()
+    assert b"".join(passed_on) == long_way(post(asking(room)))
 
 
 async def test_both_ways_count_alike(server: ServerProcess, room: RoomKeys) -> None:

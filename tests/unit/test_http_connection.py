@@ -121,7 +121,7 @@ async def test_a_client_that_takes_no_answers_is_given_no_more_than_it_can_hold(
 async def test_a_connection_on_which_nobody_asks_any_more_is_closed(
     monkeypatch: pytest.MonkeyPatch, name: bytes
 ) -> None:
-    monkeypatch.setattr(http, "IDLE_S", 0.2)
+    monkeypatch.setattr(http, "IDLE_S", 2.0)
     async with connected(Known().answer) as (reader, writer):
         for _ in range(2):
             writer.write(GET % name)
@@ -131,7 +131,7 @@ async def test_a_connection_on_which_nobody_asks_any_more_is_closed(
 
 @pytest.mark.parametrize("name", [b"known", b"else"])
 async def test_a_later_request_has_the_same_time_as_the_first(name: bytes) -> None:
-    async with connected(Known().answer, timeout_s=0.2) as (reader, writer):
+    async with connected(Known().answer, timeout_s=2.0) as (reader, writer):
         writer.write(GET % name)
         assert (await body(reader)).endswith(name)
         writer.write(b"GET ")

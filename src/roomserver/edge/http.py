@@ -30,6 +30,7 @@ MAX_LINE = 8190
 WEBSOCKET: Final = re.compile(rb"GET (?:(?i:https?)://[^/?# ]+)?/ws")
 # Of what comes behind a request before it is answered; the rest stays in the kernel until then.
 HELD_BYTES: Final = 65_536
+NOT_HTTP: Final = "this is not well-formed HTTP/1.1"
 
 _BLANK_LINE: Final = b"\r\n\r\n"
 _VERSION_1: Final = re.compile(rb"[^\r]* HTTP/1\.[0-9]\r\n")
@@ -145,10 +146,7 @@ class HttpConnection(web.RequestHandler):
         """
         if not isinstance(exc, HttpProcessingError | ConnectionError):
             return super().handle_error(request, status, exc, message)
-        problem = Problem(
-            ProblemCode.INVALID_REQUEST, "this is not well-formed HTTP/1.1", close=True
-        )
-        return problem.response()
+        return Problem(ProblemCode.INVALID_REQUEST, NOT_HTTP, close=True).response()
 
     def _await_head(self) -> None:
         self._in_head = True
@@ -189,7 +187,8 @@ class HttpConnection(web.RequestHandler):
         elif whole:
             self._begin(head[:end], head[end:])
         elif not _may_be_http(head):
-            self._begin(head, b"")  # aiohttp says so
+            # Not for aiohttp, which knows methods of other protocols and would wait for the rest.
+            self._refuse(ProblemCode.INVALID_REQUEST, NOT_HTTP)
         elif self._expired is None:
             self._start_clock(self._timeout_s)
 

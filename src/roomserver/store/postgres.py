@@ -45,7 +45,7 @@ LOCKED_HOLDER = (
 )
 ADD_REFRESH = (
     "INSERT INTO relay.refresh_tokens (user_id, hash, family, issued_at, expires_at, parent)"
-    " VALUES ($1, $2, $3, $4, $5, $6)"
+    " VALUES ($1, $2, $3, $4, $5, $6) RETURNING id"
 )
 CHILD_USED = (
     "SELECT EXISTS (SELECT FROM relay.refresh_tokens WHERE parent = $1 AND used_at IS NOT NULL)"
@@ -230,11 +230,12 @@ class PostgresAccountStore:
                 return Rotation.REUSED, account
             following = RefreshToken(successor, token["family"], token["user"], now, now + life_s)
             await connection.execute(
-                "UPDATE relay.refresh_tokens SET used_at = coalesce(used_at, $2) WHERE id = $1",
+                "UPDATE relay.refresh_tokens SET used_at = coalesce(used_at, $2), successor = $3"
+                " WHERE id = $1",
                 token["id"],
                 _time(now),
+                await _add_token(connection, following, parent=token["id"]),
             )
-            await _add_token(connection, following, parent=token["id"])
             return Rotation.ROTATED, account
 
     async def revoke_refresh_family(self, presented: bytes, *, now: float) -> str | None:
@@ -328,9 +329,9 @@ async def _add_account(
     return account
 
 
-async def _add_token(connection: Connection, token: RefreshToken, *, parent: UUID | None) -> None:
-    """parent: the one that it was exchanged for."""
-    await connection.execute(
+async def _add_token(connection: Connection, token: RefreshToken, *, parent: UUID | None) -> object:
+    """Its id. parent: the one that was exchanged for it."""
+    return await connection.fetchval(
         ADD_REFRESH,
         token.user,
         token.hash,

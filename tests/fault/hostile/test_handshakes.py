@@ -262,6 +262,22 @@ async def test_a_request_at_a_byte_a_second_ends_with_its_time_out(
     assert answers == {name: (None if name == "nothing" else late, True) for name in cases}
 
 
+async def test_who_begins_with_what_is_no_http_is_refused_and_not_waited_for(
+    server: ServerProcess,
+) -> None:
+    """Methods of other protocols too: a parser that knows them would wait for the rest."""
+    for begun in (
+        b"M-",
+        b"M-SEARCH * HTTP/1.1\r\n",
+        b"GET_PARAMETER ",
+        b"\x16\x03\x01",
+        b"GET /\n",
+    ):
+        async with Hostile.open(server) as hostile:
+            hostile.send(begun)
+            assert await hostile.reply() == (400, "invalid_request", True), begun
+
+
 async def test_over_tls_slow_handshakes_and_requests_are_cut_off_too(tmp_path: Path) -> None:
     """Neither the handshake of TLS nor the request in it is waited for longer."""
     certificate, key = write_certificate(tmp_path, "slow")

@@ -80,6 +80,24 @@ async def test_a_database_of_a_later_release_is_refused(tables: Connection) -> N
         await migrate(tables, load_migrations()[:1])
 
 
+async def test_refresh_tokens_that_were_there_know_what_they_were_exchanged_for(
+    empty: Connection,
+) -> None:
+    await migrate(empty, load_migrations()[:2])
+    user = await empty.fetchval(
+        "INSERT INTO relay.users (email, password_hash) VALUES ('a@b', '') RETURNING id"
+    )
+    add = (
+        "INSERT INTO relay.refresh_tokens (user_id, hash, family, successor, expires_at)"
+        " VALUES ($1, $2, gen_random_uuid(), $3, now() + interval '1 day') RETURNING id"
+    )
+    second = await empty.fetchval(add, user, b"second", None)
+    first = await empty.fetchval(add, user, b"first", second)
+    await migrate(empty)
+    parents = await empty.fetch("SELECT id, parent FROM relay.refresh_tokens")
+    assert dict(map(tuple, parents)) == {first: None, second: first}
+
+
 async def test_a_migration_that_fails_leaves_nothing(empty: Connection) -> None:
     first, *_ = load_migrations()
     broken = Migration(2, "broken", "CREATE TABLE relay.half (n int); SELECT no_such_thing;")
