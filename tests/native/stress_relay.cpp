@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "relay_client.h"
+#include "relaycore/connection.h"
 
 using namespace relaycore;
 using namespace relaycore::client;

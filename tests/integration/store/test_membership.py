@@ -14,6 +14,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from msgspec import structs
 
 from roomserver.protocol.codes import RoomCloseReason, RoomState
 from roomserver.store import lookups
@@ -250,7 +251,7 @@ async def test_a_stay_whose_end_was_lost_ends_all_the_same(
 ) -> None:
     room = new_room()
     gone, still_here, came_later = [new_stay(room, joined_at=time.time()) for _ in range(3)]
-    end = replace(gone, left_at=gone.joined_at + 1, reason=LeaveReason.LEFT)
+    end = structs.replace(gone, left_at=gone.joined_at + 1, reason=LeaveReason.LEFT)
     through = cluster.connection | {"host": str(link.directory)}
     async with opened(tmp_path, through, capacity=20) as (store, _, here):
         await store.create_room(room)
@@ -267,7 +268,7 @@ async def test_a_stay_whose_end_was_lost_ends_all_the_same(
             assert store.figures().dropped["leave"] == 1
             link.mend()
         else:
-            store.participant_left(replace(end, frames_sent=-1))
+            store.participant_left(structs.replace(end, frames_sent=-1))
         here.present.add(came_later.id)
         ended = "SELECT true FROM relay.room_participants WHERE id = $1 AND left_at >= joined_at"
         await until(tables, f"{ended} AND leave_reason = 'server_lost'", gone.id)
