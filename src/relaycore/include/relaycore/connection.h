@@ -16,6 +16,19 @@
 #include "relaycore/text.h"
 #include "relaycore/ws_codec.h"
 
+// Connections have slots of their own, but not under a sanitizer, which would not see the use of one
+// that is gone: its memory must have come from malloc and go back there.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define RELAYCORE_CONNECTION_SLOTS 0
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define RELAYCORE_CONNECTION_SLOTS 0
+#endif
+#endif
+#ifndef RELAYCORE_CONNECTION_SLOTS
+#define RELAYCORE_CONNECTION_SLOTS 1
+#endif
+
 namespace relaycore {
 
 class RoomView;
@@ -95,7 +108,7 @@ struct alignas(64) Connection : Counted<"Connection"> {
 
   uint64_t id() const noexcept { return closed_event.subject; }
 
-#ifndef __SANITIZE_ADDRESS__  // which would not see the use of one that is gone
+#if RELAYCORE_CONNECTION_SLOTS
   static void* operator new(size_t);
   static void operator delete(void* connection) noexcept;
 #endif
@@ -172,7 +185,7 @@ struct alignas(64) Connection : Counted<"Connection"> {
   ClosedEvent closed_event;
 };
 
-#ifndef __SANITIZE_ADDRESS__
+#if RELAYCORE_CONNECTION_SLOTS
 namespace detail {
 inline constinit Slots<sizeof(Connection), alignof(Connection)> connection_slots;
 }
