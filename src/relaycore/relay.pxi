@@ -101,9 +101,10 @@ cdef class Subscription:
         for i in range(_MAX_CHANNELS):
             self.wish.faders[i] = 1.0
             self.wish.pans[i] = 0.0
-        for i in range(len(faders)):
+        # The lists are the caller's: what is asked of them, or of what is in them, may make them longer.
+        for i in range(min(len(faders), _MAX_CHANNELS)):
             self.wish.faders[i] = _number(faders[i], "faders", 0.0, 4.0, i)
-        for i in range(len(pans)):
+        for i in range(min(len(pans), _MAX_CHANNELS)):
             self.wish.pans[i] = _number(pans[i], "pans", -1.0, 1.0, i)
         self.wish.mutes = self._truth_set(mutes)
         self.wish.solos = self._truth_set(solos)
@@ -122,7 +123,7 @@ cdef class Subscription:
     cdef uint64_t _truth_set(self, object values) except? 0:
         cdef uint64_t bits = 0
         cdef int i
-        for i in range(len(values)):
+        for i in range(min(len(values), _MAX_CHANNELS)):
             if values[i]:
                 bits |= <uint64_t>1 << i
         return bits
