@@ -233,8 +233,9 @@ cdef class Relay:
     realtime: ask for SCHED_FIFO. A thread without it asks for a short scheduling slice.
     max_lag_ms: a listener that is further behind gets nothing until it has answered its ping,
         and then goes on at live.
-    evict_after_s: a listener that takes nothing for so long is reset. Of any TCP connection whose
-        other machine is there no more the end is known in about the same time, 2 s at least.
+    evict_after_s: a listener that takes nothing for so long is reset. Of any TCP connection to
+        which nothing is under way and whose other machine is there no more the end is known in
+        about the same time, 2 s at least.
     register_timeout_s: a connection must be bound within this time (4408).
     max_text_bytes, max_binary_bytes: limits of what clients send (1009).
     max_queued_bytes: messages for one connection that wait to be sent, with what each costs; a
