@@ -17,6 +17,7 @@ from support.peer import Frame, Peer
 
 RATE = 48_000
 FRAME = 960
+FRAME_S = FRAME / RATE
 ANNOUNCE = '{"type":"streamStarted","timestamp":'
 ALL = Subscription()
 MUTED_S = 0.3

@@ -291,6 +291,10 @@ void RelayThread::detach_from_room(Connection& connection) {
 
 void RelayThread::destroy(Connection& connection, bool reset) {
   if (connection.fd < 0) return;
+  // Who lags in one way or another has missed what it has not been sent by now, however it ends.
+  if (holds_frames(connection) &&
+      (connection.lagging || connection.paused || connection.blocked || connection.doomed))
+    go_live(connection);
   connection.closed_event.lag_ms = static_cast<float>(lag_ms(connection));
   if (reset) {
     // Frees what the kernel still holds for a peer that does not read.

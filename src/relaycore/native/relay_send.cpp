@@ -27,10 +27,6 @@ constexpr int64_t kPauseInterval = 10'000'000'000;
 constexpr int64_t kLongestPause = int64_t{kRetainMs} * 1'000'000;
 constexpr int64_t kLongestLag = 60'000'000'000;  // beyond that its clock is wrong
 
-bool holds_frames(const Connection& connection) noexcept {
-  return connection.role == PeerRole::listener && !connection.join_pending;
-}
-
 // One part is the usual case, and send() spares the kernel the list of parts: 5 % of the whole.
 ssize_t write_plan(int fd, iovec* parts, int count) noexcept {
   constexpr int kFlags = MSG_DONTWAIT | MSG_NOSIGNAL;
@@ -138,9 +134,7 @@ void RelayThread::check_stalled(Connection& connection) {
   evict(connection);
 }
 
-// What it has not been sent by now counts as dropped.
 void RelayThread::evict(Connection& connection) {
-  if (holds_frames(connection)) go_live(connection);
   counters.evicted.add(1);
   destroy(connection, true);
 }

@@ -10,6 +10,11 @@
 
 namespace relaycore {
 
+// Whether it listens and knows from which block on.
+inline bool holds_frames(const Connection& connection) noexcept {
+  return connection.role == PeerRole::listener && !connection.join_pending;
+}
+
 // What a queued message costs, the small ones' overhead included: with a change of the mix that is
 // mostly the layout. What is shared counts in full. No message is longer than 2^30 bytes, nor may more
 // be queued, so that the sum fits 32 bits.

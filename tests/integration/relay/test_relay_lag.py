@@ -16,10 +16,9 @@ import pytest
 
 from relaycore import Relay
 from relaycore.events import CloseReason, ConnectionClosed
-from support.peer import PING, TEXT, Closed, Events, Frame, Peer
-from support.relay_room import ALL, MUTED_S, bind_listener, on_air, until_muted
+from support.peer import CLOSE, PING, TEXT, Closed, Events, Frame, Peer
+from support.relay_room import ALL, FRAME_S, MUTED_S, bind_listener, on_air, until_muted
 
-FRAME_S = 0.02
 # Where only reports are to count: what a busy machine may keep a test from answering a ping.
 PATIENT_MS = 1000
 
@@ -212,6 +211,31 @@ def test_what_somebody_missed_who_let_messages_pile_up_was_dropped() -> None:
             relay.send(listener.connection, "x" * 4000)
         closed = events.wait(ConnectionClosed)
         assert (closed.connection, closed.reason) == (listener.connection, CloseReason.TOO_SLOW)
+        assert closed.frames_dropped * FRAME_S >= MUTED_S - FRAME_S
+        assert relay.counters().rooms[room].frames_dropped == closed.frames_dropped
+
+
+@pytest.mark.parametrize(
+    ("leave", "reason"),
+    [
+        (lambda peer: peer.send(CLOSE, b"\x03\xe8"), CloseReason.PEER_CLOSED),
+        (Peer.close, CloseReason.PEER_LOST),
+    ],
+    ids=["with a goodbye", "without one"],
+)
+def test_what_somebody_missed_who_lagged_until_it_left_was_dropped(
+    leave: Callable[[Peer], None], reason: CloseReason
+) -> None:
+    with (
+        Relay(threads=1, max_lag_ms=200, ping_interval_ms=200) as relay,
+        on_air(relay) as room,
+    ):
+        events = Events(relay)
+        listener = bind_listener(relay, room)
+        until_muted(listener)
+        leave(listener)
+        closed = events.wait(ConnectionClosed)
+        assert (closed.connection, closed.reason) == (listener.connection, reason)
         assert closed.frames_dropped * FRAME_S >= MUTED_S - FRAME_S
         assert relay.counters().rooms[room].frames_dropped == closed.frames_dropped
 
