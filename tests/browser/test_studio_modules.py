@@ -130,6 +130,9 @@ def status(**changes: Any) -> dict[str, Any]:
         # What was lost long ago is not held against what comes now.
         (status(received=[96_000], concealed=[4800]), status(concealed=[4800]), "excellent", []),
         (status(), status(), "poor", ["silent"]),
+        # Another order of the channels is another stream, which is counted from 0.
+        (status(), status(received=[480_000]), "excellent", []),
+        (status(concealed=[100]), status(received=[0], late=[96_000]), "fair", ["loss"]),
     ],
 )
 async def test_the_health_of_an_upload_is_told_with_its_causes(

@@ -25,13 +25,25 @@ function grown(now, then, index) {
 }
 
 /**
+ * Whether a report may be of the stream that a later one is of: each stream is counted from 0.
+ * @param {SourceStatus} before @param {SourceStatus} status
+ */
+function goesOn(before, status) {
+  const came = (/** @type {SourceStatus} */ { received, late }, /** @type {number} */ index) => received[index] + late[index];
+  return (
+    before.received.length === status.received.length &&
+    status.received.every((_, index) => came(status, index) >= came(before, index))
+  );
+}
+
+/**
  * What an upload is like, from the newest report and one of a few seconds before.
  * @param {SourceStatus | null} status
- * @param {SourceStatus | null} before of the same stream; null: since it began
+ * @param {SourceStatus | null} before null, or of a stream before this one: since it began
  */
 export function uploadHealth(status, before) {
   if (status === null) return { level: /** @type {Level} */ ('unknown'), causes: [], channels: [] };
-  if (before && before.received.length !== status.received.length) before = null;
+  if (before && !goesOn(before, status)) before = null;
   const channels = status.received.map((_, index) => {
     const received = grown(status.received, before?.received, index);
     const lost = grown(status.lost, before?.lost, index);
