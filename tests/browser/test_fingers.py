@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Any
 
 from playwright.async_api import Browser, CDPSession, Page, expect
@@ -19,12 +20,20 @@ async def middle(page: Page, channel: str) -> Point:
     return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
 
-async def touch(session: CDPSession, kind: str, **fingers: Point) -> None:
-    """What the fingers on the screen do at once; one that is no longer named is lifted."""
+async def touch(
+    session: CDPSession, kind: str, *, at_s: float | None = None, **fingers: Point
+) -> None:
+    """What the fingers on the screen do at once; one that is no longer named is lifted.
+
+    at_s: Unix time that it has; now, unless told.
+    """
     points: list[dict[str, Any]] = [
         {"x": x, "y": y, "id": ord(name)} for name, (x, y) in fingers.items()
     ]
-    await session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    when = time.time() if at_s is None else at_s
+    await session.send(
+        "Input.dispatchTouchEvent", {"type": kind, "touchPoints": points, "timestamp": when}
+    )
 
 
 async def test_two_fingers_move_two_faders(browser: Browser, server: ServerProcess) -> None:
@@ -79,3 +88,36 @@ async def test_of_two_fingers_on_a_fader_the_first_one_moves_it(
         await touch(session, "touchMove", a=(x, y + 20))
         assert await position() < moved
         await touch(session, "touchEnd")
+
+
+async def test_a_finger_that_scrolls_or_slips_has_not_tapped(
+    browser: Browser, server: ServerProcess
+) -> None:
+    async with (
+        room(server) as (made, _),
+        heard_page(browser, f"{server.url}/listen/{made.code}", has_touch=True) as (page, ears),
+    ):
+        await play(page, ears)
+        handle = fader(page, "Voice")
+        await handle.scroll_into_view_if_needed()
+        await handle.focus()
+        await page.keyboard.press("PageDown")
+        session = await page.context.new_cdp_session(page)
+        x, y = await middle(page, "Voice")
+
+        async def press_twice(at_s: float, *, slip_px: float = 0, end: str = "touchEnd") -> None:
+            """So quickly that it is two taps, if both are taps."""
+            await touch(session, "touchStart", at_s=at_s, a=(x, y))
+            if slip_px:
+                await touch(session, "touchMove", at_s=at_s + 0.04, a=(x + slip_px, y))
+            await touch(session, end, at_s=at_s + 0.08)
+            await touch(session, "touchStart", at_s=at_s + 0.12, a=(x, y))
+            await touch(session, "touchEnd", at_s=at_s + 0.16)
+
+        now = time.time()
+        await press_twice(now - 3, end="touchCancel")
+        await expect(handle).to_have_attribute("aria-valuetext", "−6.0 dB")
+        await press_twice(now - 2, slip_px=30)
+        await expect(handle).to_have_attribute("aria-valuetext", "−6.0 dB")
+        await press_twice(now - 1)
+        await expect(handle).to_have_attribute("aria-valuetext", "0.0 dB")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -181,16 +182,21 @@ async def test_a_finger_moves_a_fader_finer_when_it_is_aside_and_two_taps_set_it
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
         session = await page.context.new_cdp_session(page)
 
-        async def touch(*points: tuple[float, float]) -> float:
-            """A finger goes from point to point; how far the fader went, of its way."""
+        async def touch(*points: tuple[float, float], at_s: float | None = None) -> float:
+            """A finger goes from point to point; how far the fader went, of its way.
+
+            at_s: Unix time that all of it has; now, unless told.
+            """
             before = await handle.evaluate("(e) => e.position")
+            when = {} if at_s is None else {"timestamp": at_s}
             for index, (to_x, to_y) in enumerate(points):
                 kind = "touchMove" if index else "touchStart"
                 await session.send(
                     "Input.dispatchTouchEvent",
-                    {"type": kind, "touchPoints": [{"x": to_x, "y": to_y}]},
+                    {"type": kind, "touchPoints": [{"x": to_x, "y": to_y}], **when},
                 )
-            await session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+            end = {"type": "touchEnd", "touchPoints": [], **when}
+            await session.send("Input.dispatchTouchEvent", end)
             return float(await handle.evaluate("(e) => e.position") - before)
 
         # What it goes before the browser takes it for a drag is lost.
@@ -199,10 +205,12 @@ async def test_a_finger_moves_a_fader_finer_when_it_is_aside_and_two_taps_set_it
         aside = await touch((x, y), (x - 30, y), (x - 30, y - 80), (x - 130, y - 80))
         assert aside - way / 10 == pytest.approx(0, abs=30 / box["width"])
         assert abs(aside) < abs(way) / 2
-        await page.touchscreen.tap(x, y)
+        now = time.time()
+        await touch((x, y), at_s=now)
         await expect(handle).not_to_have_attribute("aria-valuetext", "0.0 dB")
-        await page.touchscreen.tap(x, y)
-        await page.touchscreen.tap(x, y)
+        await touch((x, y), at_s=now + 1)  # too late to be a second tap
+        await expect(handle).not_to_have_attribute("aria-valuetext", "0.0 dB")
+        await touch((x, y), at_s=now + 1.1)
         await expect(handle).to_have_attribute("aria-valuetext", "0.0 dB")
 
 

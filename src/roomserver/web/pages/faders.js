@@ -53,7 +53,9 @@ class Draggable extends HTMLElement {
     });
     for (const end of /** @type {const} */ (['pointerup', 'pointercancel', 'lostpointercapture'])) {
       this.addEventListener(end, (event) => {
-        if (event.pointerId === this.#pointer) this.#release();
+        if (event.pointerId !== this.#pointer) return;
+        if (end === 'pointercancel') this.#tappedAt = -Infinity; // the browser scrolls with it
+        this.#release();
       });
     }
     this.addEventListener('dblclick', () => this.#move(this.rest));
@@ -148,8 +150,9 @@ class Draggable extends HTMLElement {
     const fine = event.shiftKey || aside;
     const by = ((along - this.#last) / Math.max(1, way)) * (fine ? FINE : 1);
     this.#last = along;
+    const moved = Math.hypot(along - this.#start.along, across - this.#start.across);
+    if (moved > TAP_PX) this.#tappedAt = -Infinity; // that was no tap
     if (by === 0) return;
-    if (Math.abs(along - this.#start.along) > TAP_PX) this.#tappedAt = -Infinity; // that was no tap
     this.#exact = Math.min(1, Math.max(0, this.#exact + by));
     this.#move(fine ? this.#exact : this.hold(this.#exact));
   }
