@@ -20,6 +20,7 @@ export async function chooseOrder(studio) {
   let redraw = () => {};
   /** @type {number | null} the channel that the pointer has hold of */
   let held = null;
+  let pointer = NaN; // that has it: another finger changes nothing
   let told = ''; // what lies outside a dialog is not read to anybody
 
   /** @param {number} from @param {number} to */
@@ -50,20 +51,30 @@ export async function chooseOrder(studio) {
   };
   /** The list has the pointer, and not the handle, which goes from place to place. @param {PointerEvent} event @param {number} channel */
   const hold = (event, channel) => {
+    if (held !== null || event.button !== 0) return;
     event.preventDefault();
     held = channel;
+    pointer = event.pointerId;
     const list = /** @type {HTMLElement} */ (/** @type {HTMLElement} */ (event.currentTarget).closest('ol'));
     list.setPointerCapture(event.pointerId);
   };
   /** @param {PointerEvent} event */
   const drag = (event) => {
-    if (held === null) return;
-    const rows = [.../** @type {HTMLElement} */ (event.currentTarget).children];
-    const over = rows.findIndex((row) => event.clientY < row.getBoundingClientRect().bottom);
-    move(order.indexOf(held), over < 0 ? rows.length - 1 : over);
+    if (held === null || event.pointerId !== pointer) return;
+    const from = order.indexOf(held);
+    const rows = [.../** @type {HTMLElement} */ (event.currentTarget).children].map((row) => row.getBoundingClientRect());
+    const under = rows.findIndex((row) => event.clientY < row.bottom);
+    const to = under < 0 ? rows.length - 1 : under;
+    // Rows differ in height: one that is not under the pointer then would move back at its next step.
+    const { height } = rows[from];
+    const isThere = to > from ? event.clientY > rows[to].bottom - height : event.clientY < rows[to].top + height;
+    move(from, isThere ? to : to - Math.sign(to - from));
   };
-  const release = () => {
+  /** @param {PointerEvent} event */
+  const release = (event) => {
+    if (event.pointerId !== pointer) return;
     held = null;
+    pointer = NaN;
     redraw();
   };
 
