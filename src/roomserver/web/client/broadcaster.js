@@ -20,7 +20,7 @@ const USUAL_RATE = 48000;
 /**
  * What an input is: `taken` are the channels of its source, all unless told; see `Input`.
  * @typedef {{kind: import('./inputs.js').InputKind, name: string, deviceId?: string,
- *   taken?: number[], reopen?: () => Promise<MediaStream>}} What
+ *   taken?: number[], reopen?: () => Promise<MediaStream>, silenced?: boolean}} What
  */
 /** A channel of the room: which of an input's channels it is. @typedef {{input: Input, index: number, name: string}} Channel */
 /**
@@ -92,7 +92,9 @@ export class Broadcaster extends EventTarget {
     this.#mergers = Array.from({ length: MAX_CHANNELS / PER_INPUT }, () => {
       return new ChannelMergerNode(this.audioContext, { numberOfInputs: PER_INPUT });
     });
-    this.#capture = this.#makeCapture();
+    this.#capture = this.#makeCapture().catch((error) => {
+      throw new RelayError('not_supported', `the capture worklet did not load: ${error.message}`);
+    });
     this.#capture.catch(() => {}); // start() tells
     navigator.mediaDevices?.addEventListener('devicechange', this.#onDevices);
     this.audioContext.addEventListener('statechange', this.#onAudio);
@@ -161,7 +163,7 @@ export class Broadcaster extends EventTarget {
     const played = await playFile(this.audioContext, file, name, options.loop ?? true);
     const what = { kind: /** @type {const} */ ('file'), name };
     const input = this.#add(what, played.source, played.channelCount, played.stop);
-    played.element.onended = () => this.#ended(input);
+    played.element.onended = played.element.onerror = () => this.#ended(input); // or it broke midway
     played.element.currentTime = 0; // what was played to count channels nobody has heard
     played.element.play().catch(() => {}); // a short one is at its end already
     return input;
@@ -215,7 +217,8 @@ export class Broadcaster extends EventTarget {
   /** @param {What} what @param {MediaStream} stream @param {number} channelCount */
   #addStream(what, stream, channelCount) {
     const source = new MediaStreamAudioSourceNode(this.audioContext, { mediaStream: stream });
-    const input = this.#add(what, source, channelCount, () => stopStream(stream, source));
+    const silenced = stream.getAudioTracks()[0].muted;
+    const input = this.#add({ ...what, silenced }, source, channelCount, () => stopStream(stream, source));
     this.#watch(input, stream);
     return input;
   }
@@ -283,9 +286,10 @@ export class Broadcaster extends EventTarget {
     if (this.#channels.length > 0) {
       const layout = ++this.#layout;
       const places = this.#channels.map(({ input, index }) => input.places[index]);
-      void this.#capture.then((node) => {
+      const tell = (/** @type {AudioWorkletNode} */ node) => {
         node.port.postMessage({ type: 'channels', places, layout });
-      });
+      };
+      this.#capture.then(tell, () => {}); // start() tells
       this.#session?.tell({ type: 'arrange', layout, ...this.#described() });
     } // else what is on air stays as it is, silent: a broadcast has a channel
     this.#emit('inputs', this.inputs);
@@ -334,8 +338,7 @@ export class Broadcaster extends EventTarget {
       const node = await this.#capture;
       if (this.#starting === starting) this.#connect(node); // else stopped meanwhile
     } catch (error) {
-      const { message } = /** @type {Error} */ (error);
-      this.#endStart(new RelayError('not_supported', `the capture worklet did not load: ${message}`));
+      this.#endStart(/** @type {RelayError} */ (error));
       this.#become('idle');
     }
     return starting.promise;

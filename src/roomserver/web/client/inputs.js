@@ -16,17 +16,15 @@ export class Input {
   #muted = false;
   #splitter;
   #stop;
-  /** Ended by itself: its device is gone, its file is over. */
+  /** Ended by itself: its device is gone, its file is over or broke. */
   ended = false;
-  /** By the system: what it hears is withheld. */
-  silenced = false;
   /** @type {number[]} Which channel of the room each of its channels is. */
   channels = [];
 
   /**
    * @param {{kind: InputKind, name: string, taken: number[],
-   *   deviceId?: string, reopen?: () => Promise<MediaStream>}} what `taken`: which channels of the
-   *   source; `reopen`: opens the device again as it was opened
+   *   deviceId?: string, reopen?: () => Promise<MediaStream>, silenced?: boolean}} what `taken`: which
+   *   channels of the source; `reopen`: opens the device again as it was opened
    * @param {GainNode} node @param {ChannelSplitterNode} splitter Behind it.
    * @param {number[]} places Where its channels go; see `Broadcaster`.
    * @param {() => void} stop
@@ -39,6 +37,8 @@ export class Input {
     /** @type {string | undefined} */
     this.deviceId = what.deviceId;
     this.reopen = what.reopen;
+    /** By the system: what it hears is withheld. */
+    this.silenced = what.silenced ?? false;
     this.node = node;
     this.places = places;
     this.#splitter = splitter;
@@ -147,7 +147,7 @@ export async function playFile(context, file, name, loop) {
     mediaElement: element,
   });
   const stop = () => {
-    element.onended = element.onpause = null;
+    element.onended = element.onerror = element.onpause = null;
     element.removeAttribute('src');
     element.load();
     URL.revokeObjectURL(url);
@@ -160,8 +160,10 @@ export async function playFile(context, file, name, loop) {
     return { element, source, channelCount, stop };
   } catch (error) {
     stop();
-    if (error instanceof Error && error.name === 'NotAllowedError') throw mediaError(error);
-    if (context.state !== 'running') throw new RelayError('not_allowed', 'no sound may run yet');
+    const isForbidden = error instanceof Error && error.name === 'NotAllowedError';
+    if (isForbidden || context.state !== 'running') {
+      throw new RelayError('gesture_needed', 'no sound may run yet');
+    }
     throw new RelayError('not_audio', `${name} can't be played`);
   }
 }

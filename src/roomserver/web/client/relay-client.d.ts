@@ -215,7 +215,7 @@ export type Input = {
   /** Linear. */
   gain: number;
   muted: boolean;
-  /** By itself: the device is gone (it is taken again when it returns), the file is over. */
+  /** By itself: the device is gone (it is taken again when it returns), the file is over or broke. */
   ended: boolean;
   /** By the system or the device: a call, a switch on the microphone. It is silent for as long. */
   readonly silenced: boolean;
@@ -262,7 +262,8 @@ export class Broadcaster extends EventTarget {
   addTab(): Promise<Input>;
   /**
    * Any file that the browser plays, of any length; looped unless told, with a gap of some milliseconds.
-   * @throws RelayError `not_audio`, `not_allowed` (the browser lets no sound run before a gesture)
+   * @throws RelayError `not_audio`, `gesture_needed` (the browser lets no sound run before a gesture),
+   *   `not_supported` (the audio engine does not load), `too_many_channels`
    */
   addFile(file: Blob & { name?: string }, options?: { loop?: boolean }): Promise<Input>;
   /** `level` in dBFS, -20 unless told. */
@@ -286,7 +287,8 @@ export class Broadcaster extends EventTarget {
   renameChannel(index: number, name: string): void;
   /**
    * Goes live; resolves when the server has the source.
-   * @throws RelayError the refusal, `no_inputs`, or `stopped`: by `stop()`, before it was live
+   * @throws RelayError the refusal, `no_inputs`, `not_supported` (the audio engine does not load), or
+   *   `stopped`: by `stop()`, before it was live
    */
   start(): Promise<void>;
   /** What was sent is played out. Inputs stay. */

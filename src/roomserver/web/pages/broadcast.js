@@ -10,7 +10,7 @@ import { Awake } from './playing.js';
 import { announce, ask, drawShell, toast, toastError } from './shell.js';
 import { audiencePanel } from './studio/audience.js';
 import { duration, number } from './studio/format.js';
-import { inputsPanel } from './studio/inputs.js';
+import { announceTrouble, inputsPanel } from './studio/inputs.js';
 import { Lamps } from './studio/lamps.js';
 import { askNewRoom, askRoomChanges, askRoomPassword, askToClose } from './studio/roomform.js';
 import { shareDialog } from './studio/share.js';
@@ -150,6 +150,7 @@ function enter(room) {
       announce(t.states[state]);
       void awake.want(studio.isLive);
     }
+    announceTrouble(studio?.broadcaster?.inputs ?? []);
     if (studio?.room.state === 'closed' && !studio.isLive) leave(t.roomGone); // elsewhere
     else draw();
   });

@@ -6,7 +6,7 @@
 import { RelayError } from '../api.js';
 import { html, icon, nothing, ref, repeat } from '../dom.js';
 import '../faders.js';
-import { ask } from '../shell.js';
+import { announce, ask } from '../shell.js';
 import { dialog } from './dialogs.js';
 import { decibels } from './format.js';
 import { chooseOrder } from './order.js';
@@ -77,16 +77,36 @@ function adders(studio, page) {
     <button class="compact" ?disabled=${(studio.broadcaster?.channelNames.length ?? 0) < 2} @click=${order}>${t.order}</button>`;
 }
 
+/** Why nothing is heard of an input, if it is not by hand. @param {Input} input */
+function troubleOf(input) {
+  if (input.ended) return t.inputEnded[input.kind];
+  return input.silenced ? t.inputSilenced : null;
+}
+
+/** @type {WeakMap<Input, string | null>} the trouble that each had when it was looked at */
+const known = new WeakMap();
+
+/** Says to screen readers which inputs became silent by themselves. @param {readonly Input[]} inputs */
+export function announceTrouble(inputs) {
+  const news = inputs.filter((input) => {
+    const before = known.get(input) ?? null;
+    known.set(input, troubleOf(input));
+    return troubleOf(input) !== null && troubleOf(input) !== before;
+  });
+  if (news.length) announce(news.map((input) => `${input.name}: ${troubleOf(input)}.`).join(' '));
+}
+
 /** @param {Studio} studio @param {Input} input @param {any} page */
 function card(studio, input, page) {
   const names = studio.broadcaster?.channelNames ?? [];
   const channels = [...input.channels].sort((a, b) => a - b); // in the order on air
+  const trouble = troubleOf(input);
   return html`
-    <li class="input-card ${input.ended || input.silenced ? 'ended' : ''} ${input.muted ? 'is-muted' : ''}">
+    <li class="input-card ${trouble === null ? '' : 'ended'} ${input.muted ? 'is-muted' : ''}">
       <div class="input-head">
         ${icon(ICONS[input.kind])}
         <span class="input-name"><strong>${input.name}</strong>
-          <small>${input.ended ? t.inputEnded[input.kind] : input.silenced ? t.inputSilenced : t.kinds[input.kind]}</small></span>
+          <small>${trouble ?? t.kinds[input.kind]}</small></span>
         <button class="compact mute" aria-pressed=${input.muted}
           @click=${() => studio.adjust(input, { muted: !input.muted })}>${t.mute}</button>
         <button class="compact quiet icon-only" aria-label="${t.remove} ${input.name}"

@@ -158,7 +158,7 @@ export const t = {
   inputEnded: {
     device: 'Unplugged: silent until it is added again',
     tab: 'No longer shared',
-    file: 'At its end',
+    file: 'At its end, or the browser can’t read on',
     tone: 'Ended',
     node: 'Ended',
   },
@@ -175,6 +175,7 @@ export const t = {
     insecure_context: 'Browsers give microphones and their audio engine to pages over https only.',
     not_allowed: 'The browser was not allowed to use that. Its settings for this page can change that.',
     NotAllowedError: 'The browser was not allowed to use that. Its settings for this page can change that.',
+    gesture_needed: 'The browser lets no sound run yet. Add it again: it does so after a press.',
     device_not_found: 'There is no such device.',
     NotFoundError: 'There is no device to record from.',
     channel_not_found: 'The device has no such channels.',
