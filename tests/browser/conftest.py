@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import wave
 from collections.abc import AsyncIterator, Iterator
 from inspect import iscoroutinefunction
 from pathlib import Path
 
-import numpy as np
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, async_playwright
 
-from support.browser import launch
+from roomserver.clients.wire import Encoding
+from support.browser import MICROPHONE_HZ, launch
 from support.server import ServerProcess
+from support.tones import wav_of_tones
 
 HERE = Path(__file__).parent
-#: Of the fake microphone: left and right.
-MICROPHONE_HZ = (500.0, 800.0)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -34,13 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browser]:
     """Chromium; its microphone hears a tone on each side."""
     microphone = tmp_path_factory.mktemp("microphone") / "tones.wav"
-    time = np.arange(48_000) / 48_000
-    tones = [0.25 * np.sin(2 * np.pi * frequency * time) for frequency in MICROPHONE_HZ]
-    with wave.open(str(microphone), "wb") as file:
-        file.setnchannels(2)
-        file.setsampwidth(2)
-        file.setframerate(48_000)
-        file.writeframes((np.stack(tones, 1) * 32767).astype("<i2").tobytes())
+    microphone.write_bytes(wav_of_tones(MICROPHONE_HZ, encoding=Encoding.S16LE))
     async with async_playwright() as playwright:
         chromium = await launch(playwright, microphone)
         yield chromium

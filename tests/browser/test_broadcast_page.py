@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import re
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 from playwright.async_api import Browser, expect
 
-from roomserver.clients.wav import WavWriter
 from roomserver.clients.wire import Encoding
-from support.pages import check_looks, opened, press_tab_to, sign_in, visitor
+from support.browser import MICROPHONE_HZ
+from support.pages import PHONE, check_looks, opened, press_tab_to, sign_in, visitor
 from support.server import ServerProcess
 from support.studio import (
     add_tone,
@@ -27,24 +26,18 @@ from support.studio import (
     stream,
     tones,
 )
-
-MICROPHONE_HZ = [500, 800]  # of the browser's microphone
-SONG_RATE = 48_000
+from support.tones import wav_of_tones
 
 
 async def test_a_lamp_says_that_a_channel_clipped_until_it_is_put_out(
     browser: Browser, studio: ServerProcess
 ) -> None:
-    song = io.BytesIO()
-    writer = WavWriter(song, 1, SONG_RATE, Encoding.F32LE)
-    time = np.arange(SONG_RATE) / SONG_RATE
-    writer.write((1.5 * np.sin(2 * np.pi * 1200 * time)).astype(np.float32)[:, None])
-    writer.close()
+    song = wav_of_tones([1200.0], amplitude=1.5)
     async with visitor(browser) as context, opened(context, studio.url + "/broadcast") as page:
         await sign_in(page, "engineer@example.org")
         await make_room(page, "Too loud")
         await page.locator("input[type=file]").set_input_files(
-            {"name": "song.wav", "mimeType": "audio/wav", "buffer": song.getvalue()}
+            {"name": "song.wav", "mimeType": "audio/wav", "buffer": song}
         )
         lit = page.get_by_role("button", name="Channel 1 has clipped: reset")
         await expect(lit).to_be_visible()
@@ -92,16 +85,12 @@ async def test_who_has_no_mouse_signs_in_makes_a_room_goes_live_and_is_heard(
 async def test_a_device_and_a_file_become_channels_whose_gain_and_mute_are_heard(
     browser: Browser, studio: ServerProcess, tmp_path: Path
 ) -> None:
-    song = io.BytesIO()
-    writer = WavWriter(song, 1, SONG_RATE, Encoding.S16LE)
-    time = np.arange(SONG_RATE) / SONG_RATE
-    writer.write((8192 * np.sin(2 * np.pi * 1200 * time)).astype(np.int16)[:, None])
-    writer.close()
+    song = wav_of_tones([1200.0], encoding=Encoding.S16LE)
     async with visitor(browser) as context, opened(context, studio.url + "/broadcast") as page:
         await sign_in(page, "engineer@example.org")
         code = await make_room(page, "Soundcheck")
         await page.locator("input[type=file]").set_input_files(
-            {"name": "song.wav", "mimeType": "audio/wav", "buffer": song.getvalue()}
+            {"name": "song.wav", "mimeType": "audio/wav", "buffer": song}
         )
         await expect(page.get_by_text("song.wav", exact=True)).to_be_visible()
         await page.get_by_role("button", name="Device", exact=True).click()
@@ -201,6 +190,52 @@ async def test_channels_are_on_air_in_the_order_that_was_chosen_by_keyboard_or_p
             after = await stream(listener, after=started["stream"])
             assert after["channelNames"] == ["Organ", *names[1:]]
             assert await tones(listener) == pytest.approx([600, 300, 900], abs=2.5)
+
+
+async def test_a_row_that_is_dragged_past_a_taller_one_does_not_go_back(
+    browser: Browser, studio: ServerProcess
+) -> None:
+    tall = "Whatever stands there, behind the organ, from the left to the right"[:64]
+    async with visitor(browser) as context, opened(context, studio.url + "/broadcast") as page:
+        await page.set_viewport_size({"width": PHONE[0], "height": PHONE[1]})
+        await sign_in(page, "engineer@example.org")
+        await make_room(page, "Tall")
+        await add_tone(page, 300)
+        await add_tone(page, 600)
+        await page.get_by_label("Name of channel 2", exact=True).fill(tall)
+        await page.keyboard.press("Enter")
+        await page.get_by_role("button", name="Order …").click()
+        dialog = page.get_by_role("dialog")
+        names = dialog.locator("strong")
+        first, second = ["Tone 300 Hz", tall], [tall, "Tone 300 Hz"]
+        await expect(names).to_have_text(first)
+        upper = await dialog.locator(".order li").first.bounding_box()
+        lower = await dialog.locator(".order li").last.bounding_box()
+        grip = await dialog.locator(".grip").first.bounding_box()
+        assert upper is not None
+        assert lower is not None
+        assert grip is not None
+        assert lower["height"] > 1.5 * upper["height"]
+        x, top = grip["x"] + grip["width"] / 2, upper["y"] + upper["height"] / 2
+        bottom = lower["y"] + lower["height"] - 2
+
+        async def drag(from_y: float, to_y: float, **button: Any) -> list[list[str]]:
+            """The orders on the way."""
+            await page.mouse.move(x, from_y)
+            await page.mouse.down(**button)
+            seen = [await names.all_inner_texts()]
+            steps = 40
+            for step in range(1, steps + 1):
+                await page.mouse.move(x, from_y + (to_y - from_y) * step / steps)
+                now = await names.all_inner_texts()
+                if now != seen[-1]:
+                    seen.append(now)
+            await page.mouse.up(**button)
+            return seen
+
+        assert await drag(top, bottom, button="right") == [first]
+        assert await drag(top, bottom) == [first, second]
+        assert await drag(bottom, top) == [second, first]
 
 
 async def test_an_order_of_channels_that_are_gone_is_not_used(

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import base64
-import io
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pytest
 from playwright.async_api import Browser
 
-from browser.conftest import MICROPHONE_HZ
-from roomserver.clients.wav import WavWriter
-from roomserver.clients.wire import Encoding, Frame
-from support.browser import ClientPage, Heard, client_page
-from support.live import ROOM_PASSWORD, LiveRoom, live_room
+from roomserver.clients.wire import Frame
+from support.browser import MICROPHONE_HZ, Heard, client_page
+from support.client_rooms import broadcasting
+from support.live import ROOM_PASSWORD
 from support.server import ServerProcess
 from support.severing import severable_url
-from support.tones import ToneSource
+from support.tones import wav_of_tones
 
 TONES = [300.0 + 220 * channel for channel in range(8)]
 AMPLITUDE = 0.1
@@ -28,33 +24,7 @@ LEVEL = -20.0
 SILENT = -80.0
 
 
-@asynccontextmanager
-async def studio(
-    browser: Browser, server: ServerProcess, inputs: str, argument: Any = None, *, url: str = ""
-) -> AsyncIterator[tuple[LiveRoom, ClientPage]]:
-    """A room into which a browser broadcasts what the function `inputs` adds.
-
-    url: where the browser finds the server, if it is not where the server is.
-    """
-    async with live_room(server.url) as room, client_page(browser, url or server.url) as page:
-        access = room.entry.access
-        options = {"roomId": access.room_id, "roomToken": access.room_token, "frameMs": 10}
-        await page.run(
-            """(options) => {
-                window.broadcaster = new client.Broadcaster(options);
-                window.errors = [];
-                broadcaster.addEventListener('error', (e) => errors.push(e.detail.error.message));
-            }""",
-            options,
-        )
-        await page.run(inputs, argument)
-        await page.run("() => broadcaster.start()")
-        try:
-            yield room, page
-        finally:
-            await page.run("() => broadcaster.close()")
-
-
+TONE = "() => broadcaster.addTone({ frequency: 700 })"
 EIGHT_TONES = """([tones, amplitude]) => {
     const context = broadcaster.audioContext;
     const merger = new ChannelMergerNode(context, { numberOfInputs: tones.length });
@@ -90,7 +60,7 @@ async def test_eight_channels_arrive_in_their_places_and_obey_the_mixer(
     odd = [LEVEL if channel % 2 else None for channel in range(8)]
     pans = [-1 if channel % 2 == 0 else 1 for channel in range(8)]
     async with (
-        studio(browser, server, EIGHT_TONES, [TONES, AMPLITUDE]) as (room, _),
+        broadcasting(browser, server, EIGHT_TONES, [TONES, AMPLITUDE]) as (room, _),
         client_page(browser, server.url) as page,
     ):
         await page.listen(room.code, ROOM_PASSWORD, mode=mode, mix={"pans": pans})
@@ -124,7 +94,7 @@ async def test_a_microphone_is_heard_on_both_channels(
     browser: Browser, server: ServerProcess
 ) -> None:
     async with (
-        studio(browser, server, "() => broadcaster.addDevice('')") as (room, source),
+        broadcasting(browser, server, "() => broadcaster.addDevice('')") as (room, source),
         client_page(browser, server.url) as page,
     ):
         count = await source.run("() => broadcaster.inputs[0].channelCount")
@@ -143,11 +113,7 @@ async def test_a_microphone_is_heard_on_both_channels(
 async def test_a_file_plays_once_and_is_told_to_have_ended(
     browser: Browser, server: ServerProcess
 ) -> None:
-    file = io.BytesIO()
-    tones = ToneSource([600.0, 900.0]).read(48_000)
-    writer = WavWriter(file, 2, 48_000, Encoding.F32LE)
-    writer.write(tones)
-    writer.close()
+    file = base64.b64encode(wav_of_tones([600.0, 900.0])).decode()
     add = """async (text) => {
         const { decode } = await import('/static/tests/arrays.js');
         const file = new File([decode(text)], 'tones.wav');
@@ -156,7 +122,7 @@ async def test_a_file_plays_once_and_is_told_to_have_ended(
         window.refusal = await broadcaster.addFile(new Blob(['x'])).catch((error) => error.code);
     }"""
     async with (
-        studio(browser, server, add, base64.b64encode(file.getvalue()).decode()) as (room, source),
+        broadcasting(browser, server, add, file) as (room, source),
         client_page(browser, server.url) as page,
     ):
         assert await source.run("() => refusal") == "not_audio"
@@ -176,9 +142,8 @@ async def test_a_file_plays_once_and_is_told_to_have_ended(
 async def test_gain_and_mute_of_an_input_and_sound_that_was_suspended(
     browser: Browser, server: ServerProcess
 ) -> None:
-    tone = "() => broadcaster.addTone({ frequency: 700 })"
     async with (
-        studio(browser, server, tone) as (room, source),
+        broadcasting(browser, server, TONE) as (room, source),
         client_page(browser, server.url) as page,
     ):
         await page.listen(room.code, ROOM_PASSWORD)
@@ -218,7 +183,7 @@ async def test_a_microphone_that_was_unplugged_is_opened_again_when_it_is_back(
         await broadcaster.addDevice('');
     }"""
     async with (
-        studio(browser, server, add) as (room, source),
+        broadcasting(browser, server, add) as (room, source),
         client_page(browser, server.url) as page,
     ):
         await page.listen(room.code, ROOM_PASSWORD)
@@ -261,7 +226,7 @@ async def test_a_microphone_is_opened_again_as_it_was_and_no_more_often_than_nee
         broadcaster.addTone({ frequency: 700 });
         await broadcaster.addDevice('', { echoCancellation: true });
     }"""
-    async with studio(browser, server, add) as (_, source):
+    async with broadcasting(browser, server, add) as (_, source):
         await source.run("() => { unplug(); plug(); plug(); plug(); }")
         await source.until("() => !broadcaster.inputs[1].ended")
         # Once more, and it is removed while the browser opens it.
@@ -298,7 +263,7 @@ async def test_what_a_tab_shares_ends_with_the_input(
         broadcaster.addTone({ frequency: 700 });
     }"""
     states = "() => shared.getTracks().map((track) => track.readyState)"
-    async with studio(browser, server, add) as (_, source):
+    async with broadcasting(browser, server, add) as (_, source):
         refusal = await source.run("() => broadcaster.addTab().catch((error) => error.code)")
         assert refusal == "no_audio"
         assert await source.run(states) == ["ended"]
@@ -317,7 +282,7 @@ async def test_without_its_last_input_a_broadcast_goes_on_silent(
     browser: Browser, server: ServerProcess
 ) -> None:
     async with (
-        studio(browser, server, "() => broadcaster.addTone({ frequency: 700 })") as (room, source),
+        broadcasting(browser, server, TONE) as (room, source),
         client_page(browser, server.url) as page,
     ):
         await page.listen(room.code, ROOM_PASSWORD)
@@ -333,10 +298,7 @@ async def test_without_its_last_input_a_broadcast_goes_on_silent(
 async def test_two_starts_are_one_and_a_stop_ends_one(
     browser: Browser, server: ServerProcess
 ) -> None:
-    async with studio(browser, server, "() => broadcaster.addTone({ frequency: 700 })") as (
-        _,
-        source,
-    ):
+    async with broadcasting(browser, server, TONE) as (_, source):
         told = await source.run(
             """async () => {
                 await broadcaster.stop();
@@ -363,7 +325,7 @@ async def test_what_clipped_is_remembered_until_it_is_reset(
 ) -> None:
     loud = "() => broadcaster.addTone({ frequency: 700, level: 6 })"
     clipped = "() => broadcaster.levels().clipped[0]"
-    async with studio(browser, server, loud) as (_, source):
+    async with broadcasting(browser, server, loud) as (_, source):
         await source.until("() => broadcaster.levels().clipped[0] === 1")
         await source.run("() => { broadcaster.inputs[0].gain = 0.1; }")
         await source.until("() => broadcaster.levels().peak[0] < -10")
@@ -379,7 +341,7 @@ async def test_what_clipped_is_remembered_until_it_is_reset(
 
 async def test_presets_and_modes_keep_the_mix(browser: Browser, server: ServerProcess) -> None:
     async with (
-        studio(browser, server, EIGHT_TONES, [TONES[:2], AMPLITUDE]) as (room, _),
+        broadcasting(browser, server, EIGHT_TONES, [TONES[:2], AMPLITUDE]) as (room, _),
         client_page(browser, server.url) as page,
     ):
         await page.listen(room.code, ROOM_PASSWORD, mode="multichannel")
@@ -409,7 +371,7 @@ async def test_an_input_more_is_another_stream_for_the_same_listeners(
     browser: Browser, server: ServerProcess
 ) -> None:
     async with (
-        studio(browser, server, "() => broadcaster.addTone({ frequency: 700 })") as (room, source),
+        broadcasting(browser, server, TONE) as (room, source),
         client_page(browser, server.url) as page,
     ):
         await page.listen(room.code, ROOM_PASSWORD)
@@ -433,7 +395,7 @@ async def test_another_order_is_another_stream_and_no_sample_is_in_the_wrong_one
         broadcaster.addTone({ frequency: 1100, name: 'High' });
     }"""
     async with (
-        studio(browser, server, add) as (room, source),
+        broadcasting(browser, server, add) as (room, source),
         room.listen(encoding="pcm_f32le") as capture,
     ):
         await capture.wait_frames(20)
@@ -532,10 +494,9 @@ async def test_fields_that_change_while_it_registers_are_registered_at_once(
 async def test_a_source_returns_after_its_network_was_cut(
     browser: Browser, server: ServerProcess
 ) -> None:
-    tone = "() => broadcaster.addTone({ frequency: 700 })"
     async with (
         severable_url(server.url) as (link, url),
-        studio(browser, server, tone, url=url) as (room, source),
+        broadcasting(browser, server, TONE, url=url) as (room, source),
         client_page(browser, server.url) as page,
     ):
         await page.listen(room.code, ROOM_PASSWORD)
@@ -552,7 +513,7 @@ async def test_over_a_slow_uplink_whole_packets_are_left_out(
 ) -> None:
     async with (
         severable_url(server.url) as (link, url),
-        studio(browser, server, EIGHT_TONES, [TONES, AMPLITUDE], url=url) as (room, source),
+        broadcasting(browser, server, EIGHT_TONES, [TONES, AMPLITUDE], url=url) as (room, source),
         client_page(browser, server.url) as page,
     ):
         await page.listen(room.code, ROOM_PASSWORD, mix={"mutes": [False, *[True] * 7]})

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,39 +15,15 @@ from playwright.async_api import Error as PlaywrightError
 
 from support.api_client import Api
 from support.browser import ClientPage, Heard, client_page
-from support.live import ROOM_PASSWORD, LiveRoom, live_room
+from support.client_rooms import playing, room_of_tones
+from support.live import ROOM_PASSWORD, live_room
 from support.restarting import restartable
 from support.server import ServerProcess
 from support.severing import Link, severable_url
-from support.tones import ToneSource
 
 DOCS = Path(__file__).parents[2] / "docs"
 TONES = [440.0, 1000.0]
 SIDES = {"pans": [-1, 1]}
-
-
-@asynccontextmanager
-async def playing(
-    room: LiveRoom, tones: list[float], *, killed: bool = False
-) -> AsyncIterator[None]:
-    """The project's own broadcaster plays a tone on each channel; then it stops, or is killed."""
-    broadcaster = room.broadcaster(ToneSource(tones))
-    running = asyncio.create_task(broadcaster.run())
-    try:
-        yield
-    finally:
-        if killed:
-            running.cancel()
-        broadcaster.stop()
-        await asyncio.wait({running})
-        assert running.cancelled() or running.exception() is None
-
-
-@asynccontextmanager
-async def room_of_tones(url: str, tones: list[float]) -> AsyncIterator[LiveRoom]:
-    """A new room in which each channel has its tone."""
-    async with live_room(url) as room, playing(room, tones):
-        yield room
 
 
 def hears(tones: list[float]) -> Callable[[Heard], bool]:

@@ -37,6 +37,8 @@ FLAGS = (
 FAKE_MEDIA = ("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream")
 # Else a page may not sound before somebody pressed something in it.
 AUTOPLAY = "--autoplay-policy=no-user-gesture-required"
+#: What the microphone of the tests' browser hears: left and right.
+MICROPHONE_HZ = (500.0, 800.0)
 # A page of the server's origin, with all its headers, on which nothing else runs.
 BLANK = "/static/client/relay-client.d.ts"
 MODULE = "/static/client/relay-client.js"

@@ -14,6 +14,7 @@ from roomserver.clients.account import AccountEntry
 from roomserver.clients.broadcast import Broadcaster
 from roomserver.clients.connection import RoomAccess, RoomApi
 from roomserver.clients.entry import RoomEntry
+from support.api_client import Api
 from support.browser import ClientPage
 from support.live import EMAIL, LiveRoom
 from support.pages import opened, visitor
@@ -97,11 +98,9 @@ def fader(page: Page, channel: str) -> Locator:
 
 async def owner(server: ServerProcess, method: str, path: str, body: object = None) -> Any:
     """What the rooms' owner does over HTTP."""
-    async with aiohttp.ClientSession(server.url) as session:
-        login = {"email": EMAIL, "password": PASSWORD}
-        async with session.post("/auth/broadcaster", json=login) as answer:
-            token = (await answer.json())["accessToken"]
-        headers = {"Authorization": f"Bearer {token}"}
-        async with session.request(method, path, json=body, headers=headers) as answer:
-            assert answer.status < 300, await answer.text()
-            return await answer.json() if answer.content_length else None
+    async with aiohttp.ClientSession() as session:
+        api = Api(server.url, session)
+        token = (await api.login(EMAIL))["accessToken"]
+        answer = await api.call(method, path, token=token, json=body)
+        assert answer.status < 300, answer
+        return answer.body

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+from roomserver.clients.wav import WavWriter
 from roomserver.clients.wire import Encoding
 
 AMPLITUDE = 0.25
@@ -41,3 +45,21 @@ class ToneSource:
 
     def close(self) -> None:
         """There is nothing to let go of."""
+
+
+def wav_of_tones(
+    frequencies: Sequence[float],
+    *,
+    amplitude: float = AMPLITUDE,
+    encoding: Encoding = Encoding.F32LE,
+) -> bytes:
+    """A second of a sine on each channel, as a WAV file."""
+    source = ToneSource(list(frequencies))
+    samples = source.read(source.sample_rate) * np.float32(amplitude / AMPLITUDE)
+    if encoding is Encoding.S16LE:
+        samples = (samples * 32767).astype(np.int16)
+    file = io.BytesIO()
+    writer = WavWriter(file, source.channels, source.sample_rate, encoding)
+    writer.write(samples)
+    writer.close()
+    return file.getvalue()
