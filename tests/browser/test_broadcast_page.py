@@ -217,7 +217,7 @@ async def test_a_row_that_is_dragged_past_a_taller_one_does_not_go_back(
         assert grip is not None
         assert lower["height"] > 1.5 * upper["height"]
         x, top = grip["x"] + grip["width"] / 2, upper["y"] + upper["height"] / 2
-        bottom = lower["y"] + lower["height"] - 2
+        bottom = lower["y"] + lower["height"] - upper["height"] / 2
 
         async def drag(from_y: float, to_y: float, **button: Any) -> list[list[str]]:
             """The orders on the way."""
