@@ -180,7 +180,7 @@ async def test_after_the_browser_suspended_the_sound_it_is_live_at_once(
 async def test_a_worker_that_does_not_load_is_told(browser: Browser, server: ServerProcess) -> None:
     async with live_room(server.url) as room, client_page(browser, server.url) as page:
         await page.page.route("**/session-worker.js", lambda route: route.abort())
-        await page.begin(room.code, ROOM_PASSWORD)
+        await page.start(room.code, ROOM_PASSWORD)
         await page.until("() => window.refused !== undefined")
         told = await page.run("() => [refused.code, listener.state]")
         assert told == ["worker_failed", "closed"]

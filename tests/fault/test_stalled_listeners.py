@@ -227,7 +227,7 @@ def wait_until_silent(peers: Sequence[Peer]) -> None:
     seen = [-1]
 
     def is_silent() -> bool:
-        time.sleep(0.2)
+        time.sleep(1.0)  # longer than a busy machine keeps the source from sending
         before = list(seen)
         seen[:] = [unread_bytes(peer.sock) for peer in peers]
         return seen == before

@@ -168,6 +168,11 @@ class ClientPage:
 
     async def begin(self, room: str, password: str | None, **options: Any) -> None:
         """As `listen`, without waiting."""
+        await self.start(room, password, **options)
+        await self.put_on_ears()
+
+    async def start(self, room: str, password: str | None, **options: Any) -> None:
+        """As `begin`, where nothing is to be heard: it may fail at once."""
         await self.run(
             """async ([roomCode, password, options]) => {
                 const join = () => client.joinRoom(location.origin, { roomCode, password });
@@ -182,7 +187,6 @@ class ClientPage:
             }""",
             [room, password, options],
         )
-        await self.put_on_ears()
 
     async def put_on_ears(self, listener: str = "listener") -> None:
         """From now on `hear` hears this expression's listener, which has been started."""
