@@ -33,6 +33,8 @@ Channels = Annotated[int, typer.Option(min=1, max=64, help="Channels of the stre
 SampleRate = Annotated[int, typer.Option(help="Hz.")]
 Encoding = Annotated[str, typer.Option(help="pcm_s16le or pcm_f32le.")]
 FrameMs = Annotated[int, typer.Option(help="Frame length: 5, 10, 20, 40 or 60.")]
+First = Annotated[int, typer.Option(min=1, help="Where a ramp begins.")]
+Most = Annotated[int, typer.Option(min=1, max=18_000, help="Where a ramp ends.")]
 Rounds = Annotated[int | None, typer.Option(min=1, help="Times each subject is run.")]
 Seconds = Annotated[float, typer.Option(min=0.5, max=60, help="Length of a measured interval.")]
 ConditionSeconds = Annotated[
@@ -78,10 +80,8 @@ def listeners_command(
         listeners.STREAMS
     ),
     subjects: Subjects = runs.LIMIT_SUBJECTS,
-    first: Annotated[int, typer.Option(min=1, help="Where a ramp begins.")] = listeners.FIRST,
-    most: Annotated[int, typer.Option(min=1, max=18_000, help="Where a ramp ends.")] = (
-        listeners.MOST
-    ),
+    first: First = listeners.FIRST,
+    most: Most = listeners.MOST,
     rounds: Rounds = None,
     seconds: Seconds = 4.0,
     quick: Quick = False,
@@ -104,10 +104,8 @@ def capacity_command(
     streams: Annotated[str, typer.Option(help="What is sent, separated by commas.")] = ",".join(
         capacity.STREAMS
     ),
-    first: Annotated[int, typer.Option(min=1, help="Where a ramp begins.")] = capacity.FIRST,
-    most: Annotated[int, typer.Option(min=1, max=18_000, help="Where a ramp ends.")] = (
-        listeners.MOST
-    ),
+    first: First = capacity.FIRST,
+    most: Most = listeners.MOST,
     rounds: Rounds = None,
     seconds: Seconds = 4.0,
     quick: Quick = False,
@@ -172,7 +170,7 @@ def tls_command(
     subjects: Subjects = "floor,plain,tls,nginx",
     rounds: Rounds = None,
     seconds: Seconds = 4.0,
-    most: Annotated[int, typer.Option(min=1, max=18_000, help="Where a ramp ends.")] = tls.MOST,
+    most: Most = tls.MOST,
     quick: Quick = False,
     json: Json = False,
     output: Output = None,

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from benchmarks import subjects
 from benchmarks.listeners import MOST, Stream
-from benchmarks.ramp import Limit, Step, limits, ramp
+from benchmarks.ramp import Climb, Limit, Step, by_turns, limits
 from benchmarks.scenarios import Progress
 from benchmarks.workload import Workload
 
@@ -95,28 +95,15 @@ def capacity(
     growth: float = GROWTH,
 ) -> CapacityResult:
     """Ramps the server with each of the streams, as the scenario `listeners` does."""
-    result = CapacityResult(seconds)
-    for number in range(rounds):
-        for i, name in enumerate(names):
-            done = (number * len(names) + i) / (rounds * len(names))
-
-            def tell(count: int, name: str = name, done: float = done) -> None:
-                progress(f"{name} with {count}", done)
-
-            stream = STREAMS[name]
-            result.steps.extend(
-                ramp(
-                    name,
-                    subjects.server,
-                    number,
-                    stream.workload,
-                    seconds=seconds,
-                    first=first,
-                    most=most,
-                    growth=growth,
-                    tell=tell,
-                    most_p99_ms=stream.most_p99_ms,
-                )
-            )
-    progress("done", 1.0)
-    return result
+    chosen = [STREAMS[name] for name in names]
+    climbs = [Climb(s.name, subjects.server, s.workload, s.most_p99_ms) for s in chosen]
+    steps = by_turns(
+        climbs,
+        rounds=rounds,
+        seconds=seconds,
+        first=first,
+        most=most,
+        growth=growth,
+        progress=progress,
+    )
+    return CapacityResult(seconds, list(steps))

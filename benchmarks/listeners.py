@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from benchmarks import peers, subjects
-from benchmarks.ramp import Limit, Step, limits, ramp
+from benchmarks.ramp import Climb, Limit, Step, by_turns, limits
 from benchmarks.scenarios import Progress
 from benchmarks.subjects import Subject
 from benchmarks.workload import Workload
@@ -97,27 +97,14 @@ def listeners(
 
     A subject has kept up when every listener got every frame due, and 99 % of them in time.
     """
-    result = ListenersResult(stream, seconds)
-    for number in range(rounds):
-        for i, name in enumerate(names):
-            done = (number * len(names) + i) / (rounds * len(names))
-
-            def tell(count: int, name: str = name, done: float = done) -> None:
-                progress(f"{stream.name}: {name} with {count}", done)
-
-            result.steps.extend(
-                ramp(
-                    name,
-                    SUBJECTS[name],
-                    number,
-                    stream.workload,
-                    seconds=seconds,
-                    first=first,
-                    most=most,
-                    growth=growth,
-                    tell=tell,
-                    most_p99_ms=stream.most_p99_ms,
-                )
-            )
-    progress("done", 1.0)
-    return result
+    climbs = [Climb(name, SUBJECTS[name], stream.workload, stream.most_p99_ms) for name in names]
+    steps = by_turns(
+        climbs,
+        rounds=rounds,
+        seconds=seconds,
+        first=first,
+        most=most,
+        growth=growth,
+        progress=lambda what, done: progress(f"{stream.name}: {what}", done),
+    )
+    return ListenersResult(stream, seconds, list(steps))

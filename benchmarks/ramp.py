@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from benchmarks import machine, scenarios
 from benchmarks.child import ChildError
 from benchmarks.load import LoadClient, LoadError, Target
-from benchmarks.scenarios import Spread
+from benchmarks.scenarios import Progress, Spread
 from benchmarks.subjects import Subject
 from benchmarks.workload import Workload
 
@@ -85,31 +85,61 @@ def limits(steps: Sequence[Step]) -> list[Limit]:
     return [of(subject) for subject in dict.fromkeys(step.subject for step in steps)]
 
 
-def ramp(
-    name: str,
-    subject: Subject,
+class Climb(NamedTuple):
+    """What is ramped: a subject with a stream, of whose frames 99 % may be so late at most."""
+
+    name: str
+    subject: Subject
+    workload: Workload
+    most_p99_ms: float | None = None
+
+
+def by_turns(
+    climbs: Sequence[Climb],
+    *,
+    rounds: int,
+    seconds: float,
+    first: int,
+    most: int,
+    growth: float,
+    progress: Progress,
+) -> Iterator[Step]:
+    """A ramp of each in every round."""
+    for number in range(rounds):
+        for i, climb in enumerate(climbs):
+            done = (number * len(climbs) + i) / (rounds * len(climbs))
+
+            def tell(count: int, name: str = climb.name, done: float = done) -> None:
+                progress(f"{name} with {count}", done)
+
+            yield from _ramp(
+                climb, number, seconds=seconds, first=first, most=most, growth=growth, tell=tell
+            )
+    progress("done", 1.0)
+
+
+def _ramp(
+    climb: Climb,
     number: int,
-    workload: Workload,
     *,
     seconds: float,
     first: int,
     most: int,
     growth: float,
     tell: Callable[[int], None],
-    most_p99_ms: float | None = None,
 ) -> Iterator[Step]:
     """More and more listeners, until frames due did not come, or too late, twice in a row."""
     counts = [min(first, most)]
     while counts[-1] < most:
         counts.append(min(most, round(counts[-1] * growth)))
     max_seconds = round(len(counts) * 2 * (seconds + 10)) + scenarios.SPARE_S
-    with subject(workload, max_seconds) as target:
+    with climb.subject(climb.workload, max_seconds) as target:
         in_flight = PACED_IN_FLIGHT if target.joins_per_s else IN_FLIGHT
         with LoadClient(target, max_seconds=max_seconds, in_flight=in_flight) as load:
             for count in counts:
                 tell(count)
                 for _ in range(2):
-                    step = _step(name, number, count, workload, load, target, seconds, most_p99_ms)
+                    step = _step(climb, number, count, load, target, seconds)
                     yield step
                     if step.kept_up:
                         break
@@ -120,15 +150,9 @@ def ramp(
 
 
 def _step(
-    name: str,
-    number: int,
-    count: int,
-    workload: Workload,
-    load: LoadClient,
-    target: Target,
-    seconds: float,
-    most_p99_ms: float | None,
+    climb: Climb, number: int, count: int, load: LoadClient, target: Target, seconds: float
 ) -> Step:
+    name, _, workload, most_p99_ms = climb
     due_per_s = count * workload.frames_per_s
     step = Step(name, number, count, due=round(due_per_s * seconds), most_p99_ms=most_p99_ms)
     try:

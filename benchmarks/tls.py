@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 
 from benchmarks import nginx, scenarios, subjects
 from benchmarks.load import Target
-from benchmarks.ramp import Limit, Step, limits, ramp
+from benchmarks.ramp import Climb, Limit, Step, by_turns, limits
 from benchmarks.scenarios import CpuResult, Progress, Spread
 from benchmarks.subjects import Subject
 from benchmarks.workload import Workload
@@ -218,25 +218,19 @@ def tls(
             known=SUBJECTS,
         )
     )
-    for number in range(limit_rounds):
-        for i, name in enumerate(ramped):
-            done = share + (1 - share) * (number * len(ramped) + i) / (limit_rounds * len(ramped))
-
-            def tell(listeners: int, name: str = name, done: float = done) -> None:
-                progress(f"limit of {name}: {listeners}", done)
-
-            result.steps.extend(
-                ramp(
-                    name,
-                    SUBJECTS[name],
-                    number,
-                    workload,
-                    seconds=seconds,
-                    first=FIRST,
-                    most=most,
-                    growth=growth,
-                    tell=tell,
-                )
+    if ramped:
+        result.steps.extend(
+            by_turns(
+                [Climb(name, SUBJECTS[name], workload) for name in ramped],
+                rounds=limit_rounds,
+                seconds=seconds,
+                first=FIRST,
+                most=most,
+                growth=growth,
+                progress=lambda what, done: progress(
+                    f"limit of {what}", share + (1 - share) * done
+                ),
             )
+        )
     progress("done", 1.0)
     return result
