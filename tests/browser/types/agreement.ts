@@ -4,7 +4,8 @@ import type * as declared from '../../../src/roomserver/web/client/relay-client.
 import { Broadcaster } from '../../../src/roomserver/web/client/broadcaster.js';
 import { RelayError } from '../../../src/roomserver/web/client/errors.js';
 import { joinRoom } from '../../../src/roomserver/web/client/join.js';
-import { Listener, findCapabilities } from '../../../src/roomserver/web/client/listener.js';
+import { findCapabilities } from '../../../src/roomserver/web/client/capabilities.js';
+import { Listener } from '../../../src/roomserver/web/client/listener.js';
 
 type Same<A, B> = [A, B] extends [B, A] ? true : never;
 type Options<C extends abstract new (options: any) => unknown> = ConstructorParameters<C>[0];

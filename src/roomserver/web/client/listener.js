@@ -1,5 +1,6 @@
 // A listener of one room.
 
+import { findCapabilities } from './capabilities.js';
 import { nowUs } from './clock.js';
 import { RelayError } from './errors.js';
 import { serverUrl } from './join.js';
@@ -31,19 +32,6 @@ const LATENCY_WEIGHT = 0.05; // of a report's latency in the mean
  *   encoding?: import('./wire.js').Encoding,
  *   rejoin?: () => Promise<{roomToken: string}>, audioContext?: AudioContext}} ListenerOptions
  */
-
-/** What this page may use, and what it may not. */
-export function findCapabilities() {
-  const secureContext = globalThis.isSecureContext;
-  const worklet = 'audioWorklet' in AudioContext.prototype;
-  const sharedMemory = globalThis.crossOriginIsolated === true;
-  /** @type {('secure_context' | 'audio_worklet')[]} */
-  const missing = [];
-  if (!secureContext) missing.push('secure_context');
-  if (!worklet) missing.push('audio_worklet');
-  const fallback = /** @type {'none' | 'buffer-sources'} */ (worklet ? 'none' : 'buffer-sources');
-  return { secureContext, worklet, sharedMemory, fallback, missing };
-}
 
 /**
  * Hears a room; see relay-client.d.ts for what each member means.

@@ -2,6 +2,7 @@
 // Types: relay-client.d.ts.
 
 export { Broadcaster } from './broadcaster.js';
+export { findCapabilities } from './capabilities.js';
 export { RelayError } from './errors.js';
 export { joinRoom } from './join.js';
-export { Listener, findCapabilities } from './listener.js';
+export { Listener } from './listener.js';
