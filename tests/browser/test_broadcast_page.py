@@ -452,7 +452,11 @@ async def test_a_broadcast_that_is_taken_over_is_told_and_can_be_taken_back(
 async def test_a_break_keeps_the_listeners_and_ends_when_the_owner_says_so(
     browser: Browser, studio: ServerProcess
 ) -> None:
-    async with visitor(browser) as context, opened(context, studio.url + "/broadcast") as page:
+    async with (
+        visitor(browser) as context,
+        # What the page was just asking of the room when it was closed.
+        opened(context, studio.url + "/broadcast", refusals=[410]) as page,
+    ):
         await sign_in(page, "engineer@example.org")
         code = await make_room(page, "Interval")
         await add_tone(page, 440)
