@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from benchmarks.natives import compiler
 from support.native import build
 
 SOURCE = Path(__file__).parent / "native" / "bench_codec.cpp"
@@ -65,7 +66,7 @@ class Codec:
 
 @pytest.fixture(scope="module")
 def codec() -> Iterator[Codec]:
-    codec = Codec(build(SOURCE, compiler="g++", flags=("-O3",)))
+    codec = Codec(build(SOURCE, compiler=compiler(), flags=("-O3",)))
     yield codec
     codec.close()
 
@@ -103,6 +104,10 @@ def test_codec(
     benchmark.pedantic(pair, rounds=ROUNDS, iterations=1)  # type: ignore[no-untyped-call]
 
     one, ratio = statistics.median(times), statistics.median(ratios)
-    benchmark.extra_info |= {"bytes": codec.bytes, "ratio_to_memcpy": ratio}
+    benchmark.extra_info |= {
+        "subject": f"codec: {operation}",
+        "bytes": codec.bytes,
+        "ratios": {f"memcpy of {codec.bytes} bytes": ratio},
+    }
     with capsys.disabled():
         print(f"\n{operation}: {one * 1e9:.1f} ns, {ratio:.2f} x memcpy of {codec.bytes} bytes")

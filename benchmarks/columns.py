@@ -136,13 +136,31 @@ def _per_core(row: Row) -> str:
     return f"{row['listeners'] / row['server']:,.0f}" if row["server"] else "–"
 
 
+def _microseconds(row: Row) -> str:
+    us = row["seconds"] * 1e6
+    return f"{us:.3g}" if us < 100 else f"{us:.0f}"
+
+
+def _multiples(row: Row) -> str:
+    return ", ".join(f"{ratio:.2f} × {name}" for name, ratio in row["ratios"].items())
+
+
 LAYOUTS: Final[Mapping[str, Layout]] = {
+    "micro": Layout(
+        title="Micro-benchmarks",
+        caption="median times, and medians of their ratios to what was measured by turns with them",
+        columns={
+            "what": lambda row: str(row["subject"]),
+            "µs": _microseconds,
+            "in multiples of": _multiples,
+        },
+    ),
     "listeners": Layout(
         title="Listeners that get every frame in time",
         caption="the last step of a ramp that kept up: median of ramps (lowest–highest); ≥: more "
         "were not tried; delays and cores used are those of the best such step",
         columns={
-            "what": lambda row: " ".join(filter(None, (named_subject(row), row["version"]))),
+            "what": named_subject,
             "listeners": _most,
             "p50 / p99 ms": lambda row: f"{row['p50_ms']:.0f} / {row['p99_ms']:.0f}",
             "server, cores": number("server"),

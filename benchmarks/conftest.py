@@ -94,7 +94,7 @@ def compare(benchmark: BenchmarkFixture, pytestconfig: pytest.Config) -> Compare
 
         benchmark.pedantic(batch, rounds=ROUNDS, iterations=1)  # type: ignore[no-untyped-call]
         medians = {name: statistics.median(values) for name, values in ratios.items()}
-        benchmark.extra_info["ratios"] = medians
+        benchmark.extra_info |= {"subject": subject, "ratios": medians}
         pytestconfig.stash[ROWS].append(Row(subject, statistics.median(seconds), medians))
 
     return measure
