@@ -58,7 +58,6 @@ class ListenersResult:
                 "server": last.server if last else 0.0,
                 "client": last.client if last else 0.0,
                 "others": last.others if last else 0.0,
-                "version": peers.version_of(limit.subject) if limit.subject in peers.PEERS else "",
             }
 
         return sorted(

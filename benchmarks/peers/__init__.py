@@ -14,11 +14,10 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-from benchmarks.child import ROOT, Child
+from benchmarks.child import ROOT, Child, ChildError
 from benchmarks.load import Target
 from benchmarks.peers import icecast, nchan
 from benchmarks.peers.frames import unix_offset_us
@@ -49,6 +48,8 @@ def python_peer(library: str) -> Subject:
     """A WebSocket server of a Python library, on uvloop."""
 
     def start(workload: Workload, max_seconds: int) -> AbstractContextManager[Target]:
+        if importlib.util.find_spec(library) is None:
+            raise FileNotFoundError(f"there is no {library} here: pip install 'relaycore[bench]'")
         command = [sys.executable, "-m", "benchmarks.peers.python_server", library]
         return peer(command, workload, max_seconds)
 
@@ -79,7 +80,7 @@ def node_home() -> Path:
 def node_packages() -> Path:
     """Where npm's packages are; they are installed when one of them is missing.
 
-    Raises FileNotFoundError without Node, subprocess.CalledProcessError when npm fails.
+    Raises FileNotFoundError without Node, ChildError when npm fails.
     """
     wanted = [f"{name}@{number}" for name, number in NODE.items()]
     stamp = NODE_PACKAGES / "installed"
@@ -87,14 +88,18 @@ def node_packages() -> Path:
         NODE_PACKAGES.mkdir(parents=True, exist_ok=True)
         node = node_home() / "bin" / "node"
         npm = node_home() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-        quiet = ("--silent", "--no-audit", "--no-fund")
-        subprocess.run(
+        quiet = ("--loglevel=error", "--no-audit", "--no-fund")
+        done = subprocess.run(
             [node, npm, "install", *quiet, "--prefix", NODE_PACKAGES, *wanted],
-            check=True,
+            check=False,
             stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
             env=os.environ | {"PATH": f"{node.parent}:{os.environ['PATH']}"},
             timeout=INSTALL_TIMEOUT_S,
         )
+        if done.returncode:
+            raise ChildError(f"npm could not install {' and '.join(wanted)}:\n{done.stderr}")
         stamp.write_text("\n".join(wanted))
     return NODE_PACKAGES
 
@@ -109,24 +114,3 @@ PEERS: Final[Mapping[str, Subject]] = {
     "websockets": python_peer("websockets"),
 }
 """What people use instead, by the name that is asked for."""
-
-_DEBIAN: Final[Mapping[str, str]] = {"nchan": "libnginx-mod-nchan", "icecast": "icecast2"}
-"""Packages of Debian."""
-
-
-def version_of(name: str) -> str:
-    """The version of a peer that is compared here."""
-    if name in NODE:
-        return NODE[name]
-    if name in _DEBIAN:
-        return _debian_version(_DEBIAN[name])
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
-
-
-def _debian_version(package: str) -> str:
-    command = ["dpkg-query", "-W", "-f=${Version}", package]
-    asked = subprocess.run(command, capture_output=True, text=True, check=False)
-    return asked.stdout or "not installed"
