@@ -27,11 +27,9 @@ test: lint $(STAMPS)/test-system ## lint, types, wheel and every test (CI runs m
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target types wheel
 	@$(MAKE) --no-print-directory unit
 
-bench: $(STAMPS)/bench-system $(STAMPS)/dev $(STAMPS)/native ## micro-benchmarks, then whole-server scenarios
-	@$(call say,micro-benchmarks)
-	@$(BIN)/python -m pytest benchmarks --benchmark-only
-	@$(call say,whole-server scenarios)
-	@$(BIN)/python -m benchmarks
+bench: $(STAMPS)/bench-system $(STAMPS)/dev $(STAMPS)/native ## micro-benchmarks, then whole-server scenarios; keeps the results
+	@$(call say,benchmarks)
+	@$(BIN)/python -m benchmarks --json
 
 lint: $(STAMPS)/dev ## ruff: rules and format
 	@$(call say,ruff)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -23,8 +24,6 @@ from benchmarks import (
     tls,
     unheard,
 )
-from benchmarks.child import ChildError
-from benchmarks.load import LoadError
 from benchmarks.workload import Workload
 
 app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False)
@@ -51,7 +50,18 @@ def everything(context: typer.Context, quick: Quick = False, json: Json = False)
     """Runs all scenarios with their defaults, or one with its own options."""
     machine.raise_descriptor_limit()
     if context.invoked_subcommand is None:
-        runs.keep(runs.run_everything(quick=quick), json, None)
+        runs.console.print(f"All scenarios: about {'50 minutes' if quick else '2.5 hours'}.")
+        runs.run_each(runs.everything(quick=quick), json)
+
+
+@app.command("micro")
+def micro_command(
+    select: Annotated[str, typer.Option("-k", help="Which, as pytest selects them.")] = "",
+    json: Json = False,
+    output: Output = None,
+) -> None:
+    """Kernels, rings, jitter buffer, codec and the pieces of a join, each beside its floor."""
+    runs.keep([runs.run_micro(select)], json, output)
 
 
 @app.command()
@@ -90,13 +100,16 @@ def listeners_command(
 ) -> None:
     """How many listeners get every frame in time: ramps, of the relay and of its peers."""
     chosen = runs.names(streams, tuple(listeners.STREAMS))
-    results = [
-        runs.run_listeners(
-            stream, subjects, first=first, most=most, rounds=rounds, seconds=seconds, quick=quick
-        )
-        for stream in chosen
-    ]
-    runs.keep(results, json, output)
+    run = partial(
+        runs.run_listeners,
+        subjects=subjects,
+        first=first,
+        most=most,
+        rounds=rounds,
+        seconds=seconds,
+        quick=quick,
+    )
+    runs.run_each({stream: partial(run, stream) for stream in chosen}, json, output)
 
 
 @app.command("capacity")
@@ -327,7 +340,7 @@ def soak_command(
 @app.command()
 def control(quick: Quick = False, json: Json = False, output: Output = None) -> None:
     """The control plane: joins, reconnect, outbox, scrape and memory, with their defaults."""
-    runs.keep(runs.run_control(quick=quick), json, output)
+    runs.run_each(runs.control(quick=quick), json, output)
 
 
 @app.command()
@@ -341,7 +354,7 @@ def main() -> None:
     """Runs the command line; a subject or client that fails ends it with what that said."""
     try:
         app(prog_name="python -m benchmarks")
-    except (ChildError, LoadError) as error:
+    except runs.FAILURES as error:
         raise SystemExit(f"the benchmark could not run: {error}") from None
 
 

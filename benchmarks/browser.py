@@ -135,7 +135,7 @@ def browser(
     """
     executable = shutil.which("chromium") or shutil.which("google-chrome")
     if executable is None:
-        raise ChildError("there is no chromium")
+        raise ChildError("there is no Chromium here (Debian's package chromium)")
     steps = rounds * len(subjects)
     max_seconds = round(2 * SPARE_S + steps * (seconds + 4 * SETTLE_S))
     with running_server(workload, max_seconds) as running, ExitStack() as stack:

@@ -145,6 +145,8 @@ def full(whole: Mapping[str, Any], name: str) -> str:
             )
         else:
             raise ValueError(f"{name} holds a result of {result['scenario']}, which is unknown")
+        if notes := _notes(result):
+            parts.append(notes)
     return "\n".join(parts)
 
 
@@ -228,6 +230,17 @@ def _most_listeners(result: Mapping[str, Any], rows: Mapping[str, Any]) -> str:
 def rows_of_all_tortures(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Those of a pacing result in which all tortures stand together."""
     return [row for row in result["summary"] if row["condition"] == "all"]
+
+
+def _notes(result: Mapping[str, Any]) -> str:
+    """What else took part, and what could not; empty if that was not noted."""
+    names = TLS_NAMES if result["scenario"] == "tls" else STREAMED
+    notes = []
+    if versions := result.get("versions"):
+        notes.append(f"With {', '.join(f'{name} {of}' for name, of in versions.items())}.")
+    for name, reason in result.get("left_out", {}).items():
+        notes.append(f"Left out: {names.get(name, name)}, since {reason}.")
+    return "\n".join(notes) + "\n" if notes else ""
 
 
 def _nice(machine: Mapping[str, Any]) -> str:

@@ -36,7 +36,7 @@ def describe() -> dict[str, Any]:
         },
         "versions": {
             "python": platform.python_version(),
-            "compiler": _first_line([natives.compiler(), "--version"]),
+            "compiler": _compiler(),
             **{name: _version(name) for name in ("relaycore", "numpy", "aiohttp", "uvloop")},
         },
     }
@@ -208,6 +208,13 @@ def _kib(path: Path, name: str) -> int:
 def _first_line(command: list[str]) -> str:
     out = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=10)
     return out.stdout.split("\n", 1)[0]
+
+
+def _compiler() -> str:
+    try:
+        return _first_line([natives.compiler(), "--version"])
+    except (OSError, subprocess.CalledProcessError):
+        return "none"
 
 
 def _version(package: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from benchmarks import (
     joins,
     listeners,
     machine,
+    micro,
     mixes,
     outbox,
     overload,
@@ -30,9 +33,12 @@ from benchmarks import (
     stalled,
     tls,
     unheard,
+    versions,
 )
+from benchmarks.child import ChildError
+from benchmarks.load import LoadError
 from benchmarks.peers import PEERS
-from benchmarks.subjects import SUBJECTS
+from benchmarks.subjects import SUBJECTS, Subject
 from benchmarks.workload import SAMPLE_BYTES, Workload
 
 ROUNDS = 9
@@ -60,6 +66,15 @@ WIDE = Workload(200, channels=64)
 WIDE_SUBJECTS = ("floor", "relay", "server")
 FEW_ROUNDS = 5
 
+OWN = ("relay", "server", "server-2", "plain", "tls")
+"""Subjects that have to start; the others need what may not be installed."""
+TRIAL_S = 30
+FAILURES = (ChildError, LoadError, OSError, RuntimeError, subprocess.SubprocessError)
+"""Whose message says what is the matter."""
+
+Run = Callable[[], dict[str, Any]]
+"""Runs and prints a scenario; returns what is kept."""
+
 console = Console()
 if not console.is_terminal:
     console = Console(width=160)  # in a file or a pipe, wide enough for every column
@@ -76,27 +91,68 @@ def workload_of(
     return Workload(listeners, channels, sample_rate, encoding, frame_ms)
 
 
-def run_everything(*, quick: bool = False) -> list[dict[str, Any]]:
-    """Runs and prints all scenarios but `soak`."""
-    console.print(f"All scenarios: about {'50 minutes' if quick else '2.5 hours'}.")
-    return [
-        run_cpu(quick=quick),
-        run_cpu(WIDE, ",".join(WIDE_SUBJECTS), quick=quick),
-        *(run_listeners(stream, quick=quick) for stream in listeners.STREAMS),
-        run_capacity(quick=quick),
-        run_memory(quick=quick),
-        run_stalled(quick=quick),
-        run_mixes(quick=quick),
-        run_overload(quick=quick),
-        run_unheard(quick=quick),
-        run_pacing(quick=quick),
-        run_tls(quick=quick),
-        run_joins(quick=quick),
-        run_reconnect(quick=quick),
-        run_outbox(quick=quick),
-        run_scrape(quick=quick),
-        run_browser(quick=quick),
-    ]
+def everything(*, quick: bool = False) -> dict[str, Run]:
+    """All scenarios but `soak`, with their defaults, by name."""
+    return {
+        "micro": run_micro,
+        "cpu": partial(run_cpu, quick=quick),
+        f"cpu, {WIDE.channels} channels": partial(
+            run_cpu, WIDE, ",".join(WIDE_SUBJECTS), quick=quick
+        ),
+        **{
+            f"listeners, {stream}": partial(run_listeners, stream, quick=quick)
+            for stream in listeners.STREAMS
+        },
+        "capacity": partial(run_capacity, quick=quick),
+        "memory": partial(run_memory, quick=quick),
+        "stalled": partial(run_stalled, quick=quick),
+        "mixes": partial(run_mixes, quick=quick),
+        "overload": partial(run_overload, quick=quick),
+        "unheard": partial(run_unheard, quick=quick),
+        "pacing": partial(run_pacing, quick=quick),
+        "tls": partial(run_tls, quick=quick),
+        "joins": partial(run_joins, quick=quick),
+        "reconnect": partial(run_reconnect, quick=quick),
+        "outbox": partial(run_outbox, quick=quick),
+        "scrape": partial(run_scrape, quick=quick),
+        "browser": partial(run_browser, quick=quick),
+    }
+
+
+def control(*, quick: bool = False) -> dict[str, Run]:
+    """The control plane's scenarios with their defaults, and memory, by name."""
+    names = ("joins", "reconnect", "outbox", "scrape", "memory")
+    return {name: everything(quick=quick)[name] for name in names}
+
+
+def run_each(runs: Mapping[str, Run], json: bool, output: Path | None = None) -> None:
+    """Runs one after another and keeps each result as soon as it is there.
+
+    With `json` each in a file of its own, in `output` those so far together. What fails is told,
+    and the others still run. Raises SystemExit at the end if some have failed.
+    """
+    done: list[dict[str, Any]] = []
+    failed = []
+    for name, run in runs.items():
+        try:
+            done.append(run())
+            keep(done[-1:], json, None)
+            if output is not None:
+                keep(done, False, output)
+        except typer.BadParameter:
+            raise
+        except Exception as error:  # whatever it is: it must not cost the results of others
+            failed.append(name)
+            console.print(f"{name} failed: {error}", style="red", markup=False)
+            if not isinstance(error, FAILURES):
+                console.print_exception()
+    if failed:
+        raise SystemExit(f"failed: {'; '.join(failed)}")
+
+
+def run_micro(select: str = "") -> dict[str, Any]:
+    """Runs the micro-benchmarks, which print their tables; returns what is kept."""
+    return micro.micro(select)
 
 
 def run_cpu(
@@ -108,17 +164,18 @@ def run_cpu(
     quick: bool = False,
 ) -> dict[str, Any]:
     """Runs and prints the scenario; returns what is kept."""
+    chosen, left_out = startable(names(subjects, tuple(STREAMED)), STREAMED)
     with progress("cpu") as tell:
         result = scenarios.cpu(
             workload or Workload(),
-            names(subjects, tuple(STREAMED)),
+            chosen,
             rounds=rounds or (QUICK_ROUNDS if quick else ROUNDS),
             seconds=seconds,
             progress=tell,
             known=STREAMED,
         )
     console.print(report.cpu_table(result))
-    return result.as_json()
+    return result.as_json() | left_out
 
 
 def run_listeners(
@@ -132,17 +189,18 @@ def run_listeners(
     quick: bool = False,
 ) -> dict[str, Any]:
     """Runs and prints the scenario; returns what is kept."""
+    chosen, left_out = startable(names(subjects, tuple(listeners.SUBJECTS)), listeners.SUBJECTS)
     with progress("listeners") as tell:
         result = listeners.listeners(
             listeners.STREAMS[stream],
-            names(subjects, tuple(listeners.SUBJECTS)),
+            chosen,
             rounds=rounds or (1 if quick else LIMIT_ROUNDS),
             seconds=seconds,
             progress=tell,
             first=first,
             most=most,
         )
-    return shown(result.as_json())
+    return shown(result.as_json() | left_out)
 
 
 def run_capacity(
@@ -219,10 +277,11 @@ def run_tls(
     quick: bool = False,
 ) -> dict[str, Any]:
     """Runs and prints the scenario; returns what is kept."""
+    chosen, left_out = startable(names(subjects, tuple(tls.SUBJECTS)), tls.SUBJECTS)
     with progress("tls") as tell:
         result = tls.tls(
             workload or Workload(200),
-            names(subjects, tuple(tls.SUBJECTS)),
+            chosen,
             rounds=rounds or (QUICK_ROUNDS if quick else ROUNDS),
             limit_rounds=1 if quick else TLS_LIMIT_ROUNDS,
             seconds=seconds,
@@ -232,7 +291,7 @@ def run_tls(
         )
     for table in report.tls_tables(result):
         console.print(table)
-    return result.as_json()
+    return result.as_json() | left_out
 
 
 def run_joins(
@@ -316,12 +375,6 @@ def run_browser(
             progress=tell,
         )
     return shown(result.as_json())
-
-
-def run_control(*, quick: bool = False) -> list[dict[str, Any]]:
-    """The control plane's scenarios with their defaults, and memory."""
-    results = [run_joins(quick=quick), run_reconnect(quick=quick), run_outbox(quick=quick)]
-    return [*results, run_scrape(quick=quick), run_memory(subjects="relay,server", quick=quick)]
 
 
 def run_stalled(
@@ -414,9 +467,35 @@ def names(subjects: str, known: tuple[str, ...]) -> list[str]:
     return chosen
 
 
-def keep(results: list[dict[str, Any]], json: bool, output: Path | None) -> None:
-    """Writes the results where they were asked for."""
+def startable(
+    chosen: Sequence[str], known: Mapping[str, Subject]
+) -> tuple[list[str], dict[str, dict[str, str]]]:
+    """Those that can be started here, and as a result's `left_out` why each other one can't.
+
+    What may not be installed is tried. Raises ChildError when nothing is left.
+    """
+    left_out: dict[str, str] = {}
+    for name in chosen:
+        if name in OWN:
+            continue
+        try:
+            with known[name](Workload(1), TRIAL_S):
+                pass
+        except FAILURES as error:
+            console.print(f"left out: {name}: {error}", style="yellow", markup=False)
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            left_out[name] = " ".join(dict.fromkeys((lines[0].strip(), lines[-1].strip())))
+    if len(left_out) == len(chosen):
+        raise ChildError(f"nothing of {', '.join(chosen)} can be started here")
+    return [name for name in chosen if name not in left_out], {"left_out": left_out}
+
+
+def keep(results: Sequence[dict[str, Any]], json: bool, output: Path | None) -> None:
+    """Writes the results where they were asked for, with the versions of what took part."""
     console.print(f"commit {machine.commit()}")
+    results = [result | {"versions": versions.of(result)} for result in results]
+    for name, reason in (pair for r in results for pair in r.get("left_out", {}).items()):
+        console.print(f"left out: {name}, since {reason}", markup=False)
     if json:
         console.print(f"kept: {report.save(results)}")
     if output is not None:
