@@ -365,3 +365,45 @@ def test_every_answer_is_counted_and_timed_from_its_own_question() -> None:
     assert (figures.sent, figures.replies, figures.lost) == (5, 3, 0)
     assert figures.reply.count == 3
     assert figures.reply.max_ms - figures.reply.quantile_ms(0.6) >= 450
+
+
+@pytest.mark.parametrize("hangs_up", [False, True])
+def test_sources_that_were_stopped_neither_send_nor_come_back_when_there_are_others(
+    hangs_up: bool,
+) -> None:
+    goodbye = (1, b'{"type":"unregisterSource"}')
+    heard: list[list[tuple[int, bytes]]] = []
+
+    def handle(peer: Peer) -> None:
+        peer.read_request()
+        peer.sock.sendall(SWITCHING)
+        peer.read_message()
+        mine: list[tuple[int, bytes]] = []
+        heard.append(mine)
+        peer.sock.sendall(message(1, b'{"type":"sourceRegistered"}'))
+        while peer.file.peek(1):
+            mine.append(peer.read_message())
+            if hangs_up and mine[-1] == goodbye:
+                return
+
+    noise: dict[str, Any] = {"channels": 1, "sample_rate": 8000}
+    with (
+        server(handle, connections=2) as target,
+        relaycore.LoadClient("127.0.0.1", target.port, clock=0, rejoin=True, retry_s=0.01) as load,
+    ):
+        load.add_sources([REGISTER], **noise)
+        wait_until(lambda: load.sources()["frames"][0] >= 3)
+        load.stop_sources()
+        sent = load.sources()["frames"][0]
+        if hangs_up:
+            wait_until(lambda: load.sources()["losses"][0] == 1)
+            load.rejoin(False)
+            load.rejoin(True)
+        load.add_sources([REGISTER], **noise)
+        wait_until(lambda: load.sources()["frames"][-1] >= 10)
+        stopped, other = load.sources()
+    assert stopped["frames"] == sent
+    assert stopped["state"] == (3 if hangs_up else 2)
+    assert other["state"] == 2
+    assert heard[0][-1] == goodbye
+    assert {opcode for opcode, _ in heard[0][:-1]} == {2}

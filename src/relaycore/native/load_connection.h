@@ -103,6 +103,7 @@ class LoadConnection {
   size_t number = 0;  // in its thread
   State state = State::waiting;
   bool is_source = false;
+  bool is_stopped = false;  // a source that sends no more and does not come back
   bool asks = false;      // the HTTP request is still to be made
   bool is_lost = false;   // it was lost and has not heard anything since
   bool is_fresh = true;   // no frame came over this connection yet
@@ -120,6 +121,9 @@ class LoadConnection {
   std::string unsent;           // what the socket did not take at once
 
   bool alive() const noexcept { return state != State::dead && state != State::waiting; }
+  bool sends() const noexcept { return is_source && state == State::joined && !is_stopped; }
+  // Whether it may come back once it is lost.
+  bool returns() const noexcept { return bytes_per_s < 0 && !is_stopped; }
 
   // Ready for another socket.
   void restart() {

@@ -223,7 +223,7 @@ void LoadThread::lose(LoadConnection& c) {
     ++c.record.losses;
     if (figures_.first_lost_ns == 0) figures_.first_lost_ns = now;
   }
-  if (rejoin_ && c.bytes_per_s < 0) retries_.push_back({now + target_.config.retry_ns, &c});
+  if (rejoin_ && c.returns()) retries_.push_back({now + target_.config.retry_ns, &c});
 }
 
 }  // namespace relaycore

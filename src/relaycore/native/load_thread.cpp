@@ -11,6 +11,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <utility>
 
 namespace relaycore {
 
@@ -149,10 +150,9 @@ int64_t LoadThread::next_deadline(int64_t now) const noexcept {
   if (!limited_.empty()) at = std::min(at, limited_at_ns_ + kLimitedNs);
   if (target_.config.clock == LoadClock::ping && !connections_.empty())
     at = std::min(at, ask_clock_at_ns_);
-  if (sources_run_)
+  if (figures_.is_sources)
     for (const LoadConnection& c : connections_)
-      if (c.state == LoadConnection::State::joined)
-        at = std::min(at, pacing_[c.number].due_ns());
+      if (c.sends()) at = std::min(at, pacing_[c.number].due_ns());
   return at;
 }
 
@@ -185,15 +185,13 @@ void LoadThread::add_sources(std::shared_ptr<const LoadSources> sources) {
     retries_.push_front({0, &c});
   }
   figures_.connections += count;
-  sources_run_ = true;
 }
 
 void LoadThread::stop_sources() {
   static constexpr std::string_view kGoodbye = R"({"type":"unregisterSource"})";
-  sources_run_ = rejoin_ = false;
   retries_.clear();
   for (LoadConnection& c : connections_)
-    if (c.state == LoadConnection::State::joined)
+    if (!std::exchange(c.is_stopped, true) && c.state == LoadConnection::State::joined)
       transmit(c, ws_client_header(WsOpcode::text, kGoodbye.size()), kGoodbye);
 }
 
@@ -230,7 +228,7 @@ void LoadThread::rejoin(bool on) {
     return;
   }
   for (LoadConnection& c : connections_)
-    if (c.state == LoadConnection::State::dead && c.is_lost && c.bytes_per_s < 0)
+    if (c.state == LoadConnection::State::dead && c.is_lost && c.returns())
       retries_.push_back({0, &c});
 }
 
@@ -482,10 +480,10 @@ void LoadThread::serve_limited(int64_t now) {
 }
 
 void LoadThread::send_packets(int64_t now) {
-  if (!sources_run_) return;
+  if (!figures_.is_sources) return;
   for (LoadConnection& c : connections_) {
     LoadPacing& pacing = pacing_[c.number];
-    while (c.state == LoadConnection::State::joined && pacing.due_ns() <= now) {
+    while (c.sends() && pacing.due_ns() <= now) {
       if (!c.unsent.empty()) {  // the server has not read the one before
         pacing.skip();
         ++figures_.skipped;

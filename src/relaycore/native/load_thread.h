@@ -150,7 +150,6 @@ class LoadThread final : LoadObserver {
   size_t entering_ = 0;             // on their way in, for the first time or again
   size_t in_flight_limit_;
   bool rejoin_;
-  bool sources_run_ = false;
   int64_t until_us_ = INT64_MAX;
   int64_t limited_at_ns_ = 0;  // when limited ones were last read from
 

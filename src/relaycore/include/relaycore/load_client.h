@@ -139,7 +139,7 @@ class LoadClient {
 
   void add_listeners(LoadListeners listeners);
   void add_sources(LoadSources sources);
-  // The sources say goodbye, and send no more.
+  // The sources say goodbye, send no more and do not come back.
   void stop_sources();
 
   // Of listeners by number, in the order in which they were added; unknown ones are passed over.
