@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import queue
+import resource
 import signal
 import socket
 import struct
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -365,6 +368,53 @@ def test_every_answer_is_counted_and_timed_from_its_own_question() -> None:
     assert (figures.sent, figures.replies, figures.lost) == (5, 3, 0)
     assert figures.reply.count == 3
     assert figures.reply.max_ms - figures.reply.quantile_ms(0.6) >= 450
+
+
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    """As many as the system allows this process."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def unacknowledged(sock: socket.socket) -> int:
+    """Bytes that were sent and have not reached the other end."""
+    return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), "little")
+
+
+@pytest.mark.usefixtures("many_descriptors")
+def test_the_longest_batch_is_no_shorter_than_it_took_to_read_all_that_was_ready() -> None:
+    count, until_tick_us = 1200, 300_000
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        ExitStack() as peers,
+        relaycore.LoadClient(
+            "127.0.0.1", listener.getsockname()[1], registers=False, clock=CLOCK_OFFSET_US
+        ) as load,
+    ):
+        listener.settimeout(20)
+        load.add_listeners(count)
+        socks = []
+        for _ in range(count):
+            socks.append(peers.enter_context(listener.accept()[0]))
+            assert socks[-1].recv(4096).endswith(b"\r\n\r\n")
+            socks[-1].sendall(SWITCHING)
+        wait_until(lambda: load.figures()[0].joined == count)
+        load.limit(range(count), 0)
+        ticks_ns = time.monotonic_ns() + until_tick_us * 1000
+        same = frame(0, 8, age_us=-until_tick_us)
+        for sock in socks:
+            sock.sendall(same)
+        wait_until(lambda: not any(map(unacknowledged, socks)) and time.monotonic_ns() > ticks_ns)
+        load.figures(restart=True)
+        load.limit(range(count), None)  # each of them is ready now
+        wait_until(lambda: load.figures()[0].frames == count)
+        figures = load.figures()[0]
+    delay = figures.delay[0]
+    assert delay.count == count
+    assert figures.batch.max_ms >= delay.max_ms - delay.quantile_ms(0) - 0.01
 
 
 @pytest.mark.parametrize("hangs_up", [False, True])

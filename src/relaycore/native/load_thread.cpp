@@ -20,6 +20,7 @@ namespace {
 constexpr size_t kScratchBytes = 256 * 1024;
 constexpr size_t kMaxUnsent = 1 << 20;
 constexpr size_t kMaxUnanswered = 4096;        // texts of one connection
+constexpr int kEvents = 512;                   // handled before commands and deadlines have a turn
 constexpr int64_t kLimitedNs = 50'000'000;     // between reads of a limited connection
 constexpr int kPriority = 5;  // of SCHED_FIFO, below a relay's
 
@@ -116,8 +117,10 @@ void LoadThread::run() noexcept {
   figures_.is_sources = stride_ == 0;
   figures_.since_ns = monotonic_ns();
   wait_base_ns_ = waited_ns();
-  epoll_event events[512];
+  epoll_event events[kEvents];
   int64_t woke = 0;
+  size_t handled = 0;  // events since then
+  bool is_done = true;  // with all that was ready then
   while (true) {
     run_calls();
     if (quit_) return;
@@ -126,12 +129,23 @@ void LoadThread::run() noexcept {
     send_packets(now);
     serve_limited(now);
     ask_clock(now);
-    if (woke != 0) figures_.batch.add((monotonic_ns() - woke) / 1000);
-    const int64_t wait = std::max<int64_t>(next_deadline(now) - now, 0);
-    const int n = epoll_wait(epoll_, events, 512,
-                             static_cast<int>(std::min<int64_t>(wait / 1'000'000 + 1, 1000)));
-    woke = monotonic_ns();
-    if (target_.config.kernel_times) unix_offset_ns_ = clock_ns(CLOCK_REALTIME) - woke;
+    int64_t wait_ms = 0;  // the rest has waited since it woke
+    if (is_done) {
+      if (woke != 0) figures_.batch.add((monotonic_ns() - woke) / 1000);
+      const int64_t wait = std::max<int64_t>(next_deadline(now) - now, 0);
+      wait_ms = std::min<int64_t>(wait / 1'000'000 + 1, 1000);
+    }
+    const int n = epoll_wait(epoll_, events, kEvents, static_cast<int>(wait_ms));
+    const int64_t returned = monotonic_ns();
+    if (target_.config.kernel_times) unix_offset_ns_ = clock_ns(CLOCK_REALTIME) - returned;
+    if (std::exchange(is_done, n < kEvents)) {
+      woke = returned;
+      handled = 0;
+    }
+    // Events come in the order in which sockets were ready: after so many of them as there are
+    // sockets nobody is left that was ready when it woke, even if there always is more.
+    handled += static_cast<size_t>(std::max(n, 0));
+    is_done |= handled > connections_.size();
     for (int i = 0; i < n; ++i) {
       if (events[i].data.ptr == nullptr) {
         eventfd_t count;

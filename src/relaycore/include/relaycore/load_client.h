@@ -122,7 +122,7 @@ struct LoadFigures {
   std::array<Histogram, kLoadGroups> delay;  // but of frames from before a listener came back
   Histogram arrival;                         // the same to their reaching the socket
   Histogram join, silence, reply;  // silence: what a listener missed that was lost and came back
-  Histogram batch;                 // from waking up to having handled what there was
+  Histogram batch;                 // from waking up to having handled all that was ready
   std::map<std::string, uint64_t> errors;
 };
 
