@@ -286,6 +286,7 @@ class LoadClient:
         reuse: bool = False,
         rejoin: bool = False,
         retry_s: float = 0.1,
+        answer_s: float = 30.0,
         clock: Literal["ping", "config"] | int = "ping",
         kernel_times: bool = False,
         realtime: bool = False,

@@ -351,6 +351,7 @@ cdef extern from "relaycore/load_client.h" namespace "relaycore" nogil:
         bool reuse
         bool rejoin
         int64_t retry_ns
+        int64_t answer_ns
         LoadClock clock
         int64_t clock_offset_us
         bool kernel_times

@@ -114,6 +114,8 @@ cdef class LoadClient:
         False and `clock` a number, and `add_sources` and `send` raise RuntimeError.
     reuse: the WebSocket takes the connection of the HTTP request before it.
     rejoin: who is lost comes back, trying again every `retry_s`, unless it is limited.
+    answer_s: who is on its way in, and has not joined so long after it connected, has failed; a
+        second more may pass until that is seen.
     clock: how the server's clock is known: "ping" (asked of the server), "config" (told by its
         first message), or a number: what it is ahead of CLOCK_MONOTONIC, µs.
     kernel_times: the kernel notes when bytes reach a socket (`arrival`). Not over TLS.
@@ -130,8 +132,8 @@ cdef class LoadClient:
 
     def __init__(self, host, port, *, authority=None, path="/ws", join_path="/auth/room/join",
                  bind=(), threads=1, in_flight=64, registers=True, stream=False, reuse=False,
-                 rejoin=False, retry_s=0.1, clock="ping", kernel_times=False, realtime=False,
-                 tls=False, verify=True, ca_file=None, server_name=None):
+                 rejoin=False, retry_s=0.1, answer_s=30.0, clock="ping", kernel_times=False,
+                 realtime=False, tls=False, verify=True, ca_file=None, server_name=None):
         cdef capi.LoadConfig config
         cdef capi.Status status
         cdef string why
@@ -168,6 +170,7 @@ cdef class LoadClient:
         config.reuse = bool(reuse)
         config.rejoin = bool(rejoin)
         config.retry_ns = _nanoseconds(retry_s, "retry_s")
+        config.answer_ns = _nanoseconds(answer_s, "answer_s")
         config.kernel_times = bool(kernel_times)
         config.realtime = bool(realtime)
         config.tls = bool(tls)

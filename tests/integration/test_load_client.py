@@ -457,3 +457,40 @@ def test_sources_that_were_stopped_neither_send_nor_come_back_when_there_are_oth
     assert other["state"] == 2
     assert heard[0][-1] == goodbye
     assert {opcode for opcode, _ in heard[0][:-1]} == {2}
+
+
+def test_who_gets_no_answer_has_failed() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        relaycore.LoadClient("127.0.0.1", silent.getsockname()[1], clock=0, answer_s=0.25) as load,
+    ):
+        load.add_listeners(3, [REGISTER])
+        load.add_sources([REGISTER], channels=1, sample_rate=8000)
+        wait_until(lambda: sum(f.settled for f in load.figures()) == 4)
+        listening, sending = load.figures()
+    assert (listening.failed, sending.failed) == (3, 1)
+    assert listening.errors == {"no answer in 0.25 s": 3}
+    assert sending.errors == {"no answer in 0.25 s": 1}
+
+
+def test_who_is_not_registered_has_failed_and_who_is_stays_though_nothing_comes() -> None:
+    registers = iter([True, False])
+
+    def handle(peer: Peer) -> None:
+        if next(registers):
+            peer.register()
+        else:
+            peer.read_request()
+            peer.sock.sendall(SWITCHING)
+        while peer.sock.recv(4096):
+            pass
+
+    with (
+        server(handle, connections=2) as target,
+        relaycore.LoadClient("127.0.0.1", target.port, clock=0, answer_s=0.25) as load,
+    ):
+        load.add_listeners(2, [REGISTER])
+        wait_until(lambda: load.figures()[0].settled == 2)
+        figures = load.figures()[0]
+    assert (figures.joined, figures.failed, figures.lost) == (1, 1, 0)
+    assert figures.errors == {"no answer in 0.25 s": 1}

@@ -113,6 +113,7 @@ class LoadConnection {
   uint64_t last_timestamp = 0;  // of the last frame
   int64_t live_from_us = 0;     // it came back at this time of the server
   int64_t started_ns = 0;       // when it first connected
+  int64_t attempted_ns = 0;     // when it last did
   int64_t heard_ns = 0;         // when the last frame came
   int64_t bytes_per_s = -1;     // that are read at most; below 0: no limit
   int64_t allowance = 0;        // bytes that may be read now, of a limited one
@@ -121,6 +122,7 @@ class LoadConnection {
   std::string unsent;           // what the socket did not take at once
 
   bool alive() const noexcept { return state != State::dead && state != State::waiting; }
+  bool is_entering() const noexcept { return alive() && state != State::joined; }
   bool sends() const noexcept { return is_source && state == State::joined && !is_stopped; }
   // Whether it may come back once it is lost.
   bool returns() const noexcept { return bytes_per_s < 0 && !is_stopped; }

@@ -21,6 +21,7 @@ constexpr size_t kScratchBytes = 256 * 1024;
 constexpr size_t kMaxUnsent = 1 << 20;
 constexpr size_t kMaxUnanswered = 4096;        // texts of one connection
 constexpr int kEvents = 512;                   // handled before commands and deadlines have a turn
+constexpr int64_t kLookNs = 1'000'000'000;     // between looks for those that wait in vain
 constexpr int64_t kLimitedNs = 50'000'000;     // between reads of a limited connection
 constexpr int kPriority = 5;  // of SCHED_FIFO, below a relay's
 
@@ -128,6 +129,7 @@ void LoadThread::run() noexcept {
     const int64_t now = monotonic_ns();
     send_packets(now);
     serve_limited(now);
+    give_up(now);
     ask_clock(now);
     int64_t wait_ms = 0;  // the rest has waited since it woke
     if (is_done) {
@@ -310,6 +312,7 @@ void LoadThread::start_connections() {
 // It counts as entering from here until it has joined or failed.
 void LoadThread::connect_one(LoadConnection& c) {
   c.restart();
+  c.attempted_ns = monotonic_ns();
   ++entering_;
   ++figures_.alive;
   const int fd = socket(target_.address.storage.ss_family,
@@ -331,6 +334,19 @@ void LoadThread::connect_one(LoadConnection& c) {
   // The request goes with the first EPOLLOUT; reading is edge-triggered from then on.
   epoll_event event{EPOLLOUT | EPOLLONESHOT, {.ptr = &c}};
   if (epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) != 0) on_error(c, std::strerror(errno));
+}
+
+// Those whose server has not let them in for so long have failed.
+void LoadThread::give_up(int64_t now) {
+  if (entering_ == 0 || now - gave_up_at_ns_ < kLookNs) return;
+  gave_up_at_ns_ = now;
+  for (LoadConnection& c : connections_) {
+    if (!c.is_entering() || now - c.attempted_ns < target_.config.answer_ns) continue;
+    char what[48];
+    std::snprintf(what, sizeof what, "no answer in %g s",
+                  static_cast<double>(target_.config.answer_ns) / 1e9);
+    on_error(c, what);
+  }
 }
 
 void LoadThread::watch(LoadConnection& c) {

@@ -116,6 +116,7 @@ class LoadThread final : LoadObserver {
   void flush(LoadConnection& c);
   void serve_limited(int64_t now);
   void send_packets(int64_t now);
+  void give_up(int64_t now);
   void ask_clock(int64_t now);
   void take_clock(std::string_view pong);
 
@@ -152,6 +153,7 @@ class LoadThread final : LoadObserver {
   bool rejoin_;
   int64_t until_us_ = INT64_MAX;
   int64_t limited_at_ns_ = 0;  // when limited ones were last read from
+  int64_t gave_up_at_ns_ = 0;  // when those that wait in vain were last looked for
 
   bool clock_known_ = false;
   int64_t clock_offset_us_ = 0;

@@ -47,6 +47,7 @@ struct LoadConfig {
   bool reuse = false;              // the WebSocket takes the connection of the HTTP request
   bool rejoin = false;             // who is lost comes back, unless it is limited
   int64_t retry_ns = 100'000'000;  // distance of its attempts
+  int64_t answer_ns = 30'000'000'000;  // over one connection, until who is on its way in has failed
   LoadClock clock = LoadClock::ping;
   int64_t clock_offset_us = 0;     // `given`: server's clock less CLOCK_MONOTONIC
   // The kernel notes when bytes reach a socket. Of frames that are read together it tells the last
