@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Coroutine
 from typing import Annotated, Any
@@ -36,6 +37,13 @@ CaFile = Annotated[
 ]
 
 DEFAULT_URL = "http://127.0.0.1:8080"
+
+
+def finite(value: float | None) -> float | None:
+    """Callback of an option that is a number: bounds may let NaN pass, and infinity."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no finite number")
+    return value
 
 
 def password_or_ask(given: str | None, what: str, *, from_stdin: bool) -> str:

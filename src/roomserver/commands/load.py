@@ -26,6 +26,7 @@ from roomserver.commands.client_options import (
     CaFile,
     PasswordStdin,
     RoomPassword,
+    finite,
     password_or_ask,
     run,
 )
@@ -38,13 +39,22 @@ _LISTENERS = "How it is listened"
 _TROUBLE = "Trouble"
 _CLIENT = "The load client, and what it looks at"
 _QUIET_LINE_EVERY_S = 10.0  # where there is no terminal
+# What the load client takes, or a kernel has.
+_MAX_LISTENERS = 1 << 24
+_MAX_IN_FLIGHT = 1 << 20
+_MAX_PER_SECOND = 1e6
+_MAX_BANDWIDTH = 1 << 40
+_MAX_PID = 1 << 22
 
 
 def load(
     url: Annotated[str, typer.Argument(help="The server.", envvar="ROOMSERVER_URL")],
-    listeners: Annotated[int, typer.Option("--listeners", "-n", min=1, help="How many.")],
+    listeners: Annotated[
+        int, typer.Option("--listeners", "-n", min=1, max=_MAX_LISTENERS, help="How many.")
+    ],
     seconds: Annotated[
-        float, typer.Option("--seconds", min=0.1, help="How long, once all have joined.")
+        float,
+        typer.Option("--seconds", min=0.1, callback=finite, help="How long, once all have joined."),
     ] = 10.0,
     email: Annotated[
         str | None,
@@ -99,6 +109,7 @@ def load(
             "--buffer-ms",
             min=1,
             max=1000,
+            callback=finite,
             help="Fixed jitter buffer; default: adaptive.",
             rich_help_panel=_SOURCE,
         ),
@@ -108,6 +119,8 @@ def load(
         typer.Option(
             "--ramp",
             min=0,
+            max=_MAX_PER_SECOND,
+            callback=finite,
             help="Joins per second; 0: as many as will.",
             rich_help_panel=_LISTENERS,
         ),
@@ -117,6 +130,7 @@ def load(
         typer.Option(
             "--in-flight",
             min=1,
+            max=_MAX_IN_FLIGHT,
             help="Listeners on their way in at a time.",
             rich_help_panel=_LISTENERS,
         ),
@@ -158,6 +172,8 @@ def load(
         typer.Option(
             "--mix-changes",
             min=0,
+            max=_MAX_PER_SECOND,
+            callback=finite,
             help="With --mode mix: changes per second, over all listeners.",
             rich_help_panel=_LISTENERS,
         ),
@@ -179,7 +195,11 @@ def load(
     slow_bandwidth: Annotated[
         int,
         typer.Option(
-            "--slow-bandwidth", min=1, help="Bytes per second of each.", rich_help_panel=_TROUBLE
+            "--slow-bandwidth",
+            min=1,
+            max=_MAX_BANDWIDTH,
+            help="Bytes per second of each.",
+            rich_help_panel=_TROUBLE,
         ),
     ] = 16_000,
     storm_s: Annotated[
@@ -187,6 +207,7 @@ def load(
         typer.Option(
             "--storm",
             min=0,
+            callback=finite,
             help="So many seconds after all have joined, connections break at once.",
             rich_help_panel=_TROUBLE,
         ),
@@ -211,6 +232,8 @@ def load(
         int | None,
         typer.Option(
             "--pid",
+            min=1,
+            max=_MAX_PID,
             help="The server's process on this machine: its CPU and memory are told.",
             rich_help_panel=_CLIENT,
         ),

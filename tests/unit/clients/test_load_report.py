@@ -157,3 +157,29 @@ def test_options_that_make_no_sense_are_refused(arguments: tuple[str, ...], word
     done = CliRunner().invoke(app, ["load", "http://127.0.0.1:1", "-n", "2", *arguments])
     assert done.exit_code == 2
     assert words in done.output
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--listeners", "20000000"),
+        ("--in-flight", "2000000"),
+        ("--slow-bandwidth", "2000000000000"),
+        ("--pid", "99999999999"),
+        ("--pid", "0"),
+        ("--ramp", "1e10"),
+        ("--ramp", "nan"),
+        ("--mix-changes", "inf"),
+        ("--mix-changes", "nan"),
+        ("--seconds", "inf"),
+        ("--seconds", "nan"),
+        ("--storm", "inf"),
+        ("--storm", "nan"),
+        ("--buffer-ms", "nan"),
+    ],
+)
+def test_numbers_beyond_what_can_be_done_are_refused(option: str, value: str) -> None:
+    arguments = ["load", "http://127.0.0.1:1", "-n", "2", "--room", "ABCDEF", option, value]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 2
+    assert f"Invalid value for '{option}'" in done.output
