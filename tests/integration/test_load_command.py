@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -86,7 +87,7 @@ def test_every_frame_that_was_due_is_counted(run: Run, server: ServerProcess) ->
     assert report["server"]["sockets"] >= 43
     assert min(report["server"]["resident"]) > 1 << 20
     names = {thread["name"] for thread in report["threads"]}
-    assert names == {"listeners 0", "listeners 1", "sources"}
+    assert names == {"listeners 0", "listeners 1", "sources", "python"}
     assert all(0 < thread["load"] < 1 for thread in report["threads"])
     assert report["errors"] == {}
 
@@ -203,6 +204,20 @@ async def test_a_run_that_ends_before_everybody_joined_is_not_complete(
     assert 10 <= report.joined < report.wanted == 1000
     assert (report.failed, report.groups["listening"].missing) == (0, 0)
     assert not report.complete
+
+
+async def test_the_load_of_its_threads_and_of_python_is_all_that_its_process_uses(
+    server: ServerProcess,
+) -> None:
+    options = LoadOptions(listeners=20, seconds=1, sample_rate=RATE, pid=os.getpid())
+    async with RoomApi(server.url) as api, in_process(api) as rooms:
+        report = await LoadRun(api, rooms, options, lambda progress: None).run()
+    assert [thread.name for thread in report.threads] == ["listeners 0", "sources", "python"]
+    assert report.server is not None
+    # The process whose CPU time is looked at as the server's is its own.
+    assert sum(thread.load for thread in report.threads) == pytest.approx(
+        report.server.cores, rel=0.1, abs=0.02
+    )
 
 
 async def test_a_server_is_found_at_whichever_of_its_addresses_it_listens(

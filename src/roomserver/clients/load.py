@@ -12,9 +12,8 @@ import itertools
 import json
 import socket
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
@@ -27,7 +26,7 @@ from roomserver.clients.account import AccountEntry
 from roomserver.clients.connection import Message, RoomAccess, RoomApi
 from roomserver.clients.errors import ClientError, UnreachableError
 from roomserver.clients.load_options import LoadOptions, LoadRoom
-from roomserver.clients.load_process import ProcessSample
+from roomserver.clients.load_process import ProcessSample, cpu_seconds
 from roomserver.clients.load_report import (
     GROUPS,
     LoadReport,
@@ -36,11 +35,13 @@ from roomserver.clients.load_report import (
     ServerReport,
     StormReport,
     bottleneck,
+    count_errors,
     delivery,
     frames_due,
     thread_loads,
     total,
 )
+from roomserver.clients.load_storm import Storm
 from roomserver.clients.tasks import unless
 from roomserver.clients.tracker import StreamFormat
 from roomserver.clients.wire import Frame
@@ -82,6 +83,21 @@ class Progress:
 
 
 Show = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """What was counted up to a moment, and CPU seconds until then, read beside it.
+
+    Attributes:
+        figures: Of the load client's threads.
+        own_s: Of the whole process.
+        server_s: Of the server's; None: it is not looked at, or gone.
+    """
+
+    figures: tuple[LoadFigures, ...]
+    own_s: float
+    server_s: float | None
 
 
 @asynccontextmanager
@@ -162,11 +178,12 @@ class LoadRun:
             begun = time.monotonic()
             self._add_listeners(client)
             await self._wait_joined(client)
-            joining = client.figures(restart=True)
+            joining = self._count(client, restart=True)
             joining_s = time.monotonic() - begun
             storm = await self._listen(client)
             steady_s = time.monotonic() - begun - joining_s
-            steady = client.figures()
+            steady = self._count(client)
+            await self._sample()
             until_us = await self._drain(client)
             report = self._report(client, joining, steady, until_us, storm)
             client.stop_sources()
@@ -225,7 +242,7 @@ class LoadRun:
                 ca_file=self._api.ca_file,
                 server_name=url.host,
             )
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise ClientError(str(error)) from error
 
     async def _address(self, host: str, port: int) -> str:
@@ -280,7 +297,7 @@ class LoadRun:
             sources = figures[-1]
             if sources.failed:
                 raise ClientError(
-                    f"{sources.failed} sources were refused: {_told(_errors([sources]))}"
+                    f"{sources.failed} sources were refused: {_told(count_errors([sources]))}"
                 )
             self._progress("sources register", sources.settled / len(texts), figures)
             if sources.settled == len(texts):
@@ -366,14 +383,14 @@ class LoadRun:
             await self._pause(_PROGRESS_S)
         figures = client.figures()
         if not any(f.joined for f in figures if not f.is_sources):
-            told = _told(_errors(figures))
+            told = _told(count_errors(figures))
             raise ClientError(f"nobody joined{': ' + told if told else ''}")
 
     async def _listen(self, client: LoadClient) -> StormReport | None:
         """The part in which everybody is there."""
         options = self._options
         begun = time.monotonic()
-        storm: _Storm | None = None
+        storm: Storm | None = None
         changer = asyncio.create_task(self._change_mixes(client)) if options.mix_changes else None
         sampled = -_SAMPLE_S
         try:
@@ -381,15 +398,14 @@ class LoadRun:
                 passed = time.monotonic() - begun
                 if passed - sampled >= _SAMPLE_S:
                     sampled = passed
-                    self._sample()
+                    await self._sample()
                 if storm is None and options.storm_s is not None and passed >= options.storm_s:
-                    storm = _Storm(client, options.groups[0], options.storm)
+                    storm = Storm(client, options.groups[0], options.storm)
                 figures = client.figures()
                 self._progress("everybody listens", passed / options.seconds, figures)
                 if passed >= options.seconds:
                     break
                 await self._pause(min(_PROGRESS_S, options.seconds - passed))
-            self._sample()
         finally:
             if changer is not None:
                 changer.cancel()
@@ -398,12 +414,25 @@ class LoadRun:
             changer.result()
         return storm.report(client) if storm is not None else None
 
-    def _sample(self) -> None:
-        """Look at the server's process. One that is gone is told as what went wrong."""
-        if self._options.pid is None:
-            return
+    def _count(self, client: LoadClient, *, restart: bool = False) -> _Counted:
+        """Everything at one instant; `restart` begins the next interval there."""
+        server_s = None
+        with self._looking() as pid:
+            if pid is not None:
+                server_s = cpu_seconds(pid)
+        return _Counted(client.figures(restart=restart), time.process_time(), server_s)
+
+    async def _sample(self) -> None:
+        """Look at the server's memory. With thousands of sockets that takes a while."""
+        with self._looking() as pid:
+            if pid is not None:
+                self._samples.append(await asyncio.to_thread(ProcessSample.take, pid))
+
+    @contextmanager
+    def _looking(self) -> Iterator[int | None]:
+        """The server's process, if it is to be seen. That it is gone is told as what went wrong."""
         try:
-            self._samples.append(ProcessSample.take(self._options.pid))
+            yield self._options.pid
         except ClientError as error:
             self._gone = str(error)
 
@@ -453,14 +482,14 @@ class LoadRun:
     def _report(
         self,
         client: LoadClient,
-        joining: Sequence[LoadFigures],
-        steady: Sequence[LoadFigures],
+        joining: _Counted,
+        steady: _Counted,
         until_us: int,
         storm: StormReport | None,
     ) -> LoadReport:
         final = client.figures()
         records = client.listeners()
-        listening = [f for f in (*joining, *final) if not f.is_sources]
+        listening = [f for f in (*joining.figures, *final) if not f.is_sources]
         due = frames_due(
             records, until_us=until_us, offset_us=_offset_us(final), frame_ms=self._frame_ms
         )
@@ -470,16 +499,28 @@ class LoadRun:
             if chosen.any():
                 delays = total(f.delay[number] for f in listening)
                 groups[name] = delivery(records[chosen], due[chosen], delays)
-        delay_steady = Quantiles.of(total(f.delay[0] for f in steady))
-        threads = thread_loads(steady)
-        seconds = max((steady[0].taken_ns - steady[0].since_ns) / 1e9, 1e-9)
-        frames = sum(f.frames for f in steady)
-        errors = _errors((*joining, *final))
+        delay_steady = Quantiles.of(total(f.delay[0] for f in steady.figures))
+        threads = thread_loads(steady.figures, process_s=steady.own_s - joining.own_s)
+        first = steady.figures[0]
+        seconds = max((first.taken_ns - first.since_ns) / 1e9, 1e-9)
+        received = sum(f.bytes for f in steady.figures if not f.is_sources)
+        errors = count_errors((*joining.figures, *final))
         if self._gone:
             errors[self._gone] = 1
         server = None
-        if self._before is not None and len(self._samples) >= 2:
-            server = ServerReport.of(self._before, self._samples, frames)
+        if (
+            self._before is not None
+            and joining.server_s is not None
+            and steady.server_s is not None
+            and self._samples
+        ):
+            server = ServerReport.of(
+                self._before,
+                self._samples,
+                cpu_s=steady.server_s - joining.server_s,
+                seconds=seconds,
+                frames=sum(f.frames for f in steady.figures),
+            )
         mixes = None
         if self._options.mix_changes:
             sent, replies = sum(f.sent for f in final), sum(f.replies for f in final)
@@ -499,12 +540,12 @@ class LoadRun:
             joining_s=0.0,
             steady_s=0.0,
             groups=groups,
-            delay_joining=Quantiles.of(total(f.delay[0] for f in joining)),
+            delay_joining=Quantiles.of(total(f.delay[0] for f in joining.figures)),
             delay_steady=delay_steady,
             join=Quantiles.of(total(f.join for f in listening)),
-            bytes_per_s=round(sum(f.bytes for f in steady if not f.is_sources) / seconds, 1),
+            bytes_per_s=round(received / seconds, 1),
             source_packets=int(np.sum(client.sources()["frames"])),
-            source_packets_skipped=joining[-1].skipped + final[-1].skipped,
+            source_packets_skipped=joining.figures[-1].skipped + final[-1].skipped,
             round_trip_us=min((f.round_trip_us for f in final if f.round_trip_us), default=0),
             threads=threads,
             bottleneck=bottleneck(threads, delay_steady.p99),
@@ -535,34 +576,6 @@ class LoadRun:
         )
 
 
-class _Storm:
-    """Cuts listeners off at once, and knows how many were to come back."""
-
-    def __init__(self, client: LoadClient, listeners: int, share: float) -> None:
-        records = client.listeners()[:listeners]
-        there = np.flatnonzero(records["state"] == 2)
-        chosen = there[: round(share * there.size)]
-        self._before = records["returns"][chosen]
-        self._chosen = chosen
-        self._figures = client.figures()
-        self._at_ns = time.monotonic_ns()
-        client.drop(chosen.tolist())
-
-    def report(self, client: LoadClient) -> StormReport:
-        """As of now."""
-        returned = int((client.listeners()["returns"][self._chosen] > self._before).sum())
-        figures = client.figures()
-        last_ns = max(f.last_back_ns for f in figures)
-        attempts = sum(f.attempts for f in figures) - sum(f.attempts for f in self._figures)
-        return StormReport(
-            dropped=int(self._chosen.size),
-            returned=returned,
-            seconds=round(max(last_ns - self._at_ns, 0) / 1e9, 3) if returned else 0.0,
-            attempts=attempts,
-            silence=Quantiles.of(total(f.silence for f in figures)),
-        )
-
-
 def _random_mix(chance: np.random.Generator, channels: int) -> Message:
     return {
         "faders": chance.uniform(0.2, 1.0, channels).round(3).tolist(),
@@ -578,14 +591,6 @@ def _offset_us(figures: Sequence[LoadFigures]) -> int:
             "no listener learned the server's clock: nobody joined, or it is not told"
         )
     return min(known)[1]
-
-
-def _errors(figures: Iterable[LoadFigures]) -> dict[str, int]:
-    """What went wrong and how often. A server's words may hold anything: here only what prints."""
-    errors: Counter[str] = Counter()
-    for what, count in itertools.chain.from_iterable(f.errors.items() for f in figures):
-        errors["".join(c if c.isprintable() else " " for c in what)] += count
-    return dict(errors)
 
 
 def _told(errors: Mapping[str, int]) -> str:

@@ -40,17 +40,13 @@ class SocketUse:
 
 @dataclass(frozen=True, slots=True)
 class ProcessSample:
-    """A process at one moment: bytes, CPU seconds since its start, seconds of the monotonic clock.
+    """What a process holds at one moment.
 
     Attributes:
-        at: The moment.
-        cpu_s: User and system time of all its threads.
-        resident: Its memory that is in RAM.
+        resident: Its memory that is in RAM, bytes.
         sockets: Its TCP sockets; None: the kernel does not tell, as one without `inet_diag`.
     """
 
-    at: float
-    cpu_s: float
     resident: int
     sockets: SocketUse | None
 
@@ -61,10 +57,7 @@ class ProcessSample:
         Raises:
             ClientError: There is no such process, or it is another user's.
         """
-        at = time.monotonic()
         try:
-            # The CPU clock of another process, as clock_getcpuclockid(3) makes its number.
-            cpu_s = time.clock_gettime(~pid << 3 | 2)
             pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
             inodes = _socket_inodes(pid)
         except OSError as error:
@@ -73,7 +66,20 @@ class ProcessSample:
         with contextlib.suppress(OSError):
             held = [size for inode, size in _tcp_sockets() if inode in inodes]
             sockets = SocketUse(len(held), sum(held))
-        return cls(at, cpu_s, pages * os.sysconf("SC_PAGE_SIZE"), sockets)
+        return cls(pages * os.sysconf("SC_PAGE_SIZE"), sockets)
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of all threads of a process since its start.
+
+    Raises:
+        ClientError: There is no such process.
+    """
+    try:
+        # The CPU clock of another process, as clock_getcpuclockid(3) makes its number.
+        return time.clock_gettime(~pid << 3 | 2)
+    except OSError as error:
+        raise ClientError(f"process {pid}: {error.strerror}") from error
 
 
 def _socket_inodes(pid: int) -> set[int]:

@@ -5,9 +5,11 @@ Pure functions of what `relaycore.LoadClient` counted; no input or output.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import reduce
+from itertools import chain
 from operator import add
 from typing import Any, Final, Self
 
@@ -136,16 +138,28 @@ def delivery(records: NDArray[Any], due: NDArray[np.int64], delay: Durations) ->
 
 @dataclass(frozen=True, slots=True)
 class ThreadLoad:
-    """What a thread of the load client did: shares of the time, and how late it may have read."""
+    """What a thread of the load client did, or all of Python together, which reads no frames.
+
+    Attributes:
+        name: Which.
+        load: Share of a processor that it used.
+        waited: Share of the time for which it wanted one and had none; None: of Python's.
+        late: How late it may have read; None: of Python's.
+    """
 
     name: str
     load: float
-    waited: float
-    late: Quantiles
+    waited: float | None = None
+    late: Quantiles | None = None
 
 
-def thread_loads(figures: Sequence[LoadFigures]) -> list[ThreadLoad]:
-    """The load of each thread that had something to do."""
+def thread_loads(figures: Sequence[LoadFigures], *, process_s: float) -> list[ThreadLoad]:
+    """The load of each thread that had something to do, and of Python.
+
+    Args:
+        figures: Of one interval.
+        process_s: CPU seconds of the whole process in it.
+    """
     loads = []
     for number, f in enumerate(figures):
         if f.connections == 0:
@@ -154,6 +168,9 @@ def thread_loads(figures: Sequence[LoadFigures]) -> list[ThreadLoad]:
         name = "sources" if f.is_sources else f"listeners {number}"
         load, waited = (round(ns / length, 4) for ns in (f.cpu_ns, f.wait_ns))
         loads.append(ThreadLoad(name, load, waited, Quantiles.of(f.batch)))
+    native_ns = sum(f.cpu_ns for f in figures)
+    length = max(figures[0].taken_ns - figures[0].since_ns, 1)
+    loads.append(ThreadLoad("python", round(max(process_s * 1e9 - native_ns, 0) / length, 4)))
     return loads
 
 
@@ -162,14 +179,14 @@ def bottleneck(threads: Iterable[ThreadLoad], delay_p99_ms: float) -> str | None
     for thread in threads:
         if thread.load > _BUSY:
             return f"thread {thread.name} was busy {100 * thread.load:.0f} % of the time"
-        if thread.waited > _WAITED:
+        if thread.waited is not None and thread.waited > _WAITED:
             return (
                 f"thread {thread.name} waited for a processor {100 * thread.waited:.0f} % of the "
                 "time: the machine is too small for what runs on it"
             )
-        late = thread.late.p99
-        if late > max(_LATE_MS, _LATE_SHARE * delay_p99_ms):
-            return f"thread {thread.name} took up to {late:.0f} ms (p99) to come round"
+        late = thread.late
+        if late is not None and late.p99 > max(_LATE_MS, _LATE_SHARE * delay_p99_ms):
+            return f"thread {thread.name} took up to {late.p99:.0f} ms (p99) to come round"
     return None
 
 
@@ -220,17 +237,24 @@ class ServerReport:
     sockets: int | None
 
     @classmethod
-    def of(cls, before: ProcessSample, steady: Sequence[ProcessSample], frames: int) -> Self:
-        """Of a sample before everything, and at least two of the time that counts."""
-        first, last = steady[0], steady[-1]
-        used = last.cpu_s - first.cpu_s
+    def of(
+        cls,
+        before: ProcessSample,
+        steady: Sequence[ProcessSample],
+        *,
+        cpu_s: float,
+        seconds: float,
+        frames: int,
+    ) -> Self:
+        """Of a sample before everything, at least one of the time that counts, and the CPU seconds
+        used in that."""
         seen = [s.sockets for s in steady if s.sockets is not None]
         socket_bytes = None
         if before.sockets is not None and seen:
             socket_bytes = (before.sockets.queued, max(s.queued for s in seen))
         return cls(
-            cores=round(used / max(last.at - first.at, 1e-9), 4),
-            us_per_frame=round(used * 1e6 / frames, 3) if frames else 0.0,
+            cores=round(cpu_s / seconds, 4),
+            us_per_frame=round(cpu_s * 1e6 / frames, 3) if frames else 0.0,
             resident=(before.resident, max(s.resident for s in steady)),
             socket_bytes=socket_bytes,
             sockets=max((s.count for s in seen), default=None),
@@ -297,3 +321,11 @@ class LoadReport:
 def total(durations: Iterable[Durations]) -> Durations:
     """Durations of several threads, groups or intervals as one."""
     return reduce(add, durations, Durations())
+
+
+def count_errors(figures: Iterable[LoadFigures]) -> dict[str, int]:
+    """What went wrong and how often. A server's words may hold anything: here only what prints."""
+    errors: Counter[str] = Counter()
+    for what, count in chain.from_iterable(f.errors.items() for f in figures):
+        errors["".join(c if c.isprintable() else " " for c in what)] += count
+    return dict(errors)

@@ -92,7 +92,7 @@ def _times(report: LoadReport) -> Table:
         rows.append(("answer to a mix", report.mixes.answer))
     if report.storm is not None:
         rows.append(("silence in the storm", report.storm.silence))
-    rows += [(f"{thread.name}: late", thread.late) for thread in report.threads]
+    rows += [(f"{t.name}: late", t.late) for t in report.threads if t.late is not None]
     for name, q in rows:
         table.add_row(name, f"{q.count:,}", *(f"{ms:.1f}" for ms in (q.p50, q.p99, q.p999, q.max)))
     return table
@@ -130,10 +130,8 @@ def _figures(report: LoadReport) -> Table:
             f"{socket_memory(s2)}",
         )
     for thread in report.threads:
-        table.add_row(
-            f"own {thread.name}",
-            f"{100 * thread.load:.0f} % of a core, waited {100 * thread.waited:.0f} %",
-        )
+        waited = "" if thread.waited is None else f", waited {100 * thread.waited:.0f} %"
+        table.add_row(f"own {thread.name}", f"{100 * thread.load:.0f} % of a core{waited}")
     table.add_row("round trip", f"{report.round_trip_us / 1000:.2f} ms")
     return table
 

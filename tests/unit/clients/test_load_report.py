@@ -129,6 +129,8 @@ def thread(load: float = 0.2, waited: float = 0.1, late: float = 1.0) -> ThreadL
         ([thread(late=4)], None),  # that nobody would notice
         ([thread(), thread(load=0.95)], "busy 95 %"),
         ([thread(waited=0.4)], "waited for a processor 40 %"),
+        ([thread(), ThreadLoad("python", 0.2)], None),
+        ([thread(), ThreadLoad("python", 0.95)], "python was busy 95 %"),
     ],
 )
 def test_a_load_client_that_was_the_bottleneck_says_so(

@@ -1,0 +1,44 @@
+"""Listeners of a load test that are cut off at once, and how they come back."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from relaycore import LoadClient
+from roomserver.clients.load_report import Quantiles, StormReport, total
+
+
+class Storm:
+    """Cuts listeners off when it is made, and knows how many were to come back.
+
+    Args:
+        client: Whose listeners.
+        listeners: The first so many of them are in question.
+        share: How many of those that are there, 0 to 1.
+    """
+
+    def __init__(self, client: LoadClient, listeners: int, share: float) -> None:
+        records = client.listeners()[:listeners]
+        there = np.flatnonzero(records["state"] == 2)
+        chosen = there[: round(share * there.size)]
+        self._before = records["returns"][chosen]
+        self._chosen = chosen
+        self._figures = client.figures()
+        self._at_ns = time.monotonic_ns()
+        client.drop(chosen.tolist())
+
+    def report(self, client: LoadClient) -> StormReport:
+        """As of now."""
+        returned = int((client.listeners()["returns"][self._chosen] > self._before).sum())
+        figures = client.figures()
+        last_ns = max(f.last_back_ns for f in figures)
+        attempts = sum(f.attempts for f in figures) - sum(f.attempts for f in self._figures)
+        return StormReport(
+            dropped=int(self._chosen.size),
+            returned=returned,
+            seconds=round(max(last_ns - self._at_ns, 0) / 1e9, 3) if returned else 0.0,
+            attempts=attempts,
+            silence=Quantiles.of(total(f.silence for f in figures)),
+        )
