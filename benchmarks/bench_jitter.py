@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.conftest import Compare
+from benchmarks.conftest import Compare, on_pages
 from relaycore import JitterBuffer
 
 RATE = 48000
@@ -27,10 +27,10 @@ def noise(channels: int) -> NDArray[np.float32]:
 
 
 def twice_copied(planes: NDArray[np.float32]) -> Callable[[], None]:
-    between, out = planes.copy(), planes.copy()
+    source, between, out = (on_pages(planes) for _ in range(3))
 
     def copy() -> None:
-        np.copyto(between, planes)
+        np.copyto(between, source)
         np.copyto(out, between)
 
     return copy

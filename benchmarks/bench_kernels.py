@@ -17,16 +17,13 @@ multiplication and addition as the kernel may not, whose sums are the same bits 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 import relaycore
-
-if TYPE_CHECKING:
-    from benchmarks.conftest import Compare
+from benchmarks.conftest import Compare, on_pages
 
 SAMPLES = 960  # 20 ms at 48 kHz
 CHANNELS = (1, 2, 3, 8, 16, 17, 64)
@@ -41,7 +38,8 @@ def noise(channels: int, samples: int) -> NDArray[np.float32]:
 
 def copying(array: NDArray[np.generic]) -> Callable[[], None]:
     """Copies as many bytes as `array` has."""
-    source, target = (memoryview(bytearray(array.nbytes)) for _ in range(2))
+    zeros = np.zeros(array.nbytes, np.uint8)
+    source, target = (on_pages(zeros).data for _ in range(2))
 
     def copy() -> None:
         target[:] = source

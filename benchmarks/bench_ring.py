@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.conftest import Compare
+from benchmarks.conftest import Compare, on_pages
 from relaycore import RingBuffer
 
 SIZES = (1, 127, 441, 960, 4096, 65536)
@@ -27,7 +27,8 @@ def test_write_and_read(compare: Compare, n: int) -> None:
     # Not a multiple of n: the copies go over the end of the memory as often as they ever will.
     ring = RingBuffer(4 * n + 1)
     samples = noise(n)
-    out, between, copied = np.empty(n, np.float32), np.empty(n, np.float32), samples.copy()
+    out = np.empty(n, np.float32)
+    source, between, copied = (on_pages(samples) for _ in range(3))
     queue: deque[NDArray[np.float32]] = deque()
 
     def through_the_ring() -> None:
@@ -35,7 +36,7 @@ def test_write_and_read(compare: Compare, n: int) -> None:
         ring.read(out)
 
     def twice_copied() -> None:
-        np.copyto(between, samples)
+        np.copyto(between, source)
         np.copyto(copied, between)
 
     def through_a_deque() -> None:

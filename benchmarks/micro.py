@@ -36,7 +36,7 @@ def micro(select: str = "") -> dict[str, Any]:
         del benchmark["options"]
     return {
         "scenario": "micro",
-        "title": f"kernels with {relaycore.simd()}",
+        "title": f"Kernels with {relaycore.simd()}",
         "rounds": min(benchmark["stats"]["rounds"] for benchmark in benchmarks),
         "simd": relaycore.simd(),
         "summary": [_row(benchmark) for benchmark in benchmarks if _shown(benchmark)],
