@@ -1,13 +1,18 @@
-"""Listeners of a running server, of whom groups can be treated differently, in intervals."""
+"""Listeners of a running server, to whom a scenario can do something, in intervals.
+
+Their load client runs in this process, all of whose CPU time counts as the client's.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks import machine
 from benchmarks.load import LoadError, with_token
@@ -15,6 +20,8 @@ from benchmarks.subjects import RunningServer, source_register
 from benchmarks.workload import Workload
 from relaycore import LoadClient
 from relaycore.counters import LoadFigures
+from roomserver.clients.load_process import cpu_seconds
+from roomserver.clients.load_report import total
 
 JOIN_TIMEOUT_S: Final = 120.0
 LOOK_S: Final = 0.1
@@ -22,11 +29,11 @@ LOOK_S: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """What the listeners of one group got in an interval, and what it took.
+    """What the listeners of a crowd got in an interval, and what it took.
 
     `fewest`, `median` and `most` are frames of one listener; `missing` are frames that sequences
     passed over, in `gaps` places. Delays are from tick to receipt. Cores used: the server's
-    process, the load client (with its source, if it has one), everything else. Bytes: the server's
+    process, this one (with the source, if the crowd has one), everything else. Bytes: the server's
     process, and the kernel's TCP buffers at both ends of every connection of the machine.
     """
 
@@ -61,6 +68,59 @@ class Interval:
         return self.frames / self.due if self.due else 0.0
 
 
+class Observed(NamedTuple):
+    """What a load client of this process counted in an interval, and who used the cores.
+
+    `frames` are those of each of its listeners, or the packets of each of its sources.
+    """
+
+    figures: Sequence[LoadFigures]
+    seconds: float
+    frames: NDArray[np.int64]
+    cores: machine.Cores
+
+
+class _Look(NamedTuple):
+    """What has been counted and used at one moment."""
+
+    figures: Sequence[LoadFigures]
+    at_s: float
+    server_s: float
+    client_s: float
+    frames: NDArray[np.int64]
+    cpu: machine.CpuSnapshot
+
+
+def observe(
+    client: LoadClient, pid: int, seconds: float, records: Callable[[], NDArray[Any]]
+) -> Observed:
+    """An interval that begins now, of a load client and of the server's process `pid`.
+
+    A busy thread of the client answers late, so figures say from when to when they are. CPU times
+    are read right after them, and what share of the cores they are is reckoned by when that was.
+
+    Args:
+        records: The client's `listeners` or `sources`.
+    """
+
+    def look() -> _Look:
+        figures = client.figures(restart=True)
+        at_s, server_s, client_s = time.monotonic(), cpu_seconds(pid), time.process_time()
+        frames = records()["frames"].astype(np.int64)
+        return _Look(figures, at_s, server_s, client_s, frames, machine.CpuSnapshot.take(pid))
+
+    began = look()
+    time.sleep(seconds)
+    ended = look()
+    cores = ended.cpu.since(began.cpu).cores(
+        server_s=ended.server_s - began.server_s,
+        client_s=ended.client_s - began.client_s,
+        seconds=ended.at_s - began.at_s,
+    )
+    took = (ended.figures[0].taken_ns - ended.figures[0].since_ns) / 1e9
+    return Observed(ended.figures, took, ended.frames - began.frames, cores)
+
+
 class Crowd:
     """Listeners of one server; leaving the block ends them. Used by one thread."""
 
@@ -71,7 +131,7 @@ class Crowd:
         )
         self._count = 0
 
-    def join(self, count: int, *, group: int = 0, register: str | None = None) -> range:
+    def join(self, count: int, *, register: str | None = None) -> range:
         """So many more join, each by the room's password; returns their numbers.
 
         register: their register text, with any token. Raises LoadError.
@@ -79,7 +139,7 @@ class Crowd:
         text = with_token(register or self._running.target.registers[0], "$TOKEN")
         numbers = range(self._count, self._count + count)
         self._count += count
-        self.client.add_listeners(count, [text], asks=[self._running.target.ask], group=group)
+        self.client.add_listeners(count, [text], asks=[self._running.target.ask])
         end = time.monotonic() + JOIN_TIMEOUT_S
         while (joined := sum(f.joined for f in self._listening())) < self._count:
             failed = [f.errors for f in self._listening() if f.failed]
@@ -104,44 +164,30 @@ class Crowd:
                 raise LoadError("the source could not register")
             time.sleep(LOOK_S)
 
-    def measure(self, workload: Workload, seconds: float, *, group: int = 0) -> Interval:
-        """An interval that begins now, of the listeners of one group."""
+    def measure(self, workload: Workload, seconds: float) -> Interval:
+        """An interval that begins now."""
         pid = self._running.child.pid
-        before = self.client.listeners()
-        cpu = machine.CpuSnapshot.take(pid)
-        used = machine.cpu_seconds([pid])
-        self.client.figures(restart=True)
-        time.sleep(seconds)
-        figures = self.client.figures(restart=True)
-        used = machine.cpu_seconds([pid]) - used
-        whole = machine.CpuSnapshot.take(pid).since(cpu).machine
-        after = self.client.listeners()
-        took = (figures[0].taken_ns - figures[0].since_ns) / 1e9
-        mine = before["group"] == group
-        frames = (after["frames"] - before["frames"])[mine].astype(np.int64)
-        expected = (after["expected"] - before["expected"])[mine].astype(np.int64)
-        delay = figures[0].delay[group]
-        for figure in figures[1:]:
-            delay += figure.delay[group]
-        client = sum(f.cpu_ns for f in figures) / 1e9
+        observed = observe(self.client, pid, seconds, self.client.listeners)
+        figures = [f for f in observed.figures if not f.is_sources]
+        delay = total(f.delay[0] for f in figures)
         return Interval(
-            seconds=took,
-            listeners=int(mine.sum()),
-            lost=int((after["losses"] - before["losses"])[mine].sum()),
-            frames=int(frames.sum()),
-            due=int(mine.sum()) * workload.frames_per_s * took,
-            fewest=int(frames.min()),
-            median=float(np.median(frames)),
-            most=int(frames.max()),
-            gaps=int((after["gaps"] - before["gaps"])[mine].sum()),
-            missing=int((expected - frames).sum()),
+            seconds=observed.seconds,
+            listeners=self._count,
+            lost=sum(f.lost for f in figures),
+            frames=sum(f.frames for f in figures),
+            due=self._count * workload.frames_per_s * observed.seconds,
+            fewest=int(observed.frames.min()),
+            median=float(np.median(observed.frames)),
+            most=int(observed.frames.max()),
+            gaps=sum(f.gaps for f in figures),
+            missing=sum(f.missing for f in figures),
             p50_ms=delay.quantile_ms(0.5),
             p99_ms=delay.quantile_ms(0.99),
             p999_ms=delay.quantile_ms(0.999),
             max_ms=delay.max_ms,
-            server=round(used / took, 4),
-            client=round(client / took, 4),
-            others=round(max(0.0, whole - used - client) / took, 4),
+            server=round(observed.cores.server, 4),
+            client=round(observed.cores.client, 4),
+            others=round(observed.cores.others, 4),
             resident=machine.resident_bytes(pid),
             tcp_buffers=machine.tcp_buffer_bytes(),
         )

@@ -68,8 +68,11 @@ class JoinSample:
     @property
     def others(self) -> float:
         """Cores used by all but the server, its database and the load client."""
-        used = self.joined.server_cpu_s + self.joined.client_cpu_s + self.database_cpu_s
-        return max(0.0, self.cpu.machine - used) / self.joined.seconds
+        return self.cpu.cores(
+            server_s=self.joined.server_cpu_s + self.database_cpu_s,
+            client_s=self.joined.client_cpu_s,
+            seconds=self.joined.seconds,
+        ).others
 
     def as_json(self) -> dict[str, Any]:
         """As it is kept."""

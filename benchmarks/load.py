@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from benchmarks.child import Child
+from roomserver.clients.load_report import Quantiles
 
 JOIN_TIMEOUT_S = 60.0
 FLOW_TIMEOUT_S = 30.0
@@ -43,19 +44,6 @@ class Target:
     tls: bool = False
     more_pids: Sequence[int] = ()
     ask: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Quantiles:
-    """Of a duration, ms."""
-
-    count: int
-    mean: float
-    p50: float
-    p90: float
-    p99: float
-    p999: float
-    max: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +101,8 @@ class Measured:
 
     `frames_fewest` and `frames_most` are those of the least and best served connection; `missing`
     are frames that a connection's sequence passed over, in `gaps` places. `server_cpu_s` is read
-    at the same instants as the frames are counted. `delay_ms` is from a frame's tick to its being
+    as soon as counting begins and ends; `more_cpu_s` is what of it the target's `more_pids` used.
+    `delay_ms` is from a frame's tick to its being
     read, `arrival_ms` to its reaching the socket, if the client was asked for `kernel_times`;
     `arrival_us` says the same as pairs of a bound in µs and how many were under it, but not under
     the bound before.
@@ -131,6 +120,7 @@ class Measured:
     reads: int
     pings: int
     server_cpu_s: float
+    more_cpu_s: float
     client_cpu_s: float
     client_longest_batch_ms: float
     delay_ms: Quantiles

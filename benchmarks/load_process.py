@@ -15,15 +15,13 @@ answered by one line of JSON.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import selectors
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from functools import reduce
-from operator import add
+from dataclasses import asdict
 from typing import Any, Final
 
 import numpy as np
@@ -31,6 +29,9 @@ from numpy.typing import NDArray
 
 from relaycore import Durations, LoadClient
 from relaycore.counters import LoadFigures
+from roomserver.clients.errors import ClientError
+from roomserver.clients.load_process import cpu_seconds
+from roomserver.clients.load_report import Quantiles, total
 
 LOOK_S: Final = 0.02
 """Between looks at what is waited for; when it came is known to the microsecond all the same."""
@@ -39,23 +40,9 @@ ENTERING, JOINED = 1, 2
 Json = dict[str, Any]
 
 
-def cpu_clock(pid: int) -> int:
-    """The CPU clock of a process, all its threads, as clock_getcpuclockid(3) makes its number."""
-    return ~pid << 3 | 2
-
-
 def quantiles(each: Iterable[Durations]) -> Json:
     """Of durations, ms."""
-    total = reduce(add, each, Durations())
-    return {
-        "count": total.count,
-        "mean": round(total.mean_ms, 3),
-        "p50": total.quantile_ms(0.5),
-        "p90": total.quantile_ms(0.9),
-        "p99": total.quantile_ms(0.99),
-        "p999": total.quantile_ms(0.999),
-        "max": total.max_ms,
-    }
+    return asdict(Quantiles.of(total(each)))
 
 
 class Process:
@@ -64,10 +51,10 @@ class Process:
     def __init__(self, options: Json) -> None:
         self._options = options
         self._client = LoadClient(**options["client"])
-        self._clocks = [cpu_clock(pid) for pid in options["pids"]]
         self._count = 0
         self._errors: Counter[str] = Counter()
-        self._own_cpu = self._server_cpu = 0.0
+        self._own_cpu = 0.0
+        self._server_cpu = self._server_cpu_s()
         self._began_ns = 0
         self._answer: Callable[[], Json | None] | None = None
 
@@ -126,18 +113,28 @@ class Process:
         return self._client.figures(restart=restart)[:-1]  # the last one's are of sources
 
     def _begin(self) -> None:
-        for figures in self._figures(restart=True):
-            self._errors.update(figures.errors)
-        self._began_ns = time.monotonic_ns()
+        ended = self._figures(restart=True)
         self._own_cpu = time.process_time()
         self._server_cpu = self._server_cpu_s()
+        self._began_ns = ended[0].taken_ns
+        for figures in ended:
+            self._errors.update(figures.errors)
 
-    def _server_cpu_s(self) -> float:
-        used = 0.0
-        for clock in self._clocks:
-            with contextlib.suppress(OSError):  # of a process that is gone
-                used += time.clock_gettime(clock)
+    def _server_cpu_s(self) -> list[float]:
+        """What each of the server's processes has used; 0: it is gone."""
+        used = []
+        for pid in self._options["pids"]:
+            try:
+                used.append(cpu_seconds(pid))
+            except ClientError:
+                used.append(0.0)
         return used
+
+    def _server_cpu_since(self) -> Json:
+        """What all of them, and those behind the first, have used since the interval began."""
+        ended_and_began = zip(self._server_cpu_s(), self._server_cpu, strict=True)
+        each = [ended - began for ended, began in ended_and_began]
+        return {"server_cpu_s": sum(each), "more_cpu_s": sum(each[1:])}
 
     def _interval(self, figures: Sequence[LoadFigures], *, end_ns: int) -> Json:
         """From its beginning until now; it ended before, if it was to."""
@@ -158,7 +155,7 @@ class Process:
         figures = self._figures()
         if sum(f.settled for f in figures) < self._count:
             return None
-        server_cpu_s = self._server_cpu_s() - self._server_cpu
+        server_cpu_s = self._server_cpu_since()["server_cpu_s"]
         last_ns = max(f.last_joined_ns for f in figures) or figures[0].taken_ns
         joined = int((self._client.listeners()["joined_ns"] > 0).sum())
         return {
@@ -179,17 +176,18 @@ class Process:
 
     def _measured(self, before: NDArray[Any]) -> Json:
         figures = self._figures()
-        server_cpu_s = self._server_cpu_s() - self._server_cpu
+        server_cpu = self._server_cpu_since()
+        interval = self._interval(figures, end_ns=figures[0].taken_ns)
         records = self._client.listeners()
         served = (records["frames"] - before["frames"])[
             np.isin(records["state"], (ENTERING, JOINED))
         ]
-        arrival = reduce(add, (f.arrival for f in figures))
+        arrival = total(f.arrival for f in figures)
         return {
             "event": "measured",
             "lost": sum(f.lost for f in figures),
-            "server_cpu_s": server_cpu_s,
-            **self._interval(figures, end_ns=figures[0].taken_ns),
+            **server_cpu,
+            **interval,
             "frames": sum(f.frames for f in figures),
             "frames_fewest": int(served.min()) if served.size else 0,
             "frames_most": int(served.max()) if served.size else 0,

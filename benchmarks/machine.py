@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from benchmarks import natives
 from benchmarks.child import ROOT
@@ -113,6 +113,14 @@ def tcp_buffer_bytes() -> int:
     return 0
 
 
+class Cores(NamedTuple):
+    """Cores used by a subject, by the load client, and by everything else."""
+
+    server: float
+    client: float
+    others: float
+
+
 @dataclass(frozen=True, slots=True)
 class CpuSnapshot:
     """CPU times since boot or start, seconds.
@@ -156,6 +164,16 @@ class CpuSnapshot:
             round(self.machine - before.machine, 6),
             round(self.softirq_threads - before.softirq_threads, 6),
         )
+
+    def cores(self, *, server_s: float, client_s: float, seconds: float) -> Cores:
+        """Who used the cores in an interval of which this is the difference.
+
+        server_s, client_s: CPU time of the processes of each. Network work that the kernel did in
+        threads of its own counts as the subject's.
+        """
+        server_s += self.softirq_threads
+        others_s = max(0.0, self.machine - server_s - client_s)
+        return Cores(server_s / seconds, client_s / seconds, others_s / seconds)
 
 
 def _softirq_threads() -> list[int]:

@@ -251,7 +251,11 @@ class _Rig:
             said = child.expect("torture_over", seconds + ANSWER_S)
             did = {k: v for k, v in said.items() if isinstance(v, int)}
         after, wakes = self._ticks(), self._wakes()
-        ours = measured.server_cpu_s + measured.client_cpu_s
+        cores = used.cores(
+            server_s=measured.server_cpu_s,
+            client_s=measured.client_cpu_s,
+            seconds=measured.seconds,
+        )
         return PacingSample(
             number,
             self.scheduling,
@@ -262,7 +266,7 @@ class _Rig:
             {float(bound): n for bound, n in measured.arrival_us},
             measured,
             did,
-            max(0.0, used.machine - ours) / measured.seconds,
+            cores.others,
         )
 
     def _ticks(self) -> dict[float, int]:

@@ -163,8 +163,11 @@ def _step(
         return step
     before = machine.CpuSnapshot.take(target.pid)
     got = load.measure(seconds)
-    whole = machine.CpuSnapshot.take(target.pid).since(before).machine
-    used = got.server_cpu_s + got.client_cpu_s
+    cores = (
+        machine.CpuSnapshot.take(target.pid)
+        .since(before)
+        .cores(server_s=got.server_cpu_s, client_s=got.client_cpu_s, seconds=got.seconds)
+    )
     return replace(
         step,
         frames=got.frames,
@@ -174,9 +177,9 @@ def _step(
         p50_ms=got.delay_ms.p50,
         p99_ms=got.delay_ms.p99,
         max_ms=got.delay_ms.max,
-        server=round(got.server_cpu_s / got.seconds, 4),
-        client=round(got.client_load, 4),
-        others=round(max(0.0, whole - used) / got.seconds, 4),
+        server=round(cores.server, 4),
+        client=round(cores.client, 4),
+        others=round(cores.others, 4),
         resident=machine.resident_bytes(target.pid),
         tcp_buffers=machine.tcp_buffer_bytes(),
     )

@@ -33,12 +33,18 @@ class CpuSample:
     cpu: machine.CpuSnapshot
 
     @property
-    def cpu_us_per_frame(self) -> float:
-        """CPU time per frame that a listener received, µs.
+    def cores(self) -> machine.Cores:
+        """Cores used by whom."""
+        return self.cpu.cores(
+            server_s=self.measured.server_cpu_s,
+            client_s=self.measured.client_cpu_s,
+            seconds=self.measured.seconds,
+        )
 
-        That of the process, and that of the kernel's threads which took network work over from it.
-        """
-        used = self.measured.server_cpu_s + self.cpu.softirq_threads
+    @property
+    def cpu_us_per_frame(self) -> float:
+        """CPU time of the subject per frame that a listener received, µs."""
+        used = self.cores.server * self.measured.seconds
         return used * 1e6 / self.measured.frames if self.measured.frames else float("nan")
 
     @property
@@ -51,8 +57,7 @@ class CpuSample:
     @property
     def others(self) -> float:
         """Cores used by all but the subject and the load client."""
-        used = self.measured.server_cpu_s + self.measured.client_cpu_s
-        return max(0.0, self.cpu.machine - used) / self.measured.seconds
+        return self.cores.others
 
     def as_json(self) -> dict[str, Any]:
         """As it is kept."""

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from benchmarks import machine, natives
 from benchmarks.child import Child
+from benchmarks.crowd import observe
 from benchmarks.load import LoadError
 from benchmarks.scenarios import SETTLE_S, SPARE_S, Progress, Spread
 from benchmarks.subjects import (
@@ -166,24 +167,15 @@ def _measure(
                 raise LoadError(f"{joined} of {len(registers)} sources registered")
             time.sleep(0.1)
         time.sleep(SETTLE_S)
-        before = int(client.sources()["frames"].sum())
-        cpu, used = machine.CpuSnapshot.take(pid), machine.cpu_seconds([pid])
-        client.figures(restart=True)
-        time.sleep(seconds)
-        figures = client.figures(restart=True)
-        used = machine.cpu_seconds([pid]) - used
-        whole = machine.CpuSnapshot.take(pid).since(cpu).machine
-        packets = int(client.sources()["frames"].sum()) - before
-        took = (figures[-1].taken_ns - figures[-1].since_ns) / 1e9
-        own = sum(f.cpu_ns for f in figures) / 1e9
+        observed = observe(client, pid, seconds, client.sources)
         return UnheardSample(
             number,
             subject,
-            packets,
-            sum(f.skipped for f in figures),
-            round(used / took, 4),
-            round(own / took, 4),
-            round(max(0.0, whole - used - own) / took, 4),
-            took,
-            machine.resident_bytes(pid),
+            packets=int(observed.frames.sum()),
+            skipped=sum(f.skipped for f in observed.figures),
+            server=round(observed.cores.server, 4),
+            client=round(observed.cores.client, 4),
+            others=round(observed.cores.others, 4),
+            seconds=observed.seconds,
+            resident=machine.resident_bytes(pid),
         )

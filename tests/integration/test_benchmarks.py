@@ -228,6 +228,14 @@ def check_tables(result: dict[str, Any], *words: str) -> None:
         assert word in text
 
 
+def test_what_the_kernel_does_in_threads_of_its_own_is_the_subjects_and_nobody_elses() -> None:
+    used = machine.CpuSnapshot({}, user=0.0, system=0.0, machine=5.0, softirq_threads=0.5)
+    cores = used.cores(server_s=1.5, client_s=1.0, seconds=2.0)
+    assert cores == machine.Cores(server=1.0, client=0.5, others=1.0)
+    # Ticks of the whole machine are coarser than the clocks of processes.
+    assert used.cores(server_s=4.0, client_s=1.0, seconds=2.0).others == 0
+
+
 def test_quantiles_of_ranges_are_the_bounds_of_those_they_lie_in() -> None:
     ranges = {1.0: 0, 2.0: 500, 5.0: 490, 8.0: 9, 10.0: 0, 40.0: 1, math.inf: 0}
     assert pacing.Lateness.of(ranges) == pacing.Lateness(1000, 5.0, 8.0, 40.0, 40.0)
