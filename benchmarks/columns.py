@@ -236,7 +236,8 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
     "stalled": Layout(
         title="Beside listeners that stopped reading",
         caption="of those who read; medians of rounds (lowest–highest); ratio: of p99 beside "
-        "stalled ones to p99 without, by round; TCP buffers are the kernel's, of both ends",
+        "stalled ones to p99 without, each in a server of its own, by round; TCP buffers are the "
+        "kernel's, of both ends",
         columns={
             "who": named("condition", {"all read": "nobody stalls", "stalled": "others stall"}),
             "listeners": lambda row: str(row["listeners"]),

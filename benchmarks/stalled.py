@@ -18,7 +18,7 @@ STALLING_S: Final = 3.0
 
 @dataclass(frozen=True, slots=True)
 class StalledSample:
-    """The same listeners before and while others are stalled."""
+    """As many listeners of two servers: of one, others are stalled."""
 
     round: int
     without: Interval
@@ -32,7 +32,7 @@ class StalledSample:
 
 @dataclass(frozen=True, slots=True)
 class StalledResult:
-    """Rounds of listeners, of whom a share stops reading."""
+    """Rounds of listeners, with and without a share that stops reading."""
 
     workload: Workload
     share: float
@@ -87,27 +87,38 @@ def stalled(
     share: float = SHARE,
     stalling_s: float = STALLING_S,
 ) -> StalledResult:
-    """Measures listeners that read, then the same while a share of all reads nothing any more.
+    """Measures listeners that read, alone and beside others who read nothing any more.
 
-    Each round has a server of its own. The interval begins when the stalled ones lag, and contains
-    their being reset.
+    The others, a share of all, are not there where nobody stalls. In each round both run once, in
+    servers of their own, and their order turns. The interval begins when the stalled ones lag, and
+    contains their being reset.
     """
     result = StalledResult(workload, share, seconds)
     still = max(1, round(workload.listeners * share))
     for number in range(rounds):
-        progress(f"round {number + 1} of {rounds}", number / rounds)
-        limit = round(2 * seconds + stalling_s) + SPARE_S
-        with (
-            running_server(workload, limit, database="embedded") as running,
-            Crowd(running) as crowd,
-        ):
-            crowd.join(workload.listeners - still)
-            stopped = crowd.join(still, group=1)
-            time.sleep(SETTLE_S)
-            without = crowd.measure(workload, seconds)
-            crowd.client.limit(stopped, 0)
-            time.sleep(stalling_s)
-            beside = crowd.measure(workload, seconds)
-        result.samples.append(StalledSample(number, without, beside))
+        intervals: dict[int, Interval] = {}
+        for i, stopped in enumerate((0, still)[:: -1 if number % 2 else 1]):
+            progress(f"round {number + 1} of {rounds}: {stopped} stall", (number + i / 2) / rounds)
+            intervals[stopped] = _measure(
+                workload, workload.listeners - still, stopped, seconds, stalling_s
+            )
+        result.samples.append(StalledSample(number, intervals[0], intervals[still]))
     progress("done", 1.0)
     return result
+
+
+def _measure(
+    workload: Workload, reading: int, stopped: int, seconds: float, stalling_s: float
+) -> Interval:
+    limit = round(seconds + stalling_s) + SPARE_S
+    with (
+        running_server(workload, limit, database="embedded") as running,
+        Crowd(running) as crowd,
+        Crowd(running) as stalling,
+    ):
+        crowd.join(reading)
+        numbers = stalling.join(stopped)
+        time.sleep(SETTLE_S)
+        stalling.client.limit(numbers, 0)
+        time.sleep(stalling_s)
+        return crowd.measure(workload, seconds)

@@ -162,11 +162,19 @@ def test_scrapes_are_measured_with_one_room_and_with_many() -> None:
 
 
 def test_listeners_that_read_are_measured_beside_those_that_stopped() -> None:
-    result = stalled.stalled(SMALL, rounds=1, seconds=0.5, progress=quiet, stalling_s=0.5)
-    (sample,) = result.samples
-    assert sample.without.listeners == sample.beside.listeners == LISTENERS * 9 // 10
-    assert sample.without.frames > 0
-    assert sample.beside.missing == sample.beside.lost == 0
+    told: list[str] = []
+
+    def tell(what: str, done: float) -> None:
+        quiet(what, done)
+        told.append(what)
+
+    result = stalled.stalled(SMALL, rounds=2, seconds=0.5, progress=tell, stalling_s=0.5)
+    turns = [(1, 0), (1, 2), (2, 2), (2, 0)]
+    assert told == [*(f"round {n} of 2: {stopped} stall" for n, stopped in turns), "done"]
+    for sample in result.samples:
+        assert sample.without.listeners == sample.beside.listeners == LISTENERS * 9 // 10
+        assert sample.without.frames > 0
+        assert sample.beside.missing == sample.beside.lost == 0
     check_tables(result.as_json(), "10% of them stop reading", "| nobody stalls |")
 
 
