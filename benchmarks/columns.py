@@ -272,7 +272,8 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
         title="Beyond capacity",
         caption="phases of one server, one after another; delays of what came; frames of "
         "one: fewest, median, most; left out: as sequences passed over them, and as the server "
-        "counts; longest answer of a join over HTTP or a look at its health",
+        "counts; longest answer of a join over HTTP, a login (with its bcrypt) or a look at its "
+        "health, and how many of them failed",
         columns={
             "phase": named(
                 "phase",
@@ -293,6 +294,7 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
             "memory, MB": megabytes("resident"),
             "TCP buffers, MB": megabytes("tcp_buffers"),
             "longest answer, ms": number("answer_ms", 0),
+            "failed": lambda row: f"{row['answers_failed']} of {row['asked']}",
             "server, cores": number("server"),
             "client": number("client"),
             "others": number("others"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import threading
 import time
 import urllib.request
@@ -14,7 +15,13 @@ from typing import Any, Final
 from benchmarks.crowd import Crowd, Interval
 from benchmarks.scenarios import SPARE_S, Progress
 from benchmarks.scrape import TOKEN
-from benchmarks.subjects import START_TIMEOUT_S, RunningServer, running_server
+from benchmarks.subjects import (
+    EMAIL,
+    PASSWORD,
+    START_TIMEOUT_S,
+    RunningServer,
+    running_server,
+)
 from benchmarks.workload import Workload
 
 WITHIN: Final = Workload(5000)
@@ -29,7 +36,11 @@ PHASES: Final = ("within", "beyond", "later", "after")
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """How long requests took while it was so, ms: of a full HTTP join, and of `GET /healthz`."""
+    """How long requests took while it was so, ms.
+
+    They are, by turns: a join over HTTP, whose password is known by then; a login, which costs a
+    bcrypt of the usual 12 rounds; and `GET /healthz`.
+    """
 
     asked: int
     failed: int
@@ -74,6 +85,7 @@ class OverloadResult:
                 "resident": s.interval.resident,
                 "tcp_buffers": s.interval.tcp_buffers,
                 "answer_ms": s.answers.longest_ms,
+                "asked": s.answers.asked,
                 "answers_failed": s.answers.failed,
                 "server": s.interval.server,
                 "client": s.interval.client,
@@ -107,6 +119,7 @@ def overload(
             within,
             limit,
             database="embedded",
+            options=("--bcrypt-rounds", "12"),
             with_source=False,
             env={"ROOMSERVER_METRICS_TOKEN": TOKEN},
         ) as running,
@@ -143,11 +156,12 @@ def _phase(
 
 
 def _ask(running: RunningServer, over: threading.Event) -> Answers:
-    """Joins by HTTP, and asks whether the server is alive, by turns, until it is over."""
+    """Joins, logs in, and asks whether the server is alive, by turns, until it is over."""
     took: list[float] = []
     failed = 0
     requests = (
         ("POST", "/auth/room/join", running.target.ask),
+        ("POST", "/auth/broadcaster", json.dumps({"email": EMAIL, "password": PASSWORD})),
         ("GET", "/healthz", None),
     )
     while not over.wait(ASK_S):
