@@ -175,7 +175,7 @@ def pacing_command(
 
 @app.command(name="tls")
 def tls_command(
-    listeners: Listeners = 200,
+    listeners: Listeners = 1000,
     channels: Channels = 2,
     sample_rate: SampleRate = 48_000,
     encoding: Encoding = "pcm_s16le",

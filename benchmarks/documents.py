@@ -288,9 +288,13 @@ def _tls(rows: Sequence[Mapping[str, Any]]) -> str:
 
         return text
 
+    def front(row: Mapping[str, Any]) -> bool:
+        return bool(row.get("front_us_per_frame"))  # older results don't tell it apart
+
     columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
         "subject": lambda r: TLS_NAMES.get(r["subject"], r["subject"]),
         "µs / frame": lambda r: f"{r['us_per_frame']:.1f}",
+        "of it nginx": lambda r: f"{r['front_us_per_frame']:.1f}" if front(r) else "–",
         "× plain": ratio("over_plain"),
         "× floor": ratio("over_floor"),
         "delivered": lambda r: f"{r['delivered']:.1%}",

@@ -107,12 +107,13 @@ def tls_tables(result: TlsResult) -> list[Table]:
         title=f"CPU per delivered frame over TLS: {workload}",
         caption="medians; ratios paired by round (lowest–highest); client, others: cores used",
     )
-    columns = ("µs/frame", "× plain", "× floor", "delivered", "p50 ms", "p99 ms")
+    columns = ("µs/frame", "of it nginx", "× plain", "× floor", "delivered", "p50 ms", "p99 ms")
     _columns(cost, *columns, "client", "others")
     for row in result.cost_rows():
         cost.add_row(
             row.subject,
             f"{row.us_per_frame:.2f}",
+            f"{row.front_us_per_frame:.2f}" if row.front_us_per_frame else "–",
             *(
                 f"{r.median:.2f} ({r.low:.2f}–{r.high:.2f})" if r else "–"
                 for r in (row.over_plain, row.over_floor)

@@ -280,7 +280,7 @@ def run_tls(
     chosen, left_out = startable(names(subjects, tuple(tls.SUBJECTS)), tls.SUBJECTS)
     with progress("tls") as tell:
         result = tls.tls(
-            workload or Workload(200),
+            workload or Workload(),
             chosen,
             rounds=rounds or (QUICK_ROUNDS if quick else ROUNDS),
             limit_rounds=1 if quick else TLS_LIMIT_ROUNDS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import statistics
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -99,7 +100,9 @@ def in_process(workload: Workload, max_seconds: int) -> Iterator[Target]:
     """`roomserver serve` that speaks TLS itself."""
     with _certificate() as (chain, key):
         options = ("--tls-cert", str(chain), "--tls-key", str(key))
-        with subjects.running_server(workload, max_seconds, options=options) as running:
+        with subjects.running_server(
+            workload, max_seconds, database="embedded", options=options
+        ) as running:
             yield running.target
 
 
@@ -117,7 +120,7 @@ def behind_nginx(workload: Workload, max_seconds: int) -> Iterator[Target]:
 
         options = ("--unix-socket", str(upstream))
         with subjects.running_server(
-            workload, max_seconds, options=options, front=front
+            workload, max_seconds, database="embedded", options=options, front=front
         ) as running:
             yield running.target
 
@@ -141,10 +144,14 @@ SUBJECTS: Final[Mapping[str, Subject]] = {
 
 @dataclass(frozen=True, slots=True)
 class CostRow:
-    """Medians over the rounds: µs per delivered frame, cores used; ratios paired by round."""
+    """Medians over the rounds: µs per delivered frame, cores used; ratios paired by round.
+
+    `front_us_per_frame` is what of it nginx used, 0 without one.
+    """
 
     subject: str
     us_per_frame: float
+    front_us_per_frame: float
     over_plain: Spread | None
     over_floor: Spread | None
     delivered: float
@@ -167,6 +174,7 @@ class TlsResult:
             CostRow(
                 row.subject,
                 row.us_per_frame,
+                self._front_us_per_frame(row.subject),
                 self.cost.ratio(row.subject, "plain"),
                 self.cost.ratio(row.subject, "floor"),
                 row.delivered,
@@ -177,6 +185,11 @@ class TlsResult:
             )
             for row in self.cost.rows()
         ]
+
+    def _front_us_per_frame(self, subject: str) -> float:
+        measured = [sample.measured for sample in self.cost.of(subject)]
+        each = [m.more_cpu_s * 1e6 / m.frames for m in measured if m.frames]
+        return round(statistics.median(each), 4) if each else 0.0
 
     def limit_rows(self) -> list[Limit]:
         """One row a subject that was ramped."""

@@ -336,6 +336,8 @@ def test_tls_is_compared_with_plain_and_with_a_floor_and_has_a_limit() -> None:
     for row in result.cost_rows():
         assert row.over_plain is not None
         assert row.over_floor is not None
+        # It and the server are told apart.
+        assert (0 < row.front_us_per_frame < row.us_per_frame) == (row.subject == "nginx")
     # Whether so few listeners got everything in half a second depends on what else runs here.
     assert [row.subject for row in result.limit_rows()] == ["tls", "nginx"]
     assert all(step.listeners == 30 for step in result.steps)
@@ -377,6 +379,12 @@ def test_the_document_tells_cost_and_limit_over_tls(tmp_path: Path) -> None:
     )
     result = tls.TlsResult(cost, [step("tls", 100, frames=998)])
     kept = report.save([result.as_json()], tmp_path / "result.json")
-    text = documents.full(json.loads(kept.read_text()), kept.name)
+    whole = json.loads(kept.read_text())
+    text = documents.full(whole, kept.name)
     assert "| `roomserver` without TLS |" in text
     assert "| `roomserver` with TLS in process | ≥ 100 (100–100) |" in text
+    (row,) = whole["results"][0]["summary"]
+    row |= {"subject": "nginx", "us_per_frame": 30.0, "front_us_per_frame": 20.0}
+    assert "behind it | 30.0 | 20.0 |" in documents.full(whole, kept.name)
+    del row["front_us_per_frame"]  # as it was kept before it was told apart
+    assert "behind it | 30.0 | – |" in documents.full(whole, kept.name)
