@@ -8,7 +8,7 @@ import platform
 import resource
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -127,7 +127,8 @@ class CpuSnapshot:
 
     `threads` are those of one process by name; `user` and `system` its totals as the kernel
     estimates the split; `machine` is everything that ran on all cores; `softirq_threads` is network
-    work that the kernel moved out of the process that caused it.
+    work that the kernel moved out of the process that caused it; `descendants` are the processes
+    that it started, as a server its database, by their ids.
     """
 
     threads: dict[str, float]
@@ -135,6 +136,12 @@ class CpuSnapshot:
     system: float
     machine: float
     softirq_threads: float
+    descendants: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def outside(self) -> float:
+        """What was used on behalf of the process, but not in it."""
+        return self.softirq_threads + sum(self.descendants.values())
 
     @classmethod
     def take(cls, pid: int) -> Self:
@@ -153,25 +160,27 @@ class CpuSnapshot:
             system / TICKS_PER_S,
             busy / TICKS_PER_S,
             sum(_scheduled_s(PROC / str(pid)) for pid in _softirq_threads()),
+            {child: cpu_seconds([child]) for child in descendants(pid)},
         )
 
     def since(self, before: CpuSnapshot) -> CpuSnapshot:
-        """What was used between the two."""
+        """What was used between the two, by whatever is still there."""
         return CpuSnapshot(
             {k: round(v - before.threads.get(k, 0.0), 6) for k, v in self.threads.items()},
             round(self.user - before.user, 6),
             round(self.system - before.system, 6),
             round(self.machine - before.machine, 6),
             round(self.softirq_threads - before.softirq_threads, 6),
+            {k: round(v - before.descendants.get(k, 0.0), 6) for k, v in self.descendants.items()},
         )
 
     def cores(self, *, server_s: float, client_s: float, seconds: float) -> Cores:
         """Who used the cores in an interval of which this is the difference.
 
-        server_s, client_s: CPU time of the processes of each. Network work that the kernel did in
-        threads of its own counts as the subject's.
+        server_s, client_s: CPU time of the processes of each. What the subject's process started,
+        and network work that the kernel did in threads of its own, counts as the subject's.
         """
-        server_s += self.softirq_threads
+        server_s += self.outside
         others_s = max(0.0, self.machine - server_s - client_s)
         return Cores(server_s / seconds, client_s / seconds, others_s / seconds)
 

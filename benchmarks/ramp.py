@@ -28,7 +28,8 @@ class Step:
 
     No frames: they did not all get in. `missing` are frames passed over in the sequence of some
     listener, `lost` connections. Memory, in bytes, is that of the subject's process, and that of
-    the kernel's TCP buffers on the whole machine. `most_p99_ms` is how late they may be.
+    the kernel's TCP buffers on the whole machine. `most_p99_ms` is how late they may be. `server`
+    counts what the process started, too.
     """
 
     subject: str
