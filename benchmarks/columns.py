@@ -114,6 +114,12 @@ def megabytes(name: str) -> Callable[[Row], str]:
     return text
 
 
+def delivered(row: Row) -> str:
+    """Share of the frames due that came, and how many listeners were lost, if any were."""
+    lost = row.get("lost")
+    return f"{row['delivered']:.1%}" + (f", {lost} lost" if lost else "")
+
+
 def _long_task(row: Row) -> str:
     return f"{row['longest_ms']:.0f}" if row["longest_ms"] else "–"
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from benchmarks import guidance, plots
 from benchmarks.child import ROOT
-from benchmarks.columns import LAYOUTS, STREAMED, markdown, named_subject
+from benchmarks.columns import LAYOUTS, STREAMED, delivered, markdown, named_subject
 from benchmarks.subjects import SUBJECTS
 
 MEASURED: Final = re.compile(
@@ -270,7 +270,7 @@ def _cpu(rows: Sequence[Mapping[str, Any]]) -> str:
         "µs / frame": lambda r: f"{r['us_per_frame']:.2f}",
         "× floor": ratio,
         "both ends, µs": lambda r: f"{r['both_us_per_frame']:.2f}",
-        "delivered": lambda r: f"{r['delivered']:.1%}",
+        "delivered": delivered,
         "p50 / p99 / p99.9 ms": lambda r: (
             f"{r['p50_ms']:.1f} / {r['p99_ms']:.1f} / {r['p999_ms']:.1f}"
         ),
@@ -297,7 +297,7 @@ def _tls(rows: Sequence[Mapping[str, Any]]) -> str:
         "of it nginx": lambda r: f"{r['front_us_per_frame']:.1f}" if front(r) else "–",
         "× plain": ratio("over_plain"),
         "× floor": ratio("over_floor"),
-        "delivered": lambda r: f"{r['delivered']:.1%}",
+        "delivered": delivered,
         "p50 / p99 ms": lambda r: f"{r['p50_ms']:.1f} / {r['p99_ms']:.1f}",
         "load client, cores": lambda r: f"{r['client']:.2f}",
         "others, cores": lambda r: f"{r['others']:.2f}",

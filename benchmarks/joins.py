@@ -69,7 +69,7 @@ class JoinSample:
     def others(self) -> float:
         """Cores used by all but the server, its database and the load client."""
         return self.cpu.cores(
-            server_s=self.joined.server_cpu_s + self.database_cpu_s,
+            server_s=self.joined.server_cpu_s,
             client_s=self.joined.client_cpu_s,
             seconds=self.joined.seconds,
         ).others

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ from rich.table import Table
 
 from benchmarks import machine
 from benchmarks.child import ROOT
-from benchmarks.columns import LAYOUTS, cells
+from benchmarks.columns import LAYOUTS, cells, delivered
 from benchmarks.pacing import Lateness, PacingResult
 from benchmarks.scenarios import CpuResult, MemoryResult
 from benchmarks.tls import TlsResult
@@ -21,11 +22,11 @@ RESULTS: Final = ROOT / "benchmarks" / "results"
 
 
 def cpu_table(result: CpuResult) -> Table:
-    """One row a subject: medians over the rounds, and the paired ratio to the floor."""
+    """One row a subject: medians over its runs, and the ratio to the floor beside it."""
     rounds = max(s.round for s in result.samples) + 1
     table = Table(
         title=f"CPU per delivered frame: {result.workload}",
-        caption=f"medians of {rounds} rounds of {result.seconds:g} s; ratio paired by round; "
+        caption=f"medians of {rounds} rounds of {result.seconds:g} s; ratio to the floor beside; "
         "both: with the load client's CPU; delay from tick to receipt; client, others: cores used",
     )
     columns = ("µs/frame", "× floor", "lowest–highest", "both", "delivered")
@@ -37,7 +38,7 @@ def cpu_table(result: CpuResult) -> Table:
             f"{row.ratio.median:.3f}" if row.ratio else "–",
             f"{row.ratio.low:.2f}–{row.ratio.high:.2f}" if row.ratio else "–",
             f"{row.both_us_per_frame:.2f}",
-            f"{row.delivered:.1%}",
+            delivered(asdict(row)),
             f"{row.p50_ms:.1f}",
             f"{row.p99_ms:.1f}",
             f"{row.p999_ms:.1f}",
@@ -105,7 +106,7 @@ def tls_tables(result: TlsResult) -> list[Table]:
     workload = result.cost.workload
     cost = Table(
         title=f"CPU per delivered frame over TLS: {workload}",
-        caption="medians; ratios paired by round (lowest–highest); client, others: cores used",
+        caption="medians; ratios to the nearest run (lowest–highest); client, others: cores used",
     )
     columns = ("µs/frame", "of it nginx", "× plain", "× floor", "delivered", "p50 ms", "p99 ms")
     _columns(cost, *columns, "client", "others")
@@ -118,7 +119,7 @@ def tls_tables(result: TlsResult) -> list[Table]:
                 f"{r.median:.2f} ({r.low:.2f}–{r.high:.2f})" if r else "–"
                 for r in (row.over_plain, row.over_floor)
             ),
-            f"{row.delivered:.1%}",
+            delivered(asdict(row)),
             f"{row.p50_ms:.1f}",
             f"{row.p99_ms:.1f}",
             f"{row.client:.2f}",

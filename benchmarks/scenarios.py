@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -17,6 +18,9 @@ SETTLE_S: Final = 1.0
 MEMORY_SETTLE_S: Final = 2.0
 SPARE_S: Final = 90
 """Seconds beyond the planned ones after which every process ends by itself."""
+
+FLOOR: Final = "floor"
+"""What others are compared with."""
 
 Progress = Callable[[str, float], None]
 """Told what runs now, and how much of the scenario is done (0 to 1)."""
@@ -80,13 +84,17 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class CpuRow:
-    """One subject: medians over the rounds; µs per delivered frame, ms of delay, cores used."""
+    """One subject: medians over its runs; µs per delivered frame, ms of delay, cores used.
+
+    `lost` are the connections of all runs that ended before their interval did.
+    """
 
     subject: str
     us_per_frame: float
     ratio: Spread | None
     both_us_per_frame: float
     delivered: float
+    lost: int
     p50_ms: float
     p99_ms: float
     p999_ms: float
@@ -96,32 +104,34 @@ class CpuRow:
 
 @dataclass(frozen=True, slots=True)
 class CpuResult:
-    """CPU time per delivered frame."""
+    """CPU time per delivered frame; the samples are in the order in which they were taken."""
 
     workload: Workload
     seconds: float
     samples: list[CpuSample] = field(default_factory=list)
 
     def of(self, subject: str) -> list[CpuSample]:
-        """The samples of one subject, in the order of the rounds."""
+        """The samples of one subject."""
         return [s for s in self.samples if s.subject == subject]
 
-    def ratio(self, subject: str, base: str = "floor") -> Spread | None:
-        """CPU per frame of `subject` over that of `base`, paired by round; None without pairs."""
-        bases = {s.round: s.cpu_us_per_frame for s in self.of(base)}
+    def ratio(self, subject: str, base: str = FLOOR) -> Spread | None:
+        """CPU per frame of `subject` over that of `base` in its nearest run; None without one."""
+        costs = {(i, s.subject): s.cpu_us_per_frame for i, s in enumerate(self.samples)}
+        bases = {i: cost for (i, name), cost in costs.items() if name == base and cost > 0}
         ratios = [
-            s.cpu_us_per_frame / bases[s.round] for s in self.of(subject) if bases.get(s.round)
+            cost / bases[min(bases, key=lambda at: abs(at - i))]
+            for (i, name), cost in costs.items()
+            if name == subject and bases
         ]
         return Spread.of(ratios) if ratios else None
 
     def delivered(self, sample: CpuSample) -> float:
-        """Share of the frames due that came."""
-        measured = sample.measured
-        due = measured.connections * self.workload.frames_per_s * measured.seconds
-        return measured.frames / due if due else 0.0
+        """Share of the frames due to all listeners that came, to those that were lost, too."""
+        due = self.workload.listeners * self.workload.frames_per_s * sample.measured.seconds
+        return sample.measured.frames / due
 
     def rows(self) -> list[CpuRow]:
-        """The summary: one row a subject."""
+        """The summary: one row a subject, the floor first."""
 
         def row(subject: str) -> CpuRow:
             samples = self.of(subject)
@@ -135,6 +145,7 @@ class CpuResult:
                 self.ratio(subject),
                 median(lambda s: s.both_us_per_frame),
                 median(self.delivered),
+                sum(self.workload.listeners - s.measured.connections for s in samples),
                 median(lambda s: s.measured.delay_ms.p50),
                 median(lambda s: s.measured.delay_ms.p99),
                 median(lambda s: s.measured.delay_ms.p999),
@@ -142,7 +153,8 @@ class CpuResult:
                 median(lambda s: s.others),
             )
 
-        return [row(subject) for subject in dict.fromkeys(s.subject for s in self.samples)]
+        subjects = dict.fromkeys(s.subject for s in self.samples)
+        return [row(subject) for subject in sorted(subjects, key=lambda name: name != FLOOR)]
 
     def as_json(self) -> dict[str, Any]:
         """Summary and raw results."""
@@ -168,18 +180,38 @@ def cpu(
 ) -> CpuResult:
     """Measures CPU time per delivered frame of some of the subjects known.
 
-    In each round every subject runs once, in a process of its own, and the order turns from round
-    to round, so that what changes slowly on the machine meets all of them alike.
+    Each run is a process of its own, in the order that `turns` gives.
     """
     result = CpuResult(workload, seconds)
-    for number in range(rounds):
-        shift = number % len(subjects)
-        for i, name in enumerate([*subjects[shift:], *subjects[:shift]]):
-            done = (number * len(subjects) + i) / (rounds * len(subjects))
-            progress(f"round {number + 1} of {rounds}: {name}", done)
-            result.samples.append(_cpu_sample(number, name, known[name], workload, seconds))
+    runs = list(turns(subjects, rounds))
+    for number, name in runs:
+        progress(f"round {number + 1} of {rounds}: {name}", len(result.samples) / len(runs))
+        result.samples.append(_cpu_sample(number, name, known[name], workload, seconds))
     progress("done", 1.0)
     return result
+
+
+def turns(subjects: Sequence[str], rounds: int) -> Iterator[tuple[int, str]]:
+    """Which subject runs when: pairs of a round and a subject, the same for the same arguments.
+
+    Every subject runs once in a round, but the floor between each two others, so that all of them
+    stand beside it: what changes on the machine meets both alike. The others come as they are
+    given, later in an order of chance, and each second round is the one before in reverse, so that
+    a subject comes before its floor as often as after it.
+    """
+    chance = random.Random(1)
+    others = [name for name in subjects if name != FLOOR]
+    floors = (max(1, len(others)) + 1) // 2 if FLOOR in subjects else 0
+    order: list[str] = []
+    for number in range(rounds):
+        if number % 2:
+            order.reverse()
+        else:
+            order = others.copy()
+            for place in range(1, 3 * floors, 3):
+                order.insert(place, FLOOR)
+            chance.shuffle(others)
+        yield from ((number, name) for name in order)
 
 
 def _cpu_sample(

@@ -49,7 +49,8 @@ def quiet(what: str, done: float) -> None:
 def test_cpu_per_frame_of_every_subject_is_compared_with_the_floor() -> None:
     subjects = ["floor", "relay", "server"]
     result = scenarios.cpu(SMALL, subjects, rounds=1, seconds=1.0, progress=quiet)
-    assert [s.subject for s in result.samples] == subjects
+    assert [s.subject for s in result.samples] == ["relay", "floor", "server"]
+    assert [row.subject for row in result.rows()] == subjects
     for sample in result.samples:
         assert sample.joined.connections == LISTENERS
         assert sample.measured.lost == 0

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
+from itertools import pairwise
 
-from benchmarks import machine
+from benchmarks import machine, scenarios
+from benchmarks.load import Joined, Measured, Quantiles
+from benchmarks.workload import Workload
 
+WORKLOAD = Workload(listeners=100)
+SECONDS = 4.0
+FRAMES = 100 * 50 * 4
 BUSY_S = 0.2
 STARTS_ANOTHER = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
 BUSY_WHEN_TOLD = f"""
@@ -35,3 +42,72 @@ def test_what_a_process_started_counts_as_its_own() -> None:
         process.stdin.write(b"\n")
     assert used.outside >= 0.9 * BUSY_S
     assert sum(used.threads.values()) < 0.5 * BUSY_S
+
+
+def sample(
+    subject: str, us_per_frame: float, *, frames: int = FRAMES, lost: int = 0
+) -> scenarios.CpuSample:
+    """A run in which a frame cost so much."""
+    none = Quantiles(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    connections = WORKLOAD.listeners - lost
+    return scenarios.CpuSample(
+        0,
+        subject,
+        Joined(WORKLOAD.listeners, 0, 0.1, 0.0, 0.0, 0.0, none, {}),
+        Measured(
+            connections=connections,
+            lost=lost,
+            seconds=SECONDS,
+            frames=frames,
+            frames_fewest=0,
+            frames_most=0,
+            gaps=0,
+            missing=0,
+            bytes=0,
+            reads=0,
+            pings=0,
+            server_cpu_s=us_per_frame * frames / 1e6,
+            more_cpu_s=0.0,
+            client_cpu_s=0.0,
+            client_longest_batch_ms=0.0,
+            delay_ms=none,
+            arrival_ms=none,
+            arrival_us=[],
+            errors={},
+        ),
+        machine.CpuSnapshot({}, 0.0, 0.0, 0.0, 0.0),
+    )
+
+
+def test_frames_are_due_to_listeners_that_were_lost() -> None:
+    samples = [sample("server", 8.0, frames=FRAMES // 2, lost=50), sample("server", 8.0)]
+    (row,) = scenarios.CpuResult(WORKLOAD, SECONDS, samples).rows()
+    assert (row.delivered, row.lost) == (0.75, 50)
+
+
+def test_a_ratio_is_that_to_the_floor_beside() -> None:
+    costs = [("server", 6.0), ("floor", 5.0), ("relay", 10.0), ("ws", 40.0), ("floor", 10.0)]
+    result = scenarios.CpuResult(WORKLOAD, SECONDS, [sample(*cost) for cost in costs])
+    assert [row.subject for row in result.rows()] == ["floor", "server", "relay", "ws"]
+    ratios = [row.ratio and row.ratio.median for row in result.rows()]
+    assert ratios == [1.0, 1.2, 2.0, 4.0]
+    assert scenarios.CpuResult(WORKLOAD, SECONDS, [sample("ws", 40.0)]).ratio("ws") is None
+
+
+def test_everyone_runs_once_in_a_round_and_beside_the_floor() -> None:
+    for count in range(7):
+        others = [f"subject {i}" for i in range(count)]
+        runs = list(scenarios.turns(["floor", *others], rounds=9))
+        assert runs == list(scenarios.turns(["floor", *others], rounds=9))
+        assert Counter(name for _, name in runs if name != "floor") == dict.fromkeys(others, 9)
+        for number in range(9):
+            order = [name for round_, name in runs if round_ == number]
+            assert set(order) == {"floor", *others}
+            beside = {name for pair in pairwise(order) if "floor" in pair for name in pair}
+            assert set(others) <= beside, order
+    assert list(scenarios.turns(["ws", "bun"], rounds=2)) == [
+        (0, "ws"),
+        (0, "bun"),
+        (1, "bun"),
+        (1, "ws"),
+    ]
