@@ -45,6 +45,7 @@ class CapacityResult:
 
     seconds: float
     steps: list[Step] = field(default_factory=list)
+    growth: float = GROWTH
 
     def rows(self) -> list[dict[str, Any]]:
         """One a stream, with what was used at the last step that kept up."""
@@ -79,6 +80,7 @@ class CapacityResult:
             "the interval",
             "rounds": max((s.round for s in self.steps), default=-1) + 1,
             "seconds": self.seconds,
+            "growth": self.growth,
             "summary": self.rows(),
             "steps": [asdict(s) | {"kept_up": s.kept_up} for s in self.steps],
         }
@@ -106,4 +108,4 @@ def capacity(
         growth=growth,
         progress=progress,
     )
-    return CapacityResult(seconds, list(steps))
+    return CapacityResult(seconds, list(steps), growth)

@@ -21,6 +21,7 @@ STREAMED: Final = {
     "relay": "`relaycore.Relay` in a Python program",
     "server": "the whole `roomserver`",
     "server-2": "the whole `roomserver` with two relay threads",
+    "server-no-realtime": "the whole `roomserver` without SCHED_FIFO",
     "bun": "Bun (uWebSockets)",
     "picows": "picows on uvloop",
     "nchan": "nchan in nginx",
@@ -57,10 +58,15 @@ class Layout:
     target: str = ""
     """What the figures ought to be, where that was said beforehand."""
 
-    @property
-    def remarks(self) -> str:
-        """What is said of its numbers, and what they ought to be."""
-        return f"{self.caption}; target: {self.target}" if self.target else self.caption
+    def remarks(self, result: Mapping[str, Any]) -> str:
+        """What is said of its numbers, how fine they are, and what they ought to be."""
+        said = [self.caption]
+        if growth := result.get("growth"):
+            percent = f"{(growth - 1) * 100:.0f} %"
+            said.append(f"a ramp goes up by {percent}, and a limit may be higher by that")
+        if self.target:
+            said.append(f"target: {self.target}")
+        return "; ".join(said)
 
 
 def spread(name: str, digits: int = 2, scale: float = 1.0) -> Callable[[Row], str]:

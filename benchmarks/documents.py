@@ -113,7 +113,7 @@ def full(whole: Mapping[str, Any], name: str) -> str:
                     f"![Delay, CPU and memory against listeners](images/{picture})"
                 )
             parts.append(
-                f"**{layout.title}.** {title}; {rounds}; {layout.remarks}.\n\n"
+                f"**{layout.title}.** {title}; {rounds}; {layout.remarks(result)}.\n\n"
                 f"{markdown(layout.columns, rows)}{after and f'{chr(10)}{after}{chr(10)}'}"
             )
         elif result["scenario"] == "cpu":
@@ -163,10 +163,15 @@ def short(files: Sequence[Mapping[str, Any]]) -> str:
                 named = STREAMED[best["subject"]]
                 ratio += f" (the best peer, {named}: {best['ratio']['median']:.2f} ×)"
             busy = " on a machine busy with other work" if _busy(rows.values()) else ""
+            delay = f"{row['p50_ms']:.1f} ms (median), {row['p99_ms']:.1f} ms (99 %)"
+            if ordinary := rows.get("server-no-realtime"):
+                delay += (
+                    f", without SCHED_FIFO, as peers run, {ordinary['p50_ms']:.1f} and "
+                    f"{ordinary['p99_ms']:.1f} ms"
+                )
             lines.append(
                 f"- {result['title']}: **{row['us_per_frame']:.1f} µs of CPU per delivered frame** "
-                f"for the whole server{ratio}; tick to receipt {row['p50_ms']:.1f} ms (median), "
-                f"{row['p99_ms']:.1f} ms (99 %){busy}."
+                f"for the whole server{ratio}; tick to receipt {delay}{busy}."
             )
         elif result["scenario"] == "memory" and {"relay", "server"} <= rows.keys():
             relay = rows["relay"]["resident"]["median"] / 1000
@@ -212,18 +217,27 @@ def _most_listeners(result: Mapping[str, Any], rows: Mapping[str, Any]) -> str:
     def most(row: Mapping[str, Any]) -> float:
         return float(row["limit"]["median"])
 
-    own = rows["server"]
+    def told(row: Mapping[str, Any]) -> str:
+        return f"{'at least ' if row['open'] else ''}{most(row):,.0f}"
+
+    own, growth = rows["server"], result["growth"]
     text = (
-        f"- **{'At least ' if own['open'] else ''}{most(own):,.0f} listeners** of one relay thread "
-        f"get every frame: {result['title']}"
+        f"- **{told(own).capitalize()} listeners** of one relay thread get every frame: "
+        f"{result['title']}"
     )
+    if ordinary := rows.get("server-no-realtime"):
+        text += f"; without SCHED_FIFO, as peers run, {told(ordinary)}"
     peers = [row for name, row in rows.items() if name not in SUBJECTS and most(row)]
     if not peers:
         return f"{text}."
     best = max(peers, key=most)
+    text += f"; the best peer, {STREAMED[best['subject']]}, serves {told(best)}"
+    if best["open"]:  # how many more is not known
+        return f"{text}."
+    ratio = most(own) / most(best)
     return (
-        f"{text}; the best peer, {STREAMED[best['subject']]}, serves {most(best):,.0f}: "
-        f"**{most(own) / most(best):.1f} ×**."
+        f"{text}: **{ratio:.1f} ×**, {ratio / growth:.1f} × at least, since a ramp goes up by "
+        f"{(growth - 1) * 100:.0f} %."
     )
 
 

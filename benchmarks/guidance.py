@@ -70,7 +70,7 @@ def _listeners(files: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     layout = LAYOUTS["capacity"]
     for where, result in _results(files, "capacity"):
         yield (
-            f"**{layout.title}** ({where}): {layout.caption}.\n\n"
+            f"**{layout.title}** ({where}): {layout.remarks(result)}.\n\n"
             f"{markdown(layout.columns, result['summary'])}"
         )
 

@@ -15,11 +15,13 @@ from benchmarks.workload import Workload
 SUBJECTS: Final[Mapping[str, Subject]] = {
     "relay": subjects.relay,
     "server": subjects.server,
+    "server-no-realtime": subjects.server_without_realtime,
     **peers.PEERS,
 }
 FIRST: Final = 1000
 MOST: Final = 18_000
 GROWTH: Final = 1.2
+"""A step's listeners over those of the one before: as fine as limits can be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class ListenersResult:
     stream: Stream
     seconds: float
     steps: list[Step] = field(default_factory=list)
+    growth: float = GROWTH
 
     def rows(self) -> list[dict[str, Any]]:
         """One a subject, with what was used at the last step that kept up; the best first."""
@@ -76,6 +79,7 @@ class ListenersResult:
             "title": f"{title}, 99 % within {self.stream.most_p99_ms:g} ms",
             "rounds": max((s.round for s in self.steps), default=-1) + 1,
             "seconds": self.seconds,
+            "growth": self.growth,
             "summary": self.rows(),
             "steps": [asdict(s) | {"kept_up": s.kept_up} for s in self.steps],
         }
@@ -106,4 +110,4 @@ def listeners(
         growth=growth,
         progress=lambda what, done: progress(f"{stream.name}: {what}", done),
     )
-    return ListenersResult(stream, seconds, list(steps))
+    return ListenersResult(stream, seconds, list(steps), growth)

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from benchmarks.columns import STREAMED
+from benchmarks.subjects import SUBJECTS
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
@@ -33,6 +34,7 @@ STYLE: Final[dict[RcKeyType, Any]] = {
 COLOURS: Final = {
     "server": "#b2182b",
     "server-2": "#7b3294",
+    "server-no-realtime": "#d6604d",
     "relay": "#f4847a",
     "floor": "#7f7f7f",
     "bun": "#1f4e9c",
@@ -140,7 +142,7 @@ def _draw(axes: Axes, panel: Panel, curves: Mapping[str, Sequence[Point]]) -> No
     for number, (subject, points) in enumerate(curves.items()):
         shown = [p for p in points if panel.of(p) > 0 or not panel.logarithmic]
         colour = COLOURS.get(subject, "black")
-        own = subject in ("server", "relay", "server-2")
+        own = subject in SUBJECTS
         style: dict[str, Any] = {
             "color": colour,
             "marker": MARKS[number % len(MARKS)],

@@ -62,7 +62,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """The greatest number of listeners that got all frames due; `open` if more were not tried."""
+    """The greatest number of listeners that got all frames due, a spread over the ramps.
+
+    `open`: half of the ramps or more ended before they failed, so that the median may be higher.
+    """
 
     subject: str
     limit: Spread
@@ -81,7 +84,8 @@ def limits(steps: Sequence[Step]) -> list[Limit]:
             max((step.listeners for step in ramp if step.kept_up), default=0)
             for ramp in rounds.values()
         ]
-        return Limit(subject, Spread.of(most), any(ramp[-1].kept_up for ramp in rounds.values()))
+        never_failed = sum(ramp[-1].kept_up for ramp in rounds.values())
+        return Limit(subject, Spread.of(most), 2 * never_failed >= len(most))
 
     return [of(subject) for subject in dict.fromkeys(step.subject for step in steps)]
 

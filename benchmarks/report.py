@@ -129,13 +129,13 @@ def tls_tables(result: TlsResult) -> list[Table]:
         return [cost]
     limits = Table(
         title="Listeners that got every frame due",
-        caption="the greatest number of a ramp; ≥: more were not tried",
+        caption="the greatest number of a ramp: median of ramps; ≥: more were not tried",
     )
-    _columns(limits, "best ramp", "lowest–highest")
+    _columns(limits, "listeners", "lowest–highest")
     for limit in result.limit_rows():
         limits.add_row(
             limit.subject,
-            f"{'≥ ' if limit.open else ''}{limit.limit.high:.0f}",
+            f"{'≥ ' if limit.open else ''}{limit.limit.median:.0f}",
             f"{limit.limit.low:.0f}–{limit.limit.high:.0f}",
         )
     return [cost, limits]
@@ -147,7 +147,7 @@ def layout_table(result: Mapping[str, Any]) -> Table:
     after = layout.after(result)
     table = Table(
         title=f"{layout.title}: {result['title']}",
-        caption=layout.remarks + (f"\n{after}" if after else ""),
+        caption=layout.remarks(result) + (f"\n{after}" if after else ""),
     )
     first, *others = layout.columns
     _columns(table, *others, first=first)

@@ -86,6 +86,14 @@ def server_of_two(workload: Workload, max_seconds: int) -> Iterator[Target]:
         yield running.target
 
 
+@contextmanager
+def server_without_realtime(workload: Workload, max_seconds: int) -> Iterator[Target]:
+    """The same without SCHED_FIFO, which no peer has."""
+    options = ["--no-realtime"]
+    with running_server(workload, max_seconds, database="embedded", options=options) as running:
+        yield running.target
+
+
 @dataclass(slots=True)
 class RunningServer:
     """A roomserver with a room: its process, and how it is reached.
@@ -201,6 +209,7 @@ SUBJECTS: Final[Mapping[str, Subject]] = {
     "relay": relay,
     "server": server,
     "server-2": server_of_two,
+    "server-no-realtime": server_without_realtime,
 }
 
 

@@ -36,6 +36,7 @@ BY_SCENARIO: Final[Mapping[str, Sequence[str]]] = {
 BY_SUBJECT: Final[Mapping[str, Sequence[str]]] = {
     "server": SERVER,
     "server-2": SERVER,
+    "server-no-realtime": SERVER,
     "plain": SERVER,
     "tls": SERVER,
     "nginx": (*SERVER, "nginx"),

@@ -51,6 +51,8 @@ def ramps() -> dict[str, Any]:
         step("server", 2000, number=2, p99_ms=300.0),
         step("server", 4000, number=0, p99_ms=500.0),
         replace(step("server", 4000, number=1), frames=0),
+        step("server-no-realtime", 1000),
+        step("server-no-realtime", 2000, p99_ms=300.0),
         step("ws", 1000, p99_ms=60.0),
         step("ws", 2000, p99_ms=3000.0),
     ]
@@ -101,10 +103,21 @@ def test_results_of_ramps_have_a_picture_each_and_lines_in_the_documents(pages: 
     assert [text.count(f"](images/{name})") for name in images] == [1, 1, 1]
     assert (
         "- **2,000 listeners** of one relay thread get every frame: 3872-byte frames every 20 ms "
-        "(48 kHz, 2 ch, pcm_s16le), 99 % within 150 ms; the best peer, `ws` on Node, "
-        "serves 1,000: **2.0 ×**."
+        "(48 kHz, 2 ch, pcm_s16le), 99 % within 150 ms; without SCHED_FIFO, as peers run, 1,000; "
+        "the best peer, `ws` on Node, serves 1,000: **2.0 ×**, 1.7 × at least, since a ramp goes "
+        "up by 20 %."
     ) in (pages / "README.md").read_text()
+    assert "a ramp goes up by 20 %, and a limit may be higher by that" in text
     assert documents.update([kept], pages) == []
+
+
+def test_a_peer_that_was_not_ramped_to_its_limit_has_no_ratio(pages: Path) -> None:
+    steps = [step(name, 1000) for name in ("server", "ws")]
+    kept = report.save([ListenersResult(RAMPED["stereo"], 4.0, steps).as_json()], pages / "r.json")
+    documents.update([kept], pages)
+    text = (pages / "README.md").read_text()
+    assert "- **At least 1,000 listeners** of one relay thread" in text
+    assert "the best peer, `ws` on Node, serves at least 1,000.\n" in text
 
 
 def test_a_result_of_an_unknown_scenario_is_refused(pages: Path) -> None:

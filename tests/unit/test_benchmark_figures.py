@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from itertools import pairwise
 
-from benchmarks import machine, scenarios
+from benchmarks import machine, ramp, scenarios
 from benchmarks.load import Joined, Measured, Quantiles
 from benchmarks.workload import Workload
 
@@ -83,6 +83,26 @@ def test_frames_are_due_to_listeners_that_were_lost() -> None:
     samples = [sample("server", 8.0, frames=FRAMES // 2, lost=50), sample("server", 8.0)]
     (row,) = scenarios.CpuResult(WORKLOAD, SECONDS, samples).rows()
     assert (row.delivered, row.lost) == (0.75, 50)
+
+
+def test_a_limit_is_open_when_half_of_the_ramps_never_failed() -> None:
+    def ended(*counts: int) -> list[ramp.Step]:
+        """Ramps that end at 18,000, or that fail a step above these."""
+        steps = []
+        for number, count in enumerate(counts):
+            kept_up = ramp.Step("ws", number, count, due=1, most_p99_ms=None, frames=1)
+            failed = ramp.Step("ws", number, count + 1, due=1, most_p99_ms=None)
+            steps += [kept_up] if count == 18_000 else [kept_up, failed]
+        return steps
+
+    def told(*counts: int) -> tuple[float, bool]:
+        (limit,) = ramp.limits(ended(*counts))
+        return limit.limit.median, limit.open
+
+    assert told(18_000, 12_842, 10_702) == (12_842, False)
+    assert told(18_000, 18_000, 10_702) == (18_000, True)
+    assert told(18_000, 12_000) == (15_000, True)  # between the two, one of which may be higher
+    assert told(10_702) == (10_702, False)
 
 
 def test_a_ratio_is_that_to_the_floor_beside() -> None:
