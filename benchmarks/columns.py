@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -11,6 +11,7 @@ Row = Mapping[str, Any]
 Columns = Mapping[str, Callable[[Row], str]]
 T = TypeVar("T")
 
+BUSY_CORES: Final = 0.3  # the source, and what a system does anyway, stay well below
 SUBJECTS: Final = {
     "handshake": "a handshake of bare aiohttp",
     "join": "a full join over two connections",
@@ -37,6 +38,25 @@ CONDITIONS: Final = {
     "flat-out": "as many as get in",
 }
 
+SCHEDULING: Final = {
+    "fifo": "with SCHED_FIFO",
+    "slice": "with a short slice",
+    "plain": "as any other thread",
+}
+TORTURES: Final = {
+    "quiet": "quiet",
+    "gil": "GIL held for a second at a time",
+    "loop": "event loop blocked",
+    "gc": "collections of a large heap",
+    "bcrypt": "burst of bcrypt",
+    "all": "all four tortures",
+}
+ENCRYPTED: Final = {
+    "floor": "a plain C `SSL_write()` loop",
+    "plain": "`roomserver` without TLS",
+    "tls": "`roomserver` with TLS in process",
+    "nginx": "nginx with TLS, `roomserver` behind it",
+}
 PAGES: Final = {
     "bare": "the client alone, mixing",
     "bare-mix": "the client alone, server mix",
@@ -52,6 +72,7 @@ class Layout:
 
     title: str
     caption: str
+    """May name values of the result: `{seconds}`."""
     columns: Columns
     after: Callable[[Mapping[str, Any]], str] = lambda result: ""
     """What stands below it, made of the whole result."""
@@ -60,7 +81,7 @@ class Layout:
 
     def remarks(self, result: Mapping[str, Any]) -> str:
         """What is said of its numbers, how fine they are, and what they ought to be."""
-        said = [self.caption]
+        said = [self.caption.format_map(result)]
         if growth := result.get("growth"):
             percent = f"{(growth - 1) * 100:.0f} %"
             said.append(f"a ramp goes up by {percent}, and a limit may be higher by that")
@@ -73,7 +94,7 @@ def spread(name: str, digits: int = 2, scale: float = 1.0) -> Callable[[Row], st
     """A median, with lowest and highest."""
 
     def text(row: Row) -> str:
-        of = row[name]
+        of = row.get(name)
         if not of or math.isnan(of["median"]):  # not measured, or nothing came of it
             return "–"
         median, low, high = (f"{of[q] * scale:.{digits}f}" for q in ("median", "low", "high"))
@@ -83,8 +104,20 @@ def spread(name: str, digits: int = 2, scale: float = 1.0) -> Callable[[Row], st
 
 
 def number(name: str, digits: int = 2) -> Callable[[Row], str]:
-    """A number."""
-    return lambda row: f"{row[name]:.{digits}f}"
+    """A number, if there is one."""
+    return lambda row: "–" if row.get(name) is None else f"{row[name]:.{digits}f}"
+
+
+def milliseconds(*names: str, digits: int = 1) -> Callable[[Row], str]:
+    """Quantiles of a delay, one after another."""
+    return lambda row: " / ".join(f"{row[name]:.{digits}f}" for name in names)
+
+
+def lateness(name: str) -> Callable[[Row], str]:
+    """Quantiles that are kept in µs, as ms."""
+    return lambda row: " / ".join(
+        f"{row[name][quantile] / 1000:.2f}" for quantile in ("p50", "p99", "p999", "max")
+    )
 
 
 def named(name: str, names: Mapping[str, str]) -> Callable[[Row], str]:
@@ -126,8 +159,24 @@ def delivered(row: Row) -> str:
     return f"{row['delivered']:.1%}" + (f", {lost} lost" if lost else "")
 
 
+def busy(result: Mapping[str, Any]) -> str:
+    """A remark when other programs had a good part of a core, empty otherwise."""
+    others = max(row["others"] for row in result["summary"])
+    if others < BUSY_CORES:
+        return ""
+    return (
+        f"Other programs used up to {others:.1f} cores meanwhile: all subjects met that alike, "
+        "but delays are longer than they would be alone, and ratios less sharp."
+    )
+
+
 def _long_task(row: Row) -> str:
     return f"{row['longest_ms']:.0f}" if row["longest_ms"] else "–"
+
+
+def _front(row: Row) -> str:
+    us = row.get("front_us_per_frame")  # older results don't tell it apart
+    return f"{us:.1f}" if us else "–"
 
 
 def _kilobytes(row: Row) -> str:
@@ -165,6 +214,86 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
             "what": lambda row: str(row["subject"]),
             "µs": _microseconds,
             "in multiples of": _multiples,
+        },
+    ),
+    "cpu": Layout(
+        title="CPU per delivered frame",
+        caption="medians of intervals of {seconds:g} s; ratio: to the floor beside "
+        "(lowest–highest); both ends: with the load client's CPU; delay from tick to receipt; "
+        "client, others: cores used",
+        columns={
+            "subject": named_subject,
+            "µs / frame": number("us_per_frame"),
+            "× floor": spread("ratio"),
+            "both ends, µs": number("both_us_per_frame"),
+            "delivered": delivered,
+            "p50 / p99 / p99.9 ms": milliseconds("p50_ms", "p99_ms", "p999_ms"),
+            "client": number("client"),
+            "others": number("others"),
+        },
+        after=busy,
+    ),
+    "memory": Layout(
+        title="Memory per connection",
+        caption="slope from {base} connections to all, medians of rounds (lowest–highest); "
+        "database: of its processes; TCP buffers: the kernel's, of both ends and of all sockets "
+        "of this machine",
+        target="2 kB at most for the whole `roomserver`",
+        columns={
+            "subject": named_subject,
+            "resident, kB": spread("resident", 2, 1e-3),
+            "database, kB": spread("database", 2, 1e-3),
+            "TCP buffers, kB": spread("tcp_buffers", 2, 1e-3),
+        },
+    ),
+    "pacing": Layout(
+        title="Pacing",
+        caption="{seconds:g} s for each row in every round; p50 / p99 / p99.9 / max in ms, "
+        "quantiles are medians of rounds; tick: from its deadline to its block; floor: of a bare "
+        "timer loop, and how often its p99.9 goes into that of the ticks; arrival: from the "
+        "deadline to the listener's socket; others: cores used by other programs at most",
+        columns={
+            "scheduling": named("granted", SCHEDULING),
+            "Python": named("condition", TORTURES),
+            "ticks": lambda row: str(row["ticks"]["count"]),
+            "tick late": lateness("ticks"),
+            "floor": lateness("floor"),
+            "p99.9 × floor": number("ratio"),
+            "arrival": lateness("arrival"),
+            "frames missing": lambda row: str(row["missing"]),
+            "others": number("others"),
+        },
+        after=busy,
+    ),
+    "tls": Layout(
+        title="CPU per delivered frame over TLS",
+        caption="medians of intervals of {seconds:g} s; ratios: to the nearest run "
+        "(lowest–highest); delay from tick to receipt; client, others: cores used",
+        columns={
+            "subject": named("subject", ENCRYPTED),
+            "µs / frame": number("us_per_frame", 1),
+            "of it nginx": _front,
+            "× plain": spread("over_plain"),
+            "× floor": spread("over_floor"),
+            "delivered": delivered,
+            "p50 / p99 ms": milliseconds("p50_ms", "p99_ms"),
+            "client": number("client"),
+            "others": number("others"),
+        },
+        after=busy,
+    ),
+    "limits": Layout(
+        title="Listener limit over TLS",
+        caption="the greatest number of listeners at which each got every frame due: median of "
+        "ramps (lowest–highest), with what was used where most did; ≥: more were not tried; "
+        "server, client, others: cores used",
+        columns={
+            "subject": named("subject", ENCRYPTED),
+            "listeners": _most,
+            "server": number("server"),
+            "client": number("client"),
+            "others": number("others"),
+            "p99 ms": number("p99_ms", 0),
         },
     ),
     "listeners": Layout(
@@ -368,6 +497,21 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
         },
     ),
 }
+
+
+def parts(result: Mapping[str, Any]) -> Iterator[tuple[Layout, Mapping[str, Any]]]:
+    """The tables of a result: layouts, and what is in them. Raises KeyError for an unknown one."""
+    yield LAYOUTS[result["scenario"]], result
+    if limits := result.get("limits"):
+        rows = [row | _where_most_kept_up(result["steps"], row["subject"]) for row in limits]
+        yield LAYOUTS["limits"], {**result, "summary": rows, "rounds": result["limit_rounds"]}
+
+
+def _where_most_kept_up(steps: Iterable[Row], subject: str) -> dict[str, Any]:
+    """What a subject used, and how late it was, with the most listeners at which it kept up."""
+    kept = [step for step in steps if step["subject"] == subject and step["kept_up"]]
+    last = max(kept, key=lambda step: int(step["listeners"]), default={})
+    return {name: last.get(name) for name in ("server", "client", "others", "p99_ms")}
 
 
 def cells(layout: Layout, rows: Sequence[Row]) -> list[list[str]]:

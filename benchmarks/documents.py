@@ -9,39 +9,19 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import guidance, plots
 from benchmarks.child import ROOT
-from benchmarks.columns import LAYOUTS, STREAMED, delivered, markdown, named_subject
+from benchmarks.columns import ENCRYPTED, LAYOUTS, SCHEDULING, STREAMED, busy, markdown, parts
 from benchmarks.subjects import SUBJECTS
 
 MEASURED: Final = re.compile(
     r"(<!-- measured:begin[^>]*-->\n).*?(<!-- measured:end -->)", re.DOTALL
 )
 IMAGES: Final = Path("docs/images")
-BUSY_CORES: Final = 0.3  # the source, and what a system does anyway, stay well below
-SCHEDULING: Final = {
-    "fifo": "with SCHED_FIFO",
-    "slice": "with a short slice",
-    "plain": "as any other thread",
-}
-CONDITIONS: Final = {
-    "quiet": "quiet",
-    "gil": "GIL held for a second at a time",
-    "loop": "event loop blocked",
-    "gc": "collections of a large heap",
-    "bcrypt": "burst of bcrypt",
-    "all": "all four tortures",
-}
-TLS_NAMES: Final = {
-    "floor": "a plain C `SSL_write()` loop",
-    "plain": "`roomserver` without TLS",
-    "tls": "`roomserver` with TLS in process",
-    "nginx": "nginx with TLS, `roomserver` behind it",
-}
 
 
 def update(results: Sequence[Path], root: Path = ROOT) -> list[Path]:
@@ -101,53 +81,26 @@ def full(whole: Mapping[str, Any], name: str) -> str:
         f"{_nice(machine)}. "
         f"Raw: [`benchmarks/results/{name}`](../benchmarks/results/{name}).\n"
     )
-    parts = [head]
+    texts = [head]
     for result in whole["results"]:
-        title, rows = result["title"], result["summary"]
-        rounds = f"{result['rounds']} round{'s' * (result['rounds'] != 1)}"
-        if layout := LAYOUTS.get(result["scenario"]):
-            after = layout.after(result)
-            if picture := result.get("picture"):
+        if result["scenario"] not in LAYOUTS:
+            raise ValueError(f"{name} holds a result of {result['scenario']}, which is unknown")
+        for layout, part in parts(result):
+            rounds = f"{part['rounds']} round{'s' * (part['rounds'] != 1)}"
+            after = layout.after(part)
+            if picture := part.get("picture"):
                 after = (
                     "Medians of the ramps. Full marks: they kept up; hollow ones: they did not.\n\n"
                     f"![Delay, CPU and memory against listeners](images/{picture})"
                 )
-            parts.append(
-                f"**{layout.title}.** {title}; {rounds}; {layout.remarks(result)}.\n\n"
-                f"{markdown(layout.columns, rows)}{after and f'{chr(10)}{after}{chr(10)}'}"
+            texts.append(
+                f"**{layout.title}.** {part['title']}; {rounds}; {layout.remarks(part)}.\n\n"
+                f"{markdown(layout.columns, part['summary'])}"
+                f"{after and f'{chr(10)}{after}{chr(10)}'}"
             )
-        elif result["scenario"] == "cpu":
-            parts.append(
-                f"**CPU per delivered frame.** {title}; medians of {result['rounds']} rounds of "
-                f"{result['seconds']:g} s.\n\n{_cpu(rows)}{_busy(rows)}"
-            )
-        elif result["scenario"] == "pacing":
-            parts.append(
-                f"**Pacing.** {title}; {result['rounds']} rounds of {result['seconds']:g} s for "
-                f"each row; quantiles are medians of rounds; ms.\n\n{_pacing(rows)}{_busy(rows)}"
-            )
-        elif result["scenario"] == "tls":
-            parts.append(
-                f"**CPU per delivered frame over TLS.** {title}; medians of {result['rounds']} "
-                f"rounds of {result['seconds']:g} s.\n\n{_tls(rows)}{_busy(rows)}"
-            )
-            parts.append(
-                "**Listener limit over TLS.** The same frames; the greatest number of listeners at "
-                f"which each got every frame due, the median of {result['limit_rounds']} ramps "
-                f"(and the range), with what was used where most did.\n\n"
-                f"{_limits(result)}"
-            )
-        elif result["scenario"] == "memory":
-            parts.append(
-                f"**Memory per connection.** {title}; slope from {result['base']} connections, "
-                f"median of {result['rounds']} rounds; target: 2 kB at most for the whole "
-                f"`roomserver`.\n\n{_memory(rows)}"
-            )
-        else:
-            raise ValueError(f"{name} holds a result of {result['scenario']}, which is unknown")
         if notes := _notes(result):
-            parts.append(notes)
-    return "\n".join(parts)
+            texts.append(notes)
+    return "\n".join(texts)
 
 
 def short(files: Sequence[Mapping[str, Any]]) -> str:
@@ -162,7 +115,7 @@ def short(files: Sequence[Mapping[str, Any]]) -> str:
             if best := min(peers, key=lambda r: float(r["ratio"]["median"]), default=None):
                 named = STREAMED[best["subject"]]
                 ratio += f" (the best peer, {named}: {best['ratio']['median']:.2f} ×)"
-            busy = " on a machine busy with other work" if _busy(rows.values()) else ""
+            elsewhere = " on a machine busy with other work" if busy(result) else ""
             delay = f"{row['p50_ms']:.1f} ms (median), {row['p99_ms']:.1f} ms (99 %)"
             if ordinary := rows.get("server-no-realtime"):
                 delay += (
@@ -171,7 +124,7 @@ def short(files: Sequence[Mapping[str, Any]]) -> str:
                 )
             lines.append(
                 f"- {result['title']}: **{row['us_per_frame']:.1f} µs of CPU per delivered frame** "
-                f"for the whole server{ratio}; tick to receipt {delay}{busy}."
+                f"for the whole server{ratio}; tick to receipt {delay}{elsewhere}."
             )
         elif result["scenario"] == "memory" and {"relay", "server"} <= rows.keys():
             relay = rows["relay"]["resident"]["median"] / 1000
@@ -196,13 +149,13 @@ def short(files: Sequence[Mapping[str, Any]]) -> str:
                 f"the database{beside}."
             )
         elif result["scenario"] == "pacing":
-            busy = ", on a machine busy with other work" if _busy(result["summary"]) else ""
+            elsewhere = ", on a machine busy with other work" if busy(result) else ""
             late = {r["granted"]: r["ticks"]["p999"] for r in rows_of_all_tortures(result)}
             said = [f"{late[k] / 1000:.1f} ms {v}" for k, v in SCHEDULING.items() if k in late]
             lines.append(
                 f"- {result['workload']['listeners']} listeners while the server's Python is "
                 "tortured (GIL held for seconds, event loop blocked, collections, bcrypt): 99.9 % "
-                f"of ticks are late by less than **{' and '.join(said)}**{busy}."
+                f"of ticks are late by less than **{' and '.join(said)}**{elsewhere}."
             )
     machine = files[0]["machine"]
     return (
@@ -248,7 +201,7 @@ def rows_of_all_tortures(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _notes(result: Mapping[str, Any]) -> str:
     """What else took part, and what could not; empty if that was not noted."""
-    names = TLS_NAMES if result["scenario"] == "tls" else STREAMED
+    names = ENCRYPTED if result["scenario"] == "tls" else STREAMED
     notes = []
     if versions := result.get("versions"):
         notes.append(f"With {', '.join(f'{name} {of}' for name, of in versions.items())}.")
@@ -261,128 +214,3 @@ def _nice(machine: Mapping[str, Any]) -> str:
     """A remark when the benchmark ran at another priority than other programs."""
     nice = machine.get("nice", 0)
     return f"; run at niceness {nice}" if nice else ""
-
-
-def _busy(rows: Iterable[Mapping[str, Any]]) -> str:
-    """A remark when other programs had a good part of a core, empty otherwise."""
-    others = max(row["others"] for row in rows)
-    if others < BUSY_CORES:
-        return ""
-    return (
-        f"\nOther programs used up to {others:.1f} cores meanwhile: all subjects met that alike, "
-        "but delays are longer than they would be alone, and ratios less sharp.\n"
-    )
-
-
-def _cpu(rows: Sequence[Mapping[str, Any]]) -> str:
-    def ratio(row: Mapping[str, Any]) -> str:
-        r = row["ratio"]
-        return f"{r['median']:.3f} ({r['low']:.2f}–{r['high']:.2f})" if r else "–"
-
-    columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
-        "subject": named_subject,
-        "µs / frame": lambda r: f"{r['us_per_frame']:.2f}",
-        "× floor": ratio,
-        "both ends, µs": lambda r: f"{r['both_us_per_frame']:.2f}",
-        "delivered": delivered,
-        "p50 / p99 / p99.9 ms": lambda r: (
-            f"{r['p50_ms']:.1f} / {r['p99_ms']:.1f} / {r['p999_ms']:.1f}"
-        ),
-        "load client, cores": lambda r: f"{r['client']:.2f}",
-        "others, cores": lambda r: f"{r['others']:.2f}",
-    }
-    return markdown(columns, rows)
-
-
-def _tls(rows: Sequence[Mapping[str, Any]]) -> str:
-    def ratio(name: str) -> Callable[[Mapping[str, Any]], str]:
-        def text(row: Mapping[str, Any]) -> str:
-            r = row[name]
-            return f"{r['median']:.2f} ({r['low']:.2f}–{r['high']:.2f})" if r else "–"
-
-        return text
-
-    def front(row: Mapping[str, Any]) -> bool:
-        return bool(row.get("front_us_per_frame"))  # older results don't tell it apart
-
-    columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
-        "subject": lambda r: TLS_NAMES.get(r["subject"], r["subject"]),
-        "µs / frame": lambda r: f"{r['us_per_frame']:.1f}",
-        "of it nginx": lambda r: f"{r['front_us_per_frame']:.1f}" if front(r) else "–",
-        "× plain": ratio("over_plain"),
-        "× floor": ratio("over_floor"),
-        "delivered": delivered,
-        "p50 / p99 ms": lambda r: f"{r['p50_ms']:.1f} / {r['p99_ms']:.1f}",
-        "load client, cores": lambda r: f"{r['client']:.2f}",
-        "others, cores": lambda r: f"{r['others']:.2f}",
-    }
-    return markdown(columns, rows)
-
-
-def _limits(result: Mapping[str, Any]) -> str:
-    """The limits, each with what was used at the last step that kept up."""
-
-    def last(row: Mapping[str, Any]) -> Mapping[str, Any]:
-        kept = [s for s in result["steps"] if s["subject"] == row["subject"] and s["kept_up"]]
-        return max(kept, key=lambda s: s["listeners"], default={})
-
-    def cores(name: str) -> Callable[[Mapping[str, Any]], str]:
-        return lambda row: f"{last(row)[name]:.2f}" if last(row) else "–"
-
-    def limit(row: Mapping[str, Any]) -> str:
-        spread = row["limit"]
-        return (
-            f"{'≥ ' if row['open'] else ''}{spread['median']:.0f} "
-            f"({spread['low']:.0f}–{spread['high']:.0f})"
-        )
-
-    columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
-        "subject": lambda r: TLS_NAMES.get(r["subject"], r["subject"]),
-        "listeners": limit,
-        "server, cores": cores("server"),
-        "load client, cores": cores("client"),
-        "others, cores": cores("others"),
-        "p99 ms": lambda r: f"{last(r)['p99_ms']:.0f}" if last(r) else "–",
-    }
-    return markdown(columns, result["limits"])
-
-
-def _memory(rows: Sequence[Mapping[str, Any]]) -> str:
-    def kb(what: str) -> Callable[[Mapping[str, Any]], str]:
-        def text(row: Mapping[str, Any]) -> str:
-            spread = row.get(what)
-            if spread is None:  # not looked at when that was measured
-                return "–"
-            low, high = spread["low"] / 1000, spread["high"] / 1000
-            return f"{spread['median'] / 1000:.2f} ({low:.2f}–{high:.2f})"
-
-        return text
-
-    columns = {
-        "subject": named_subject,
-        "resident, kB": kb("resident"),
-        "database's processes, kB": kb("database"),
-        "TCP buffers of both ends, kB": kb("tcp_buffers"),
-    }
-    return markdown(columns, rows)
-
-
-def _pacing(rows: Sequence[Mapping[str, Any]]) -> str:
-    def late(what: str) -> Callable[[Mapping[str, Any]], str]:
-        def text(row: Mapping[str, Any]) -> str:
-            return " / ".join(f"{row[what][q] / 1000:.2f}" for q in ("p50", "p99", "p999", "max"))
-
-        return text
-
-    columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
-        "scheduling": lambda r: SCHEDULING[r["granted"]],
-        "Python": lambda r: CONDITIONS[r["condition"]],
-        "ticks": lambda r: str(r["ticks"]["count"]),
-        "tick late, p50 / p99 / p99.9 / max": late("ticks"),
-        "floor": late("floor"),
-        "p99.9 × floor": lambda r: f"{r['ratio']:.2f}",
-        "arrival": late("arrival"),
-        "frames missing": lambda r: str(r["missing"]),
-        "others, cores": lambda r: f"{r['others']:.2f}",
-    }
-    return markdown(columns, rows)

@@ -66,7 +66,7 @@ WIDE = Workload(200, channels=64)
 WIDE_SUBJECTS = ("floor", "relay", "server")
 FEW_ROUNDS = 5
 
-OWN = ("relay", "server", "server-2", "plain", "tls")
+OWN = ("relay", "server", "server-2", "server-no-realtime", "plain", "tls")
 """Subjects that have to start; the others need what may not be installed."""
 TRIAL_S = 30
 FAILURES = (ChildError, LoadError, OSError, RuntimeError, subprocess.SubprocessError)
@@ -174,8 +174,7 @@ def run_cpu(
             progress=tell,
             known=STREAMED,
         )
-    console.print(report.cpu_table(result))
-    return result.as_json() | left_out
+    return shown(result.as_json() | left_out)
 
 
 def run_listeners(
@@ -242,8 +241,7 @@ def run_memory(
             rounds=rounds or (1 if quick else MEMORY_ROUNDS),
             progress=tell,
         )
-    console.print(report.memory_table(result))
-    return result.as_json()
+    return shown(result.as_json())
 
 
 def run_pacing(
@@ -263,8 +261,7 @@ def run_pacing(
             seconds=seconds or (QUICK_PACING_S if quick else PACING_S),
             progress=tell,
         )
-    console.print(report.pacing_table(result))
-    return result.as_json()
+    return shown(result.as_json())
 
 
 def run_tls(
@@ -289,9 +286,7 @@ def run_tls(
             growth=tls.QUICK_GROWTH if quick else tls.GROWTH,
             progress=tell,
         )
-    for table in report.tls_tables(result):
-        console.print(table)
-    return result.as_json() | left_out
+    return shown(result.as_json() | left_out)
 
 
 def run_joins(
@@ -454,8 +449,9 @@ def run_soak(workload: Workload = soak.WORKLOAD, *, hours: float = 2.0) -> dict[
 
 
 def shown(result: dict[str, Any]) -> dict[str, Any]:
-    """Prints the table of a result, and returns it."""
-    console.print(report.layout_table(result))
+    """Prints the tables of a result, and returns it."""
+    for table in report.tables(result):
+        console.print(table)
     return result
 
 

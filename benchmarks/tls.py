@@ -144,9 +144,9 @@ SUBJECTS: Final[Mapping[str, Subject]] = {
 
 @dataclass(frozen=True, slots=True)
 class CostRow:
-    """Medians over the rounds: µs per delivered frame, cores used; ratios paired by round.
+    """Medians over the rounds: µs per delivered frame, cores used; ratios to the nearest run.
 
-    `front_us_per_frame` is what of it nginx used, 0 without one.
+    `front_us_per_frame` is what of it nginx used, 0 without one; `lost` are connections.
     """
 
     subject: str
@@ -155,6 +155,7 @@ class CostRow:
     over_plain: Spread | None
     over_floor: Spread | None
     delivered: float
+    lost: int
     p50_ms: float
     p99_ms: float
     client: float
@@ -178,6 +179,7 @@ class TlsResult:
                 self.cost.ratio(row.subject, "plain"),
                 self.cost.ratio(row.subject, "floor"),
                 row.delivered,
+                row.lost,
                 row.p50_ms,
                 row.p99_ms,
                 row.client,

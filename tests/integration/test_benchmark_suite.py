@@ -108,7 +108,8 @@ def test_micro_benchmarks_are_kept_as_all_results_are(tmp_path: Path) -> None:
     assert {"NumPy", "copy"} == set(result["summary"][-1]["ratios"])
     assert len(result["samples"]) > len(names)
     assert all("data" not in sample["stats"] for sample in result["samples"])
-    assert report.layout_table(result).row_count == len(names)
+    (table,) = report.tables(result)
+    assert table.row_count == len(names)
     text = documents.full(whole, kept.name)
     assert f"Kernels with {result['simd']}" in text
     assert f"| {kernels[0]} | " in text

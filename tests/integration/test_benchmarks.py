@@ -14,6 +14,7 @@ import pytest
 from benchmarks import (
     browser,
     capacity,
+    columns,
     documents,
     joins,
     listeners,
@@ -231,7 +232,8 @@ def test_a_page_is_measured_that_listens() -> None:
 def check_tables(result: dict[str, Any], *words: str) -> None:
     """The result has its table in the terminal, and in the documents one with these words."""
     kept = json.loads(json.dumps(result))
-    assert report.layout_table(kept).row_count == len(result["summary"])
+    (table,) = report.tables(kept)
+    assert table.row_count == len(result["summary"])
     text = documents.full(machine.describe() | {"results": [kept]}, "result.json")
     for word in words:
         assert word in text
@@ -287,7 +289,7 @@ def test_pacing_puts_lateness_of_ticks_beside_that_of_a_bare_timer(tmp_path: Pat
     assert "Pacing: 10 listeners" in done.stdout
     (result,) = json.loads(kept.read_text())["results"]
     for sample in result["samples"]:
-        assert sample["granted"] in documents.SCHEDULING
+        assert sample["granted"] in columns.SCHEDULING
         for what in ("ticks", "floor"):
             assert sum(count for _, count in sample[what]) >= 20
         assert sum(count for _, count in sample["arrival"]) == sample["measured"]["frames"] > 10
