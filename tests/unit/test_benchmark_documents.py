@@ -145,6 +145,21 @@ def test_what_was_not_measured_is_a_dash_in_a_table() -> None:
     assert columns.spread("some")({"some": nothing}) == "–"
 
 
+def test_who_was_lost_is_told_beside_what_was_delivered() -> None:
+    assert columns.delivered({"delivered": 1.0, "lost": 0}) == "100.0%"
+    assert columns.delivered({"delivered": 0.75, "lost": 50}) == "75.0%, 50 lost"
+    assert columns.delivered({"delivered": 0.75}) == "75.0%"  # as it was kept before
+
+
+@pytest.mark.parametrize("path", sorted(report.RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_what_is_kept_can_still_be_shown(path: Path) -> None:
+    whole = json.loads(path.read_text())
+    text = documents.full(whole, path.name)
+    for result in whole["results"]:
+        assert result["title"] in text
+        assert sum(table.row_count for table in report.tables(result)) >= len(result["summary"])
+
+
 def test_bandwidth_counts_every_header() -> None:
     voice = Workload(channels=1, sample_rate=8000)
     # 352 bytes of message and 4 of WebSocket in one segment; five of them in two.

@@ -8,8 +8,10 @@ from collections import Counter
 from itertools import pairwise
 
 from benchmarks import machine, ramp, scenarios
-from benchmarks.load import Joined, Measured, Quantiles
+from benchmarks.load import Joined, Measured
 from benchmarks.workload import Workload
+
+from roomserver.clients.load_report import Quantiles
 
 WORKLOAD = Workload(listeners=100)
 SECONDS = 4.0
