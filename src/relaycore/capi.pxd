@@ -293,7 +293,7 @@ cdef extern from "relaycore/relay.h" namespace "relaycore" nogil:
         Status start(const RelayConfig&, unique_ptr[Relay]&)
         int event_fd()
         Status poll(size_t, vector[Event*]&)
-        Status attach(int, string_view, bool, uint64_t&)
+        Status attach(int, string_view, string_view, bool, uint64_t&)
         Status open_room(uint64_t&)
         Status close_room(uint64_t, string_view, uint16_t)
         Status bind_source(const SourceBinding&, string_view)

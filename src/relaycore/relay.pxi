@@ -336,21 +336,23 @@ cdef class Relay:
         finally:
             self.polling.leave()
 
-    def attach(self, sock, response=b"", *, deliver_binary=False):
+    def attach(self, sock, response=b"", *, greeting=None, deliver_binary=False):
         """Takes a connected stream socket over and returns the connection's id.
 
         sock: a socket.socket, which is detached, or a descriptor; it belongs to the relay once
             this has returned. Raises OSError or ValueError when it is no connected stream socket;
             then it is still the caller's.
         response: sent before all else: the answer to the upgrade request (`upgrade_response`).
+        greeting: a text that goes out with it.
         deliver_binary: binary messages become BinaryReceived events, and no binding is needed.
         """
         cdef int fd = sock if isinstance(sock, int) else sock.fileno()
         cdef bytes first = bytes(response)
+        cdef bytes then = _utf8(greeting)
         cdef uint64_t connection = 0
         if fd < 0:
             raise ValueError("attach: the socket is closed")
-        _check(self.core().attach(fd, first, bool(deliver_binary), connection))
+        _check(self.core().attach(fd, first, then, bool(deliver_binary), connection))
         if not isinstance(sock, int):
             sock.detach()
         return connection

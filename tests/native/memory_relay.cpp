@@ -118,7 +118,7 @@ class World {
 
   Peer& attach() {
     Peer peer{connected()};
-    require(relay->attach(peer.ends.relays, kUpgrade, false, peer.id) == Status::ok, "attach");
+    require(relay->attach(peer.ends.relays, kUpgrade, {}, false, peer.id) == Status::ok, "attach");
     return peers_.emplace_back(peer);
   }
   Peer& listener(uint64_t room, const Subscription& wish) {
@@ -280,7 +280,7 @@ TEST(a_verb_that_gets_no_memory_changes_nothing_and_disturbs_nobody) {
   Ends ends = connected();
   CHECK(with_every_request_refused([&] {
           CHECK(fcntl(ends.relays, F_GETFD) >= 0);  // it is still the caller's
-          return relay.attach(ends.relays, kUpgrade, false, id);
+          return relay.attach(ends.relays, kUpgrade, {}, false, id);
         }) >= 2);  // connections come out of memory that many share
   ::close(ends.ours);
   wait_for("the new connection ends", [&] {

@@ -113,7 +113,7 @@ class Worker {
     Client client{ends.ours};
     client.is_source = pick(6) == 0;
     client.reads = pick(8) != 0;
-    Status status = relay_.attach(ends.relays, kUpgrade, false, client.id);
+    Status status = relay_.attach(ends.relays, kUpgrade, {}, false, client.id);
     if (status != Status::ok) {
       // It is still ours.
       require(status == Status::closed, "a sound socket is refused by a closed relay alone");

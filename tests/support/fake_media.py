@@ -79,9 +79,10 @@ class FakeMedia:
     lags: list[tuple[int, float]] = field(default_factory=list)  # connection, ms
     _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
-    def attach(self, descriptor: int, response: bytes) -> int:
+    def attach(self, descriptor: int, response: bytes, *, greeting: str) -> int:
         connection = next(self._ids)
         self.sent[connection] = []
+        self._keep(connection, greeting)
         return connection
 
     def open_room(self) -> int:

@@ -269,8 +269,8 @@ Status Relay::poll(size_t limit, std::vector<Event*>& events) noexcept {
   return status;
 }
 
-Status Relay::attach(int fd, std::string_view response, bool deliver_binary,
-                     uint64_t& id) noexcept {
+Status Relay::attach(int fd, std::string_view response, std::string_view greeting,
+                     bool deliver_binary, uint64_t& id) noexcept {
   if (impl_->gate.is_shut()) return Status::closed;
   int domain = 0, type = 0;
   socklen_t size = sizeof domain;
@@ -285,7 +285,7 @@ Status Relay::attach(int fd, std::string_view response, bool deliver_binary,
     id = impl_->make_id(impl_->least_loaded(&ThreadCounters::connections));
     auto task = std::make_unique<AttachTask>();
     task->connection = std::make_unique<Connection>(id, -1);
-    if (!response.empty()) task->response = Text::raw(response);
+    if (!response.empty() || !greeting.empty()) task->response = Text::opening(response, greeting);
     Connection& connection = *task->connection;
     connection.is_tcp = domain == AF_INET || domain == AF_INET6;
     connection.deliver_binary = deliver_binary;

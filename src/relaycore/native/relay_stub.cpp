@@ -13,7 +13,7 @@ Status Relay::start(const RelayConfig&, std::unique_ptr<Relay>&) noexcept {
 }
 int Relay::event_fd() const noexcept { return -1; }
 Status Relay::poll(size_t, std::vector<Event*>&) noexcept { return Status::unavailable; }
-Status Relay::attach(int, std::string_view, bool, uint64_t&) noexcept {
+Status Relay::attach(int, std::string_view, std::string_view, bool, uint64_t&) noexcept {
   return Status::unavailable;
 }
 Status Relay::open_room(uint64_t&) noexcept { return Status::unavailable; }

@@ -7,7 +7,6 @@ the relay counts a text as processed when the next batch of events is taken.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import sys
 import uuid
@@ -17,7 +16,6 @@ from collections.abc import Sequence
 import structlog
 from msgspec import structs
 
-from relaycore.errors import RelayClosedError
 from roomserver.auth.tokens import RoomToken, TokenError, Tokens
 from roomserver.protocol import client, server
 from roomserver.protocol.codec import MessageError, decode, encode, encode_cut
@@ -126,21 +124,23 @@ class Connections:
         limit_key: str,
         user_agent: str | None = None,
     ) -> None:
-        """Hands a socket to the relay, which answers the upgrade with `response`.
+        """Hands a socket to the relay, which answers the upgrade with `response`, and `config`.
 
         The descriptor is nobody else's from here on: when the relay does not take it, it is closed,
         and this raises what the relay did (RelayClosedError at the end).
 
         `limit_key` is what limits count by: an address, or a network of addresses.
         """
+        client_id = str(uuid.uuid4())
         try:
-            connection_id = self._media.attach(descriptor, response)
+            config = server.Config(client_id=client_id, server_time=self._media.clock_us())
+            connection_id = self._media.attach(descriptor, response, greeting=encode(config))
         except BaseException:
             os.close(descriptor)
             raise
         connection = Connection(
             id=connection_id,
-            client_id=str(uuid.uuid4()),
+            client_id=client_id,
             address=address,
             limit_key=limit_key,
             # A hall of listeners has a few browsers between them.
@@ -148,10 +148,6 @@ class Connections:
         )
         self._by_id[connection.id] = connection
         self._unregistered[limit_key] += 1
-        with contextlib.suppress(RelayClosedError):  # just now: the client is told with the 1001
-            now_us = self._media.clock_us()
-            config = server.Config(client_id=connection.client_id, server_time=now_us)
-            self._media.send(connection.id, encode(config))
 
     # Events of the relay
 

@@ -118,8 +118,8 @@ class Media:
         """A snapshot of the relay's figures. Raises RelayClosedError."""
         return self._relay.counters()
 
-    def attach(self, descriptor: int, response: bytes) -> int:
-        return self._relay.attach(descriptor, response)
+    def attach(self, descriptor: int, response: bytes, *, greeting: str) -> int:
+        return self._relay.attach(descriptor, response, greeting=greeting)
 
     def open_room(self) -> int:
         return self._relay.open_room()

@@ -53,8 +53,8 @@ class ListenerCount:
 class MediaVerbs(Protocol):
     """The relay as the rooms see it. Nothing here blocks; closed ids are harmless."""
 
-    def attach(self, descriptor: int, response: bytes) -> int:
-        """Hands a socket over for good; the relay sends `response` first. The connection's id."""
+    def attach(self, descriptor: int, response: bytes, *, greeting: str) -> int:
+        """Hands a socket over for good; the relay sends `response`, then a text. Its id there."""
 
     def open_room(self) -> int:
         """A room in the relay; its id."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import math
 import select
 import socket
@@ -50,6 +51,18 @@ def test_texts_go_both_ways_in_order(relay: Relay, events: Events) -> None:
         assert text.data == f'{{"type": "count", "i": {i}}}'
         relay.send(peer.connection, f'{{"type":"echo","i":{i}}}')
     assert [peer.next_text()["i"] for _ in range(100)] == list(range(100))
+
+
+def test_a_greeting_comes_right_behind_the_answer_to_the_upgrade(relay: Relay) -> None:
+    for greeting in ("a" * 125, "ü" * 63, "x" * 70_000):
+        peer = Peer.attach(relay, response=b"", greeting=json.dumps({"said": greeting}))
+        relay.send(peer.connection, '{"said":"more"}')
+        assert [peer.next_text()["said"] for _ in range(2)] == [greeting, "more"]
+    ours, theirs = socket.socketpair()
+    with ours:
+        relay.attach(theirs, b"101\r\n\r\n", greeting="{}")
+        ours.settimeout(60)
+        assert ours.recv(100) == b"101\r\n\r\n\x81\x02{}"
 
 
 def test_a_stamped_text_tells_when_it_was_written(relay: Relay) -> None:

@@ -34,17 +34,8 @@ def descriptor() -> int:
     return os.open(os.devnull, os.O_RDONLY)
 
 
-def closing(*_: object) -> None:
+def closing(*_: object, **__: object) -> None:
     raise RelayClosedError("the relay is closed")
-
-
-async def test_a_socket_that_the_relay_took_stays_open_though_it_closes_just_then(
-    plane: ControlPlane, descriptor: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(plane.media, "send", closing)
-    plane.connections.admit(descriptor, b"", "192.0.2.1", "192.0.2.1")
-    assert len(plane.connections) == 1, "how it ends is told later"
-    os.close(descriptor)  # raises if somebody has
 
 
 async def test_a_socket_that_the_relay_does_not_take_is_closed(

@@ -66,7 +66,8 @@ class Relay {
   // processed.
   Status poll(size_t limit, std::vector<Event*>& events) noexcept;
 
-  Status attach(int fd, std::string_view response, bool deliver_binary, uint64_t& id) noexcept;
+  Status attach(int fd, std::string_view response, std::string_view greeting, bool deliver_binary,
+                uint64_t& id) noexcept;
   Status open_room(uint64_t& room) noexcept;
   Status close_room(uint64_t room, std::string_view text, uint16_t code) noexcept;
   Status bind_source(const SourceBinding& binding, std::string_view reply) noexcept;

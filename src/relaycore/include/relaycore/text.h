@@ -1,6 +1,7 @@
 // A text (or any other message) for one or many connections: framed once, shared, immutable.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <new>
@@ -32,6 +33,17 @@ class Text final : public Shared, Counted<"Text"> {
   static Ref<Text> raw(std::string_view bytes) {
     Text* text = create(bytes.size());
     std::memcpy(text->bytes(), bytes.data(), bytes.size());
+    return Ref<Text>::adopt(text);
+  }
+  // The same, and the first message behind it, if there is one.
+  static Ref<Text> opening(std::string_view answer, std::string_view payload) {
+    uint8_t header[10];
+    size_t header_size =
+        payload.empty() ? 0 : write_ws_header(header, WsOpcode::text, payload.size());
+    Text* text = create(answer.size() + header_size + payload.size());
+    uint8_t* end = std::copy(answer.begin(), answer.end(), text->bytes());
+    end = std::copy(header, header + header_size, end);
+    std::copy(payload.begin(), payload.end(), end);
     return Ref<Text>::adopt(text);
   }
   static Ref<Text> close(uint16_t code, std::string_view reason) {
