@@ -504,7 +504,15 @@ def parts(result: Mapping[str, Any]) -> Iterator[tuple[Layout, Mapping[str, Any]
     yield LAYOUTS[result["scenario"]], result
     if limits := result.get("limits"):
         rows = [row | _where_most_kept_up(result["steps"], row["subject"]) for row in limits]
-        yield LAYOUTS["limits"], {**result, "summary": rows, "rounds": result["limit_rounds"]}
+        yield (
+            LAYOUTS["limits"],
+            {
+                **result,
+                "title": result["title"].split(" listeners, ", 1)[-1],  # how many is looked for
+                "summary": rows,
+                "rounds": result["limit_rounds"],
+            },
+        )
 
 
 def _where_most_kept_up(steps: Iterable[Row], subject: str) -> dict[str, Any]:

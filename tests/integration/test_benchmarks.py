@@ -386,6 +386,7 @@ def test_the_document_tells_cost_and_limit_over_tls(tmp_path: Path) -> None:
     text = documents.full(whole, kept.name)
     assert "| `roomserver` without TLS |" in text
     assert "| `roomserver` with TLS in process | ≥ 100 (100–100) |" in text
+    assert "**Listener limit over TLS.** 352-byte frames" in text
     (row,) = whole["results"][0]["summary"]
     row |= {"subject": "nginx", "us_per_frame": 30.0, "front_us_per_frame": 20.0}
     assert "behind it | 30.0 | 20.0 |" in documents.full(whole, kept.name)
