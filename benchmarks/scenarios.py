@@ -15,6 +15,8 @@ from benchmarks.workload import Workload
 
 SETTLE_S: Final = 1.0
 """Flow before an interval begins, so that caches, buffers and TCP windows are as they stay."""
+JOIN_S: Final = 180.0
+"""Until all are in: handshakes of TLS share a busy machine with the stream of those who are."""
 MEMORY_SETTLE_S: Final = 2.0
 SPARE_S: Final = 90
 """Seconds beyond the planned ones after which every process ends by itself."""
@@ -217,12 +219,12 @@ def turns(subjects: Sequence[str], rounds: int) -> Iterator[tuple[int, str]]:
 def _cpu_sample(
     number: int, name: str, subject: Subject, workload: Workload, seconds: float
 ) -> CpuSample:
-    max_seconds = round(seconds + SETTLE_S) + SPARE_S
+    max_seconds = round(JOIN_S + seconds + SETTLE_S) + SPARE_S
     with (
         subject(workload, max_seconds) as target,
         LoadClient(target, max_seconds=max_seconds) as load,
     ):
-        joined = load.join(workload.listeners)
+        joined = load.join(workload.listeners, JOIN_S)
         load.wait_for_frames(max(1, round(SETTLE_S * workload.frames_per_s)))
         before = machine.CpuSnapshot.take(target.pid)
         measured = load.measure(seconds)
