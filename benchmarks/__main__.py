@@ -50,7 +50,7 @@ def everything(context: typer.Context, quick: Quick = False, json: Json = False)
     """Runs all scenarios with their defaults, or one with its own options."""
     machine.raise_descriptor_limit()
     if context.invoked_subcommand is None:
-        runs.console.print(f"All scenarios: about {'50 minutes' if quick else '2.5 hours'}.")
+        runs.console.print(f"All scenarios: about {'50 minutes' if quick else '3 hours'}.")
         runs.run_each(runs.everything(quick=quick), json)
 
 

@@ -413,15 +413,15 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
         title="Beyond capacity",
         caption="phases of one server, one after another; delays of what came; frames of "
         "one: fewest, median, most; left out: as sequences passed over them, and as the server "
-        "counts; longest answer of a join over HTTP, a login (with its bcrypt) or a look at its "
-        "health, and how many of them failed",
+        "counts; longest answer: of a join over HTTP or a look at its health; login: the longest, "
+        "with a bcrypt that gets what the rest leaves of the cores; failed: of all these requests",
         columns={
             "phase": named(
                 "phase",
                 {
                     "within": "as much as can be served",
-                    "beyond": "four times the bytes",
-                    "later": "four times the bytes, later",
+                    "beyond": "eight times the bytes",
+                    "later": "eight times the bytes, later",
                     "after": "as in the beginning",
                 },
             ),
@@ -435,6 +435,7 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
             "memory, MB": megabytes("resident"),
             "TCP buffers, MB": megabytes("tcp_buffers"),
             "longest answer, ms": number("answer_ms", 0),
+            "login, ms": number("login_ms", 0),
             "failed": lambda row: f"{row['answers_failed']} of {row['asked']}",
             "server, cores": number("server"),
             "client": number("client"),

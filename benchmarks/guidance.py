@@ -147,7 +147,7 @@ def _memory(files: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         "TCP buffers at both ends, MB": megabytes("tcp_buffers"),
         "per listener, kB": lambda row: f"{row['tcp_buffers'] / row['listeners'] / 1000:,.0f}",
     }
-    phases = {"within": "what can be served", "later": "four times as much"}
+    phases = {"within": "what can be served", "later": "eight times as much"}
     for where, result in _results(files, "overload"):
         rows = [
             row | {"load": phases[row["phase"]], "listeners": result["workload"]["listeners"]}

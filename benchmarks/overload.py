@@ -7,9 +7,10 @@ import json
 import threading
 import time
 import urllib.request
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from benchmarks.crowd import Crowd, Interval
@@ -25,8 +26,8 @@ from benchmarks.subjects import (
 from benchmarks.workload import Workload
 
 WITHIN: Final = Workload(5000)
-BEYOND: Final = replace(WITHIN, channels=8)
-"""Four times the bytes: some three times what two cores carry together with those who listen."""
+TIMES: Final = 8
+"""How many times the bytes are beyond: some twice what two cores carry with those who listen."""
 SETTLE_S: Final = 3.0
 ASK_S: Final = 0.2
 
@@ -36,11 +37,7 @@ PHASES: Final = ("within", "beyond", "later", "after")
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """How long requests took while it was so, ms.
-
-    They are, by turns: a join over HTTP, whose password is known by then; a login, which costs a
-    bcrypt of the usual 12 rounds; and `GET /healthz`.
-    """
+    """How long requests of a kind took while it was so, ms."""
 
     asked: int
     failed: int
@@ -50,11 +47,16 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class OverloadSample:
-    """One phase. `dropped` are frames that the server says it left out, of the whole server."""
+    """One phase. `dropped` are frames that the server says it left out, of the whole server.
+
+    `answers` are those to joins over HTTP, whose password is known by then, and to `GET /healthz`,
+    by turns; `logins` cost a bcrypt of the usual 12 rounds each.
+    """
 
     phase: str
     interval: Interval
     answers: Answers
+    logins: Answers
     dropped: int
 
 
@@ -85,8 +87,9 @@ class OverloadResult:
                 "resident": s.interval.resident,
                 "tcp_buffers": s.interval.tcp_buffers,
                 "answer_ms": s.answers.longest_ms,
-                "asked": s.answers.asked,
-                "answers_failed": s.answers.failed,
+                "login_ms": s.logins.longest_ms,
+                "asked": s.answers.asked + s.logins.asked,
+                "answers_failed": s.answers.failed + s.logins.failed,
                 "server": s.interval.server,
                 "client": s.interval.client,
                 "others": s.interval.others,
@@ -145,25 +148,27 @@ def _phase(
 ) -> OverloadSample:
     over = threading.Event()
     before = _dropped(running)
-    with ThreadPoolExecutor(1) as beside:
-        asking = beside.submit(_ask, running, over)
+    quick = [("POST", "/auth/room/join", running.target.ask), ("GET", "/healthz", None)]
+    login = json.dumps({"email": EMAIL, "password": PASSWORD})
+    with ThreadPoolExecutor(2) as beside:
+        answers = beside.submit(_ask, running, quick, over)
+        logins = beside.submit(_ask, running, [("POST", "/auth/broadcaster", login)], over)
         try:
             interval = crowd.measure(workload, seconds)
         finally:
             over.set()
-        answers = asking.result()
-    return OverloadSample(phase, interval, answers, _dropped(running) - before)
+    dropped = _dropped(running) - before
+    return OverloadSample(phase, interval, answers.result(), logins.result(), dropped)
 
 
-def _ask(running: RunningServer, over: threading.Event) -> Answers:
-    """Joins, logs in, and asks whether the server is alive, by turns, until it is over."""
+def _ask(
+    running: RunningServer,
+    requests: Sequence[tuple[str, str, str | None]],
+    over: threading.Event,
+) -> Answers:
+    """Makes the requests, of method, path and body, by turns until it is over."""
     took: list[float] = []
     failed = 0
-    requests = (
-        ("POST", "/auth/room/join", running.target.ask),
-        ("POST", "/auth/broadcaster", json.dumps({"email": EMAIL, "password": PASSWORD})),
-        ("GET", "/healthz", None),
-    )
     while not over.wait(ASK_S):
         for method, path, body in requests:
             began = time.monotonic()

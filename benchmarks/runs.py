@@ -57,7 +57,7 @@ TLS_LIMIT_ROUNDS = 3
 JOIN_SUBJECTS = ",".join(joins.SUBJECTS)
 HOUSE = 5000
 HOUSE_ROUNDS = 3
-JOIN_ROUNDS = 5  # a round has a server of its own for each subject
+JOIN_ROUNDS = 9  # a round has a server of its own for each subject
 OUTBOX_ROUNDS = 3
 SCRAPES = 20
 BROWSER_ROUNDS = 3
@@ -415,7 +415,7 @@ def run_overload(
     with progress("overload") as tell:
         result = overload.overload(
             workload,
-            replace(workload, channels=4 * workload.channels),
+            replace(workload, channels=overload.TIMES * workload.channels),
             seconds=min(seconds, 3.0) if quick else seconds,
             progress=tell,
         )
