@@ -39,7 +39,7 @@ class Asker(Protocol):
         """Names are the same in any case."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EarlyRequest:
     """An `Asker` whose request never reaches aiohttp."""
 
@@ -72,8 +72,10 @@ class ClientAddresses:
                 return UNKNOWN  # the client has left; a header alone proves nothing
             name = request.transport.get_extra_info("peername")
             peer = name[0] if isinstance(name, tuple) else None
-        forwarded = ",".join(request.headers.getall(FORWARDED, []))
         address = _parse(peer) if peer is not None else None
+        if FORWARDED not in request.headers:
+            return _text(address)
+        forwarded = ",".join(request.headers.getall(FORWARDED))
         if forwarded and peer is not None and not self._is_proxy(address):
             if not self._warned:
                 self._warned = True
