@@ -214,13 +214,17 @@ def _header(line: bytes) -> tuple[str, str]:
 
 def _joined(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Names in lower case, the values of a repeated header as one list."""
-    values: dict[str, list[str]] = {}
-    for name, value in headers:
-        values.setdefault(name.lower(), []).append(value.strip(" \t"))
-    for name in _SINGLE:
-        if len(values.get(name, ())) > 1:
-            raise UpgradeRefused(400, f"more than one {name} header")
-    return {name: ", ".join(parts) for name, parts in values.items()}
+    fields: dict[str, str] = {}
+    repeated: set[str] = set()
+    for given_name, given_value in headers:
+        name, value = given_name.lower(), given_value.strip(" \t")
+        if name in fields:
+            repeated.add(name)
+            value = f"{fields[name]}, {value}"
+        fields[name] = value
+    for name in repeated & _SINGLE:
+        raise UpgradeRefused(400, f"more than one {name} header")
+    return fields
 
 
 def _tokens(value: str) -> list[str]:
