@@ -19,6 +19,7 @@ import structlog
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
+from roomserver.edge.deadlines import Deadlines
 from roomserver.edge.problems import Problem, ProblemCode
 
 # A connection on which nobody asks anything any more is closed after this.
@@ -61,9 +62,11 @@ class HttpConnection(web.RequestHandler):
 
     __slots__ = (
         "_answerer",
-        "_expired",
+        "_clock",
         "_head_bytes",
+        "_heads",
         "_held",
+        "_idle",
         "_in_head",
         "_is_idle",
         "_left",
@@ -71,7 +74,6 @@ class HttpConnection(web.RequestHandler):
         "_opener",
         "_server",
         "_serves",
-        "_timeout_s",
         "refusal",
     )
 
@@ -79,7 +81,8 @@ class HttpConnection(web.RequestHandler):
         self,
         server: web.Server,
         *,
-        timeout_s: float,
+        heads: Deadlines,
+        idle: Deadlines,
         max_head_bytes: int,
         opener: Opener | None,
         answerer: Answerer | None,
@@ -95,20 +98,21 @@ class HttpConnection(web.RequestHandler):
             max_field_size=MAX_LINE,
         )
         self._server = server
-        self._timeout_s = timeout_s
+        self._heads = heads
+        self._idle = idle
         self._max_head = max_head_bytes
         self._opener = opener
         self._answerer = answerer
         self._serves = False  # aiohttp knows of the connection
         self._is_idle = False  # between two requests
-        self._expired: asyncio.TimerHandle | None = None
+        self._clock: Deadlines | None = None  # which of the two runs
         self._await_head()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # aiohttp's own way makes a task and a timer, for a socket that may leave it at once.
         self.transport = cast(asyncio.Transport, transport)
         self._server.connection_made(self, self.transport)  # which closes it at the end
-        self._start_clock(self._timeout_s)
+        self._start_clock(self._heads)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_clock()
@@ -163,7 +167,7 @@ class HttpConnection(web.RequestHandler):
         elif self.transport is not None:
             self._await_head()
             self._is_idle = True
-            self._start_clock(IDLE_S)
+            self._start_clock(self._idle)
 
     def _go_on(self) -> None:
         """The next request has begun to come while the one before was answered."""
@@ -189,8 +193,8 @@ class HttpConnection(web.RequestHandler):
         elif not _may_be_http(head):
             # Not for aiohttp, which knows methods of other protocols and would wait for the rest.
             self._refuse(ProblemCode.INVALID_REQUEST, NOT_HTTP)
-        elif self._expired is None:
-            self._start_clock(self._timeout_s)
+        elif self._clock is None:
+            self._start_clock(self._heads)
 
     def _begin(self, head: bytes, behind: bytes) -> None:
         self._in_head = False
@@ -238,16 +242,18 @@ class HttpConnection(web.RequestHandler):
             super().connection_made(self.transport)
         super().data_received(data)
 
-    def _start_clock(self, seconds: float) -> None:
-        self._expired = asyncio.get_running_loop().call_later(seconds, self._too_slow)
+    def _start_clock(self, clock: Deadlines) -> None:
+        self._clock = clock
+        clock.start(self)
 
     def _stop_clock(self) -> None:
-        if self._expired is not None:
-            self._expired.cancel()
-            self._expired = None
+        if self._clock is not None:
+            self._clock.stop(self)
+            self._clock = None
 
-    def _too_slow(self) -> None:
-        self._expired = None
+    def too_slow(self) -> None:
+        """The clock has run out."""
+        self._clock = None
         if self._head_bytes:
             self._refuse(ProblemCode.REQUEST_TIMEOUT, "the request took too long")
         else:
@@ -271,9 +277,11 @@ def connection_factory(
     answerer: Answerer | None = None,
 ) -> Callable[[], HttpConnection]:
     """What makes the protocol of each connection that is accepted."""
+    heads, idle = Deadlines(timeout_s), Deadlines(IDLE_S)
     return lambda: HttpConnection(
         server,
-        timeout_s=timeout_s,
+        heads=heads,
+        idle=idle,
         max_head_bytes=max_head_bytes,
         opener=opener,
         answerer=answerer,
