@@ -164,10 +164,13 @@ class RoomPasswords:
         self._remember(room, hashed, attempt_id(room, password))
         return hashed
 
-    def knows(self, room: str, password: bytes, hashed: bytes | None) -> bool:
-        """Whether the password is known to open the room, so that nothing has to be found out."""
+    def knows(self, room: str, attempt: bytes, hashed: bytes | None) -> bool:
+        """Whether that password is known to open the room, so that nothing has to be found out.
+
+        `attempt` is its `attempt_id` at the room.
+        """
         known_hash, known_digest = self._verifiers.get(room, (b"", b""))
-        same = hmac.compare_digest(known_digest, attempt_id(room, password))
+        same = hmac.compare_digest(known_digest, attempt)
         return same and known_hash == hashed
 
     async def check(self, room: str, password: bytes, hashed: bytes | None) -> bool:
@@ -175,9 +178,9 @@ class RoomPasswords:
 
         Raises PoolFullError.
         """
-        if self.knows(room, password, hashed):
-            return True
         digest = attempt_id(room, password)
+        if self.knows(room, digest, hashed):
+            return True
         attempt = (room, digest, hashed)  # that which was right for another password is not
         running = self._running.get(attempt)
         if running is None:

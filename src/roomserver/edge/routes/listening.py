@@ -156,14 +156,15 @@ def join_at_once(services: Services, limit_key: str, body: JoinRequest) -> Joine
     key = (limit_key, room.id)
     try:
         password = b"" if body.password is None else read_password(body.password)
+        attempt = attempt_id(room.id, password)
         hashed = room.record.password_hash
-        if hashed is not None and not services.room_passwords.knows(room.id, password, hashed):
+        if hashed is not None and not services.room_passwords.knows(room.id, attempt, hashed):
             return None
         _check_entrance(room, limit_key, None)
     except Problem:
         return None
     failures, joins = services.limits.join_failures, services.limits.joins
-    if not (failures.admits(key, attempt_id(room.id, password)) and joins.admits(key)):
+    if not (failures.admits(key, attempt) and joins.admits(key)):
         return None
     joins.count(key)
     return Joined(
