@@ -7,7 +7,6 @@ import hashlib
 import re
 import secrets
 import time
-import uuid
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from typing import Literal
 
 from roomserver.auth.passwords import PasswordPool
 from roomserver.auth.tokens import TokenError, Tokens
+from roomserver.ids import new_id
 from roomserver.store.database import DatabaseAwayError
 from roomserver.store.interfaces import AccountStore
 from roomserver.store.records import Account, AccountInvite, RefreshToken, Rotation
@@ -151,7 +151,7 @@ class Accounts:
         token = secrets.token_urlsafe(32)
         now = self._now()
         invite = AccountInvite(
-            id=str(uuid.uuid4()),
+            id=new_id(),
             hash=_hash(token),
             email=check_email(email) if email is not None else None,
             role=role,
@@ -215,9 +215,7 @@ class Accounts:
         """A session for an account; None when it was disabled, or all were ended, meanwhile."""
         refresh = secrets.token_urlsafe(32)
         now = self._now()
-        token = RefreshToken(
-            _hash(refresh), str(uuid.uuid4()), account.id, now, now + self._refresh_s
-        )
+        token = RefreshToken(_hash(refresh), new_id(), account.id, now, now + self._refresh_s)
         version = account.session_version
         if not await self.store.add_refresh_token(token, session_version=version):
             return None

@@ -10,7 +10,6 @@ import base64
 import hmac
 import math
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -21,6 +20,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import GuestProtocol, OctKey
 from msgspec import structs
 
+from roomserver.ids import new_id
 from roomserver.protocol.codes import Role
 
 ALGORITHMS = ["HS256"]
@@ -171,7 +171,7 @@ class Tokens:
             RoomToken(
                 room=room,
                 role=role,
-                participant=participant or str(uuid.uuid4()),
+                participant=participant or new_id(),
                 user=user,
                 nickname=nickname or None,
                 expires=self._expiry(self._room_s),

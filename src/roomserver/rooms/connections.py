@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import uuid
 from collections import Counter
 from collections.abc import Sequence
 
@@ -17,6 +16,7 @@ import structlog
 from msgspec import structs
 
 from roomserver.auth.tokens import RoomToken, TokenError, Tokens
+from roomserver.ids import new_id
 from roomserver.protocol import client, server
 from roomserver.protocol.codec import MessageError, decode, encode, encode_cut
 from roomserver.protocol.codes import CloseCode, ErrorCode, Role, RoomState
@@ -131,7 +131,7 @@ class Connections:
 
         `limit_key` is what limits count by: an address, or a network of addresses.
         """
-        client_id = str(uuid.uuid4())
+        client_id = new_id()
         try:
             config = server.Config(client_id=client_id, server_time=self._media.clock_us())
             connection_id = self._media.attach(descriptor, response, greeting=encode(config))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-import uuid
 from collections.abc import Callable, Sequence
 
 from roomserver.auth.tokens import InviteToken, TokenError, Tokens
+from roomserver.ids import new_id
 from roomserver.rooms.room import Room
 from roomserver.store.invites import InviteStore
 from roomserver.store.records import InviteRecord, Place
@@ -34,9 +34,7 @@ class Invites:
         secret = secrets.token_urlsafe(24)
         now = self._now()
         expires = int(now + for_s)
-        invite = InviteRecord(
-            str(uuid.uuid4()), room.id, _hash(secret), by, now, float(expires), max_uses
-        )
+        invite = InviteRecord(new_id(), room.id, _hash(secret), by, now, float(expires), max_uses)
         await self._store.add(invite)
         return invite, self._tokens.sign_invite(InviteToken(invite.id, room.id, secret, expires))
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import heapq
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
 from roomserver.auth.passwords import RoomPasswords
+from roomserver.ids import new_id
 from roomserver.protocol.codes import RoomCloseReason, RoomState
 from roomserver.rooms.codes import new_code
 from roomserver.rooms.ports import MediaVerbs, Timers
@@ -133,7 +133,7 @@ class Rooms:
 
         Raises PoolFullError, and OutboxError when it could not be kept.
         """
-        room_id = str(uuid.uuid4())
+        room_id = new_id()
         password_hash = None
         if password is not None:
             password_hash = await self._passwords.make(room_id, password)

@@ -11,13 +11,13 @@ import asyncio
 import json
 import sqlite3
 import time
-import uuid
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
+from roomserver.ids import new_id
 from roomserver.store.interfaces import EmailTakenError, InviteRefusedError
 from roomserver.store.records import (
     KEEP_INVITES_S,
@@ -305,7 +305,7 @@ class AccountFile:
     def _insert_account(
         self, email: str, password_hash: bytes, role: Literal["user", "admin"]
     ) -> Account:
-        account = Account(str(uuid.uuid4()), email.strip(), password_hash, role, time.time())
+        account = Account(new_id(), email.strip(), password_hash, role, time.time())
         try:
             self._db.execute(
                 "INSERT INTO users (id, email, email_key, password_hash, role, created_at)"

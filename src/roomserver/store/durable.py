@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import uuid
 from collections.abc import Collection, Sequence
 
 import structlog
 
+from roomserver.ids import new_id
 from roomserver.protocol.codes import RoomCloseReason, RoomState
 from roomserver.store.database import Database, DatabaseAwayError
 from roomserver.store.drain import Drain
@@ -152,7 +152,7 @@ class DurableRoomStore:
         self._outbox.append_soon(Left(participant))
 
     def audit(self, record: AuditRecord) -> None:
-        self._outbox.append_soon(Audited(str(uuid.uuid4()), record))
+        self._outbox.append_soon(Audited(new_id(), record))
         log_audit(record)
 
     def figures(self) -> StoreFigures:

@@ -19,7 +19,6 @@ import queue
 import sqlite3
 import threading
 import time
-import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -33,6 +32,7 @@ from typing import IO, Any, TypeVar
 import msgspec
 import structlog
 
+from roomserver.ids import new_id
 from roomserver.protocol.codes import RoomState
 from roomserver.store.events import (
     Event,
@@ -435,7 +435,7 @@ class Outbox:
             with self._transaction():
                 for statement in SCHEMA.split(";\n"):
                     self._db.execute(statement)
-                self._db.execute("INSERT INTO stream VALUES (?)", (str(uuid.uuid4()),))
+                self._db.execute("INSERT INTO stream VALUES (?)", (new_id(),))
                 self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         elif version != SCHEMA_VERSION:
             raise OutboxError(f"{self._path} was written by a newer roomserver")

@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
 
 from roomserver.config import EMBEDDED, ConfigError, Settings
+from roomserver.ids import new_id
 from roomserver.store.accounts import FileAccountStore
 from roomserver.store.analytics import Analytics
 from roomserver.store.database import Database, DatabaseAwayError
@@ -117,7 +117,7 @@ class OpenAccounts:
         """Adds a line to the audit log. Raises DatabaseAwayError."""
         if self.database is not None:
             async with self.database.transaction() as connection:
-                await write_audit(connection, {str(uuid4()): record})
+                await write_audit(connection, {new_id(): record})
 
 
 @asynccontextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -14,6 +13,7 @@ from roomserver.edge.paging import PageQuery, cut_page
 from roomserver.edge.problems import Problem, ProblemCode
 from roomserver.edge.requests import UUID
 from roomserver.edge.rooms import OWN_ROOM, own_room
+from roomserver.ids import new_id
 from roomserver.protocol.client import NO_CONTROL, MixFields
 from roomserver.protocol.server import MixState
 from roomserver.rooms.connection import Connection
@@ -126,7 +126,7 @@ async def ban(call: Call, account: Account, body: BanRequest) -> BanAnswer:
     room = own_room(call, account)
     moderation = call.services.moderation
     record = BanRecord(
-        id=str(uuid.uuid4()),
+        id=new_id(),
         participant=body.participant_id,
         user=body.user_id,
         address=_read_address(body.address),
