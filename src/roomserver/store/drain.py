@@ -18,6 +18,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 
 import asyncpg
+import msgspec
 import structlog
 from msgspec import structs
 
@@ -99,17 +100,23 @@ FROM relay.audio_rooms r
 WHERE r.id = $1 AND r.version = $2 AND b.room_id = r.id AND b.lifted_at IS NULL
     AND b.id <> ALL($3::uuid[])
 """
-# Of comings and goings there are many: columns as arrays cost a fraction of row by row.
+# Of comings and goings there are many: one JSON text of them all, in which times are Unix s, costs
+# us a fraction of row by row, or of arrays, for whose elements asyncpg works in Python's objects.
 STAY = """
 INSERT INTO relay.room_participants AS p (
     id, room_id, user_id, participant_id, nickname, client_id, role, joined_at, left_at,
     connection_duration, leave_reason, ip_address, user_agent, frames_sent, frames_dropped,
     avg_latency_ms, server_id
 )
-SELECT * FROM unnest(
-    $1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::text[],
-    $8::timestamptz[], $9::timestamptz[], $10::float8[], $11::text[], $12::inet[], $13::text[],
-    $14::bigint[], $15::bigint[], $16::float8[], $17::uuid[]
+SELECT
+    id, room_id, user_id, participant_id, nickname, client_id, role, to_timestamp(joined_at),
+    to_timestamp(left_at), connection_duration, leave_reason, ip_address, user_agent, frames_sent,
+    frames_dropped, avg_latency_ms, $2::uuid
+FROM json_to_recordset($1::json) AS stay (
+    id uuid, room_id uuid, user_id uuid, participant_id uuid, nickname text, client_id text,
+    role text, joined_at float8, left_at float8, connection_duration float8, leave_reason text,
+    ip_address inet, user_agent text, frames_sent bigint, frames_dropped bigint,
+    avg_latency_ms float8
 )
 ON CONFLICT (id) DO UPDATE SET
     left_at = excluded.left_at, connection_duration = excluded.connection_duration,
@@ -123,9 +130,11 @@ AUDIT = """
 INSERT INTO relay.audit_log (
     id, event_type, user_id, room_id, ip_address, user_agent, details, created_at
 )
-SELECT * FROM unnest(
-    $1::uuid[], $2::text[], $3::uuid[], $4::uuid[], $5::inet[], $6::text[], $7::jsonb[],
-    $8::timestamptz[]
+SELECT
+    id, event_type, user_id, room_id, ip_address, user_agent, details, to_timestamp(created_at)
+FROM json_to_recordset($1::json) AS line (
+    id uuid, event_type text, user_id uuid, room_id uuid, ip_address inet, user_agent text,
+    details jsonb, created_at float8
 )
 ON CONFLICT (id) DO NOTHING
 """
@@ -356,10 +365,8 @@ class Drain:
             banning = [_ban_columns(room) for room in rooms.values() if room.bans]
             await connection.executemany(BANS, banning)
         if stays:
-            columns = zip(
-                *((*_stay_row(stay), self._server_id) for stay in stays.values()), strict=True
-            )
-            await connection.execute(STAY, *columns)
+            rows_of_stays = _json([_stay_row(stay) for stay in stays.values()])
+            await connection.execute(STAY, rows_of_stays, self._server_id)
         if audits:
             await write_audit(connection, audits)
 
@@ -380,7 +387,7 @@ class Drain:
 async def write_audit(connection: Connection, records: Mapping[str, AuditRecord]) -> None:
     """Adds lines to the audit log, each by an id by which it is known if it comes twice."""
     rows = [_audit_row(each, record) for each, record in records.items()]
-    await connection.execute(AUDIT, *zip(*rows, strict=True))
+    await connection.execute(AUDIT, _json(rows))
 
 
 def _name(error: Exception) -> str:
@@ -451,38 +458,42 @@ def _ban_columns(room: RoomRecord) -> tuple[object, ...]:
     )
 
 
-def _stay_row(stay: ParticipantRecord) -> tuple[object, ...]:
-    return (
-        stay.id,
-        stay.room,
-        stay.user,
-        stay.participant,
-        stay.nickname,
-        stay.connection,
-        stay.role.value,
-        _time(stay.joined_at),
-        _time(stay.left_at),
-        stay.duration_s,
-        stay.reason,
-        _address(stay.address),
-        stay.user_agent,
-        stay.frames_sent,
-        stay.frames_dropped,
-        stay.latency_ms,
-    )
+def _stay_row(stay: ParticipantRecord) -> dict[str, object]:
+    return {
+        "id": stay.id,
+        "room_id": stay.room,
+        "user_id": stay.user,
+        "participant_id": stay.participant,
+        "nickname": stay.nickname,
+        "client_id": stay.connection,
+        "role": stay.role,
+        "joined_at": stay.joined_at,
+        "left_at": stay.left_at,
+        "connection_duration": stay.duration_s,
+        "leave_reason": stay.reason,
+        "ip_address": _address(stay.address),
+        "user_agent": stay.user_agent,
+        "frames_sent": stay.frames_sent,
+        "frames_dropped": stay.frames_dropped,
+        "avg_latency_ms": stay.latency_ms,
+    }
 
 
-def _audit_row(id: str, record: AuditRecord) -> tuple[object, ...]:  # noqa: A002 - the column's name
-    return (
-        id,
-        record.event.value,
-        record.user,
-        record.room,
-        _address(record.address),
-        record.user_agent,
-        record.details,
-        _time(record.at),
-    )
+def _audit_row(id: str, record: AuditRecord) -> dict[str, object]:  # noqa: A002 - the column's name
+    return {
+        "id": id,
+        "event_type": record.event,
+        "user_id": record.user,
+        "room_id": record.room,
+        "ip_address": _address(record.address),
+        "user_agent": record.user_agent,
+        "details": record.details,
+        "created_at": record.at,
+    }
+
+
+def _json(rows: Sequence[Mapping[str, object]]) -> str:
+    return msgspec.json.encode(rows).decode()
 
 
 @lru_cache(maxsize=4096)

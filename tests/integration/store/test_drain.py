@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -58,7 +59,7 @@ async def test_what_happened_is_there_as_it_was(
     drain: Drain, outbox: Outbox, tables: Connection
 ) -> None:
     room = new_room(permanent=True, max_listeners=5)
-    stay = new_stay(room)
+    stay = new_stay(room, joined_at=1_700_000_000.123457)
     gone = structs.replace(
         stay,
         left_at=1_700_000_011.0,
@@ -93,9 +94,12 @@ async def test_what_happened_is_there_as_it_was(
     assert (row["nickname"], str(row["ip_address"])) == ("Grüße", "2001:db8::1")
     assert row["connection_duration"] == 10.5
     assert (row["leave_reason"], row["frames_sent"], row["frames_dropped"]) == ("too_slow", 500, 3)
+    assert row["joined_at"].timestamp() == stay.joined_at
     audit = await tables.fetchrow("SELECT * FROM relay.audit_log")
     assert audit is not None
     assert (audit["event_type"], str(audit["room_id"])) == ("room_created", room.id)
+    assert json.loads(audit["details"]) == {"code": "ABC234"}
+    assert audit["created_at"].timestamp() == 1_700_000_000.0
 
 
 async def test_of_the_events_of_a_stay_its_end_counts(
