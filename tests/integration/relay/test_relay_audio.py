@@ -62,6 +62,22 @@ def test_what_goes_in_comes_out_bit_exact_and_is_played_to_the_end(
     assert events.wait(StreamEnded).drained
 
 
+def test_packets_longer_than_the_rings_and_short_ones_keep_their_order(
+    relay: Relay, events: Events
+) -> None:
+    lengths = (FRAME, 20_000, FRAME, FRAME, 17_000, FRAME)
+    audio = noise(2, sum(lengths) / RATE)
+    listener = bind_listener(relay, room := relay.open_room())
+    peer = bind_source(relay, room)
+    at = 0
+    for n in lengths:
+        peer.send_packet(audio[:, at : at + n], at)
+        at += n
+    events.wait(SourceReport, lambda report: report.received == (at, at))
+    relay.unbind_source(peer.connection)
+    assert np.array_equal(joined(frames_until_end(listener, at))[:at], audio.T)
+
+
 def test_the_announcement_stands_before_the_first_frame_and_the_timeline_only_moves_on(
     relay: Relay, events: Events
 ) -> None:
