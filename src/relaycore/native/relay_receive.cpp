@@ -264,7 +264,6 @@ bool RelayThread::on_packet(Connection& connection, const uint8_t* data, size_t 
         std::memory_order_relaxed);
     link.has_capture_offset.store(true, std::memory_order_release);
   }
-  if (place_packet(link, packet)) return true;
   uint32_t offset = 0;
   if (push_packet(connection, packet, offset, now_ns)) return true;
   // The source is ahead of its room. The rest waits, and with it the reading.
@@ -276,26 +275,6 @@ bool RelayThread::on_packet(Connection& connection, const uint8_t* data, size_t 
   pending.offset = offset;
   pending.arrival_ns = now_ns;
   return false;
-}
-
-// Where the room is at home on this thread the samples go right onto its timeline: rings, which go
-// round through more memory than any cache has for a thousand rooms, would cost as much again.
-// False: the packet takes the rings.
-bool RelayThread::place_packet(const SourceLink& link, const SourcePacket& packet) {
-  if (&home_of(link.room) != this) return false;
-  Room* room = find_room(link.room);
-  if (!room || !room->hears(link)) return false;
-  size_t samples = size_t{packet.channel_count} * packet.sample_count;
-  // What the rings would cut is cut there.
-  if (samples > kPlacedSamples || packet.sample_count > link.format.sample_rate / 3) {
-    room->expect_in_rings();
-    return false;
-  }
-  float* planes = placed_samples_.get();
-  if (packet.encoding == Encoding::s16le) pcm_ops().s16_to_f32(packet.payload, samples, planes);
-  else std::memcpy(planes, packet.payload, samples * sizeof(float));
-  room->place(packet, now_ns, planes);
-  return true;
 }
 
 // Writes as much of the packet as the rings take, the same samples of every channel at a time, so

@@ -29,7 +29,6 @@ void BlockPost::dispose() noexcept {
 void Room::begin_stream(SourceSession session) {
   end_stream();
   session_ = std::make_unique<SourceSession>(std::move(session));
-  uses_rings_ = true;
   was_live_ = finishing_ = drained_ = false;
   uint64_t unix_seconds = static_cast<uint64_t>(thread_.shared.clock_us(thread_.now_ns)) / 1'000'000;
   origin_ = std::max(timeline_end_, unix_seconds * 131'072);
@@ -78,17 +77,9 @@ void Room::drain_rings() {
   }
 }
 
-void Room::place(const SourcePacket& packet, int64_t arrival_ns, const float* planes) {
-  if (uses_rings_) drain_rings();
-  uses_rings_ = false;
-  for (unsigned c = 0; c < packet.channel_count; ++c)
-    session_->jitter->place(packet.first_channel + c, packet.timestamp, arrival_ns,
-                            planes + c * packet.sample_count, packet.sample_count);
-}
-
 int64_t Room::tick(int64_t now_ns) {
   if (!session_) return 0;
-  if (uses_rings_) drain_rings();
+  drain_rings();
   JitterBuffer& jitter = *session_->jitter;
   // A stalled thread has several frames to catch up with; the bound lets the others have their turn.
   for (int i = 0; i < 8; ++i) {

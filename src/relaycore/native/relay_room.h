@@ -42,19 +42,11 @@ class Room : Counted<"Room"> {
 
   // Moves what the source wrote into the jitter buffer.
   void drain_rings();
-  // What comes from a source on this thread needs no ring. `planes`: the packet's samples, one channel
-  // behind the other.
-  void place(const SourcePacket& packet, int64_t arrival_ns, const float* planes);
-  // The source's next packet takes the rings.
-  void expect_in_rings() noexcept { uses_rings_ = true; }
   // Makes the blocks that are due. Returns when it wants to be called again; 0: there is no stream.
   int64_t tick(int64_t now_ns);
 
   // The connection it hears; 0: none.
   uint64_t source() const noexcept { return session_ ? session_->link->connection : 0; }
-  bool hears(const SourceLink& link) const noexcept {
-    return session_ && session_->link.get() == &link;
-  }
 
   void forget_past(int64_t now_ns);
 
@@ -78,7 +70,6 @@ class Room : Counted<"Room"> {
   Ref<Block> spare_;
 
   std::unique_ptr<SourceSession> session_;
-  bool uses_rings_ = true;  // something may stand in them: it comes before what is placed
   bool was_live_ = false;
   bool finishing_ = false;
   bool drained_ = false;

@@ -24,8 +24,6 @@ inline uint32_t outbox_cost(const OutboxEntry& entry) noexcept {
   return static_cast<uint32_t>(sizeof entry + text + layout);
 }
 constexpr size_t kReadBytes = 256 * 1024;    // read at once; one buffer per thread
-// Of all channels of a packet that goes past the rings: 20 ms of 64 channels at 96 kHz, and more.
-constexpr size_t kPlacedSamples = 128 * 1024;
 
 // What is put together for one sendmsg, in wire order. One per thread, used over and over.
 struct RelayThread::SendPlan {

@@ -103,7 +103,6 @@ Status RelayThread::start() {
     if (epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, *fd, &event) < 0) return Status::system_error;
   }
   read_buffer_ = std::make_unique<uint8_t[]>(kReadBytes);
-  placed_samples_ = std::make_unique<float[]>(kPlacedSamples);
   try {
     thread_ = std::thread([this] { run(); });
     pthread_setname_np(thread_.native_handle(), ("relay-" + std::to_string(index)).c_str());

@@ -154,7 +154,6 @@ class RelayThread {
   uint32_t prompt_bytes(const Connection& connection) const noexcept;
   uint32_t quota_of(const Connection& connection) const noexcept;
   bool on_packet(Connection& connection, const uint8_t* data, size_t n);
-  bool place_packet(const SourceLink& link, const SourcePacket& packet);
   bool push_packet(Connection& connection, const SourcePacket& packet, uint32_t& offset,
                    int64_t arrival_ns);
 
@@ -198,7 +197,6 @@ class RelayThread {
 
   std::unique_ptr<RenderScratch> scratch_ = std::make_unique<RenderScratch>();
   std::unique_ptr<uint8_t[]> read_buffer_;
-  std::unique_ptr<float[]> placed_samples_;
   // Ended in this step of the loop: they are handed over, and dropped, when nothing points to them.
   std::vector<Connection*> ended_;
   std::vector<uint64_t> deserted_views_;
