@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from itertools import takewhile
 from typing import Protocol
 
 
@@ -41,14 +43,13 @@ class Deadlines:
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        self._timer = None
-        over = []
-        for waiting, end in self._ends.items():
-            if end > now:
-                self._timer = loop.call_at(end, self._look)
-                break
-            over.append(waiting)
-        for waiting in over:
-            del self._ends[waiting]
-        for waiting in over:
-            waiting.too_slow()
+        over = list(takewhile(lambda waiting: self._ends[waiting] <= now, self._ends))
+        try:
+            for waiting in over:
+                # What one of them does may have stopped another, or started it anew.
+                if self._ends.get(waiting, math.inf) <= now:
+                    del self._ends[waiting]
+                    waiting.too_slow()
+        finally:  # whatever one of them raises: the others still have their time
+            soonest = next(iter(self._ends.values()), None)
+            self._timer = None if soonest is None else loop.call_at(soonest, self._look)
