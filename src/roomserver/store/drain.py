@@ -44,6 +44,9 @@ GATHER_S = 0.05
 RETRY_FROM_S = 0.1
 RETRY_TO_S = 5.0
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# The years 1 to 9999, in Unix s: PostgreSQL knows others, but what is read there is a datetime.
+CALENDAR_FROM_S = -62_135_596_800.0
+CALENDAR_TO_S = 253_402_300_800.0
 
 PROGRESS = """
 INSERT INTO relay.outbox_progress AS p (stream_id) VALUES ($1)
@@ -467,8 +470,8 @@ def _stay_row(stay: ParticipantRecord) -> dict[str, object]:
         "nickname": stay.nickname,
         "client_id": stay.connection,
         "role": stay.role,
-        "joined_at": stay.joined_at,
-        "left_at": stay.left_at,
+        "joined_at": _seconds(stay.joined_at),
+        "left_at": _seconds(stay.left_at),
         "connection_duration": stay.duration_s,
         "leave_reason": stay.reason,
         "ip_address": _address(stay.address),
@@ -488,7 +491,7 @@ def _audit_row(id: str, record: AuditRecord) -> dict[str, object]:  # noqa: A002
         "ip_address": _address(record.address),
         "user_agent": record.user_agent,
         "details": record.details,
-        "created_at": record.at,
+        "created_at": _seconds(record.at),
     }
 
 
@@ -503,6 +506,13 @@ def _address(text: str | None) -> str | None:
         return None if text is None else str(ip_address(text))
     except ValueError:
         return None
+
+
+def _seconds(unix_s: float | None) -> float | None:
+    """The time as it is. Raises ValueError for one that no calendar has, as infinity and NaN."""
+    if unix_s is None or CALENDAR_FROM_S <= unix_s < CALENDAR_TO_S:
+        return unix_s
+    raise ValueError("no calendar has this time")
 
 
 def _time(unix_s: float | None) -> datetime | None:

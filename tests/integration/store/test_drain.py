@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import shutil
 import signal
@@ -20,7 +21,7 @@ from roomserver.protocol.codes import RoomCloseReason, RoomState
 from roomserver.store.database import Connection, Database
 from roomserver.store.drain import Drain
 from roomserver.store.events import Counted, Event, Joined, Left, RoomChanged
-from roomserver.store.outbox import Outbox
+from roomserver.store.outbox import Entry, Outbox
 from roomserver.store.records import BanRecord, LeaveReason, RoomRecord
 from support.events import new_audit, new_room, new_stay
 from support.postgres import Cluster
@@ -246,6 +247,37 @@ async def test_what_can_not_be_is_put_aside_and_stops_nothing(
     assert drain.dead_letters == 4
     assert await tables.fetchval("SELECT count(*) FROM relay.audio_rooms") == 1
     assert await tables.fetchval("SELECT count(*) FROM relay.room_participants") == 1
+
+
+@pytest.mark.parametrize("unix_s", [math.inf, math.nan, 253_402_300_800.0, -62_135_596_801.0])
+async def test_a_time_that_no_calendar_has_is_put_aside(
+    drain: Drain, tables: Connection, unix_s: float
+) -> None:
+    """Those that JSON has no number for, too; a stay that ended then is not left open."""
+    room = new_room()
+    events: list[Event] = [
+        RoomChanged(room),
+        Joined(new_stay(room, joined_at=unix_s)),
+        Left(new_stay(room, left_at=unix_s)),
+        new_audit(at=unix_s),
+    ]
+    await drain.take_over([Entry(seq, event) for seq, event in enumerate(events, 1)])
+    rows = await tables.fetch("SELECT kind FROM relay.dead_letters ORDER BY seq")
+    assert [row["kind"] for row in rows] == ["Joined", "Left", "Audited"]
+    assert await tables.fetchval("SELECT count(*) FROM relay.room_participants") == 0
+
+
+async def test_a_time_that_a_calendar_just_has_is_kept_and_can_be_read(
+    drain: Drain, outbox: Outbox, tables: Connection
+) -> None:
+    room = new_room()
+    first, last = -62_135_596_800.0, 253_402_300_799.0
+    await drained(
+        drain, outbox, RoomChanged(room), Left(new_stay(room, joined_at=first, left_at=last))
+    )
+    row = await tables.fetchrow("SELECT joined_at, left_at FROM relay.room_participants")
+    assert row is not None
+    assert [time.timestamp() for time in row] == [first, last]
 
 
 async def test_a_database_that_was_away_gets_everything_afterwards(
