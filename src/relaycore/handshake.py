@@ -222,8 +222,8 @@ def _joined(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
             repeated.add(name)
             value = f"{fields[name]}, {value}"
         fields[name] = value
-    for name in repeated & _SINGLE:
-        raise UpgradeRefused(400, f"more than one {name} header")
+    if twice := repeated & _SINGLE:
+        raise UpgradeRefused(400, f"more than one {min(twice)} header")
     return fields
 
 

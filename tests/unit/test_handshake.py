@@ -136,6 +136,13 @@ def test_a_header_that_stands_once_may_not_stand_twice(name: str) -> None:
     assert refusal_of(dict(HEADERS) | {name: "x", name.lower(): "x"}).status == 400
 
 
+def test_of_several_headers_that_stand_twice_the_first_by_name_is_told() -> None:
+    twice = CIMultiDict(HEADERS | {"Origin": "x"})
+    for name in ("Sec-WebSocket-Key", "Origin", "Host"):
+        twice.add(name, "x")
+    assert refusal_of(twice).reason == "more than one host header"
+
+
 def test_a_426_says_what_would_be_spoken() -> None:
     wrong_version = refusal_of(HEADERS | {"Sec-WebSocket-Version": "8"})
     assert wrong_version.headers["Sec-WebSocket-Version"] == "13"
