@@ -83,11 +83,15 @@ class Layout:
         """What is said of its numbers, how fine they are, and what they ought to be."""
         said = [self.caption.format_map(result)]
         if growth := result.get("growth"):
-            percent = f"{(growth - 1) * 100:.0f} %"
-            said.append(f"a ramp goes up by {percent}, and a limit may be higher by that")
+            said.append(how_fine(growth))
         if self.target:
             said.append(f"target: {self.target}")
         return "; ".join(said)
+
+
+def how_fine(growth: float) -> str:
+    """What is said of limits that ramps found, each of whose steps is so many times the last."""
+    return f"a ramp goes up by {(growth - 1) * 100:.0f} %, and a limit may be higher by that"
 
 
 def spread(name: str, digits: int = 2, scale: float = 1.0) -> Callable[[Row], str]:
@@ -512,6 +516,7 @@ def parts(result: Mapping[str, Any]) -> Iterator[tuple[Layout, Mapping[str, Any]
                 "title": result["title"].split(" listeners, ", 1)[-1],  # how many is looked for
                 "summary": rows,
                 "rounds": result["limit_rounds"],
+                "growth": result.get("limit_growth"),  # older results don't tell it
             },
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from benchmarks.columns import LAYOUTS, Columns, Row, markdown, named_subject
+from benchmarks.columns import LAYOUTS, Columns, Row, how_fine, markdown, named_subject
 from benchmarks.workload import Workload
 
 SEGMENT_BYTES: Final = 1448
@@ -187,4 +187,6 @@ def _tls(files: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             for row in result["summary"]
             if row["subject"] in names
         ]
-        yield f"**TLS** ({where}; {result['title']}).\n\n{markdown(columns, rows)}"
+        growth = result.get("limit_growth")  # older results don't tell it
+        fine = f": {how_fine(growth)}" if growth and limits else ""
+        yield f"**TLS** ({where}; {result['title']}){fine}.\n\n{markdown(columns, rows)}"

@@ -27,6 +27,7 @@ from benchmarks.workload import Workload
 FIRST: Final = 100
 """Listeners that a ramp begins with."""
 GROWTH: Final = 1.15
+"""A step's listeners over those of the one before: as fine as limits can be told."""
 QUICK_GROWTH: Final = 1.5
 MOST: Final = 4000
 """Listeners that a ramp ends with, if nothing else does."""
@@ -168,6 +169,7 @@ class TlsResult:
 
     cost: CpuResult
     steps: list[Step] = field(default_factory=list)
+    growth: float = GROWTH
 
     def cost_rows(self) -> list[CostRow]:
         """One row a subject."""
@@ -204,6 +206,7 @@ class TlsResult:
             "scenario": "tls",
             "summary": [asdict(row) for row in self.cost_rows()],
             "limit_rounds": max((step.round for step in self.steps), default=-1) + 1,
+            "limit_growth": self.growth,
             "limits": [asdict(row) for row in self.limit_rows()],
             "steps": [asdict(step) | {"kept_up": step.kept_up} for step in self.steps],
         }
@@ -231,7 +234,8 @@ def tls(
             seconds=seconds,
             progress=lambda what, done: progress(what, done * share),
             known=SUBJECTS,
-        )
+        ),
+        growth=growth,
     )
     if ramped:
         result.steps.extend(

@@ -16,6 +16,7 @@ from benchmarks import (
     capacity,
     columns,
     documents,
+    guidance,
     joins,
     listeners,
     machine,
@@ -389,6 +390,11 @@ def test_the_document_tells_cost_and_limit_over_tls(tmp_path: Path) -> None:
     assert "| `roomserver` without TLS |" in text
     assert "| `roomserver` with TLS in process | ≥ 100 (100–100) |" in text
     assert "**Listener limit over TLS.** 352-byte frames" in text
+    fine = "a ramp goes up by 15 %, and a limit may be higher by that"
+    assert text.count(fine) == 1
+    assert fine in guidance.tables([whole])
+    del whole["results"][0]["limit_growth"]  # as it was kept before it was told
+    assert "a ramp goes up" not in documents.full(whole, kept.name) + guidance.tables([whole])
     (row,) = whole["results"][0]["summary"]
     row |= {"subject": "nginx", "us_per_frame": 30.0, "front_us_per_frame": 20.0}
     assert "behind it | 30.0 | 20.0 |" in documents.full(whole, kept.name)
