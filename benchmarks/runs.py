@@ -478,7 +478,7 @@ def startable(
             with known[name](Workload(1), TRIAL_S):
                 pass
         except FAILURES as error:
-            console.print(f"left out: {name}: {error}", style="yellow", markup=False)
+            console.print(f"left out: {name}, since {error}", style="yellow", markup=False)
             lines = str(error).strip().splitlines() or [type(error).__name__]
             left_out[name] = " ".join(dict.fromkeys((lines[0].strip(), lines[-1].strip())))
     if len(left_out) == len(chosen):
@@ -490,8 +490,6 @@ def keep(results: Sequence[dict[str, Any]], json: bool, output: Path | None) -> 
     """Writes the results where they were asked for, with the versions of what took part."""
     console.print(f"commit {machine.commit()}")
     results = [result | {"versions": versions.of(result)} for result in results]
-    for name, reason in (pair for r in results for pair in r.get("left_out", {}).items()):
-        console.print(f"left out: {name}, since {reason}", markup=False)
     if json:
         console.print(f"kept: {report.save(results)}")
     if output is not None:

@@ -82,6 +82,7 @@ def test_what_can_not_be_started_is_left_out_with_a_remark(tmp_path: Path) -> No
     said = run_benchmarks(*command, env=nothing)
     reason = "there is no Icecast here (Debian's package icecast2)"
     assert f"left out: icecast, since {reason}" in said
+    assert said.count("left out: icecast") == 1
     whole = json.loads(kept.read_text())
     (result,) = whole["results"]
     assert [row["subject"] for row in result["summary"]] == ["relay", "picows"]
