@@ -186,7 +186,8 @@ def _measure(page: Page, subject: str, seconds: float, others: Sequence[int]) ->
     session.send("Performance.enable")
     processes = [pid for pid in machine.descendants(os.getpid()) if pid not in others]
     before, watched = _figures(page), page.evaluate("watched")
-    busy, cpu, began = _performance(session), machine.cpu_seconds(processes), time.monotonic()
+    busy, cpu = _performance(session), machine.cpu_seconds_of_live_threads(processes)
+    began = time.monotonic()
     if subject.endswith("-moved"):
         moves = _move_fader(page, session, began + seconds)
     else:
@@ -203,7 +204,7 @@ def _measure(page: Page, subject: str, seconds: float, others: Sequence[int]) ->
         script_s=took["ScriptDuration"],
         style_s=took["RecalcStyleDuration"],
         layout_s=took["LayoutDuration"],
-        browser_cpu_s=machine.cpu_seconds(processes) - cpu,
+        browser_cpu_s=machine.cpu_seconds_of_live_threads(processes) - cpu,
         pictures=watched_after["pictures"] - watched["pictures"],
         longest_ms=watched_after["longestMs"],
         moves=moves,

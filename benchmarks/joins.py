@@ -34,7 +34,7 @@ class JoinSample:
     """One subject in one round.
 
     `loop_cpu_s` is what the thread of the event loop used, which only one core can give;
-    `database_cpu_s` what PostgreSQL used, `stored_s` how long after the last join it had all.
+    `stored_s` how long after the last join the database had all.
     """
 
     round: int
@@ -42,7 +42,6 @@ class JoinSample:
     joined: Joined
     cpu: machine.CpuSnapshot
     loop_cpu_s: float
-    database_cpu_s: float
     stored_s: float
 
     @property
@@ -66,6 +65,11 @@ class JoinSample:
         return self.loop_cpu_s * 1e6 / self.count
 
     @property
+    def database_cpu_s(self) -> float:
+        """CPU time of PostgreSQL, which the server starts, s."""
+        return sum(self.cpu.descendants.values())
+
+    @property
     def others(self) -> float:
         """Cores used by all but the server, its database and the load client."""
         return self.cpu.cores(
@@ -76,7 +80,12 @@ class JoinSample:
 
     def as_json(self) -> dict[str, Any]:
         """As it is kept."""
-        derived = {"per_s": self.per_s, "cpu_us": self.cpu_us, "loop_us": self.loop_us}
+        derived = {
+            "per_s": self.per_s,
+            "cpu_us": self.cpu_us,
+            "loop_us": self.loop_us,
+            "database_cpu_s": self.database_cpu_s,
+        }
         return asdict(self) | derived
 
 
@@ -208,18 +217,16 @@ def _measured(
     ask = ASKS.get(name, Ask.NO)
     with LoadClient(target, max_seconds=SPARE_S, in_flight=IN_FLIGHT, ask=ask) as load:
         load.join(WARM_UP)
-        stored_s, family = 0.0, machine.descendants(target.pid)
+        stored_s = 0.0
         before = machine.CpuSnapshot.take(target.pid)
         loop_before = machine.main_thread_seconds(target.pid)
-        family_before = machine.cpu_seconds(family)
         joined = load.join(WARM_UP + count)
         cpu = machine.CpuSnapshot.take(target.pid).since(before)
         loop_cpu_s = machine.main_thread_seconds(target.pid) - loop_before
-        database_cpu_s = machine.cpu_seconds(family) - family_before
         if running is not None:
             with closing(Observer(running.data_dir)) as database:
                 stored_s = database.wait_for(STAYS, WARM_UP + count, STORED_S)
-        return JoinSample(number, name, joined, cpu, loop_cpu_s, database_cpu_s, stored_s)
+        return JoinSample(number, name, joined, cpu, loop_cpu_s, stored_s)
 
 
 @contextmanager

@@ -94,8 +94,8 @@ def descendants(pid: int) -> list[int]:
     return found[1:]
 
 
-def cpu_seconds(pids: Sequence[int]) -> float:
-    """CPU time that processes have used; that of one that is gone is forgotten."""
+def cpu_seconds_of_live_threads(pids: Sequence[int]) -> float:
+    """CPU time of the threads that processes have now; of one that has ended it is forgotten."""
     return sum(_scheduled_s(task) for pid in pids for task in (PROC / str(pid) / "task").glob("*"))
 
 
@@ -160,7 +160,7 @@ class CpuSnapshot:
             system / TICKS_PER_S,
             busy / TICKS_PER_S,
             sum(_scheduled_s(PROC / str(pid)) for pid in _softirq_threads()),
-            {child: cpu_seconds([child]) for child in descendants(pid)},
+            {child: cpu_seconds_of_live_threads([child]) for child in descendants(pid)},
         )
 
     def since(self, before: CpuSnapshot) -> CpuSnapshot:

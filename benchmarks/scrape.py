@@ -95,13 +95,14 @@ def scrape(rooms: int, *, rounds: int, progress: Progress) -> ScrapeResult:
 
 
 def _scrape(running: RunningServer, rooms: int) -> ScrapeSample:
-    port, pids = running.target.port, [running.child.pid]
+    port, server = running.target.port, [running.child.pid]
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=START_TIMEOUT_S)) as scraper:
         _get(scraper, "/healthz")  # connects
         time.sleep(PAUSE_S)
-        cpu, began = machine.cpu_seconds(pids), time.monotonic()
+        cpu, began = machine.cpu_seconds_of_live_threads(server), time.monotonic()
         body = _get(scraper, "/metrics")
-        wall, used = time.monotonic() - began, machine.cpu_seconds(pids) - cpu
+        wall = time.monotonic() - began
+        used = machine.cpu_seconds_of_live_threads(server) - cpu
         over = threading.Event()
         with ThreadPoolExecutor(1) as beside:
             other = beside.submit(_longest_request, port, over)
