@@ -160,7 +160,12 @@ class CpuSnapshot:
             system / TICKS_PER_S,
             busy / TICKS_PER_S,
             sum(_scheduled_s(PROC / str(pid)) for pid in _softirq_threads()),
-            {child: cpu_seconds_of_live_threads([child]) for child in descendants(pid)},
+            # One that ends just then has none any more.
+            {
+                child: used
+                for child in descendants(pid)
+                if (used := cpu_seconds_of_live_threads([child])) > 0
+            },
         )
 
     def since(self, before: CpuSnapshot) -> CpuSnapshot:

@@ -155,9 +155,9 @@ def _phase(
         logins = beside.submit(_ask, running, [("POST", "/auth/broadcaster", login)], over)
         try:
             interval = crowd.measure(workload, seconds)
+            dropped = _dropped(running) - before
         finally:
             over.set()
-    dropped = _dropped(running) - before
     return OverloadSample(phase, interval, answers.result(), logins.result(), dropped)
 
 

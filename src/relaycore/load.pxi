@@ -115,7 +115,7 @@ cdef class LoadClient:
     reuse: the WebSocket takes the connection of the HTTP request before it.
     rejoin: who is lost comes back, trying again every `retry_s`, unless it is limited.
     answer_s: who is on its way in, and has not joined so long after it connected, has failed; a
-        second more may pass until that is seen.
+        second or two more may pass until that is seen.
     clock: how the server's clock is known: "ping" (asked of the server), "config" (told by its
         first message), or a number: what it is ahead of CLOCK_MONOTONIC, µs.
     kernel_times: the kernel notes when bytes reach a socket (`arrival`). Not over TLS.

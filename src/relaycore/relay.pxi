@@ -343,7 +343,7 @@ cdef class Relay:
             this has returned. Raises OSError or ValueError when it is no connected stream socket;
             then it is still the caller's.
         response: sent before all else: the answer to the upgrade request (`upgrade_response`).
-        greeting: a text that goes out with it.
+        greeting: a text that goes out with it, if there is one and it is not empty.
         deliver_binary: binary messages become BinaryReceived events, and no binding is needed.
         """
         cdef int fd = sock if isinstance(sock, int) else sock.fileno()

@@ -459,6 +459,25 @@ def test_sources_that_were_stopped_neither_send_nor_come_back_when_there_are_oth
     assert {opcode for opcode, _ in heard[0][:-1]} == {2}
 
 
+def test_a_source_that_is_stopped_on_its_way_in_does_not_get_in() -> None:
+    asked, gone = threading.Event(), threading.Event()
+
+    def handle(peer: Peer) -> None:
+        peer.read_request()
+        asked.set()
+        if not peer.file.peek(1):
+            gone.set()
+
+    with (
+        server(handle) as target,
+        relaycore.LoadClient("127.0.0.1", target.port, clock=0, rejoin=True) as load,
+    ):
+        load.add_sources([REGISTER], channels=1, sample_rate=8000)
+        assert asked.wait(20)
+        load.stop_sources()
+        assert gone.wait(20)
+
+
 def test_who_gets_no_answer_has_failed() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,

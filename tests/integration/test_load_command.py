@@ -213,6 +213,7 @@ async def test_the_load_of_its_threads_and_of_python_is_all_that_its_process_use
     async with RoomApi(server.url) as api, in_process(api) as rooms:
         report = await LoadRun(api, rooms, options, lambda progress: None).run()
     assert [thread.name for thread in report.threads] == ["listeners 0", "sources", "python"]
+    assert all(thread.load > 0 for thread in report.threads)
     assert report.server is not None
     # The process whose CPU time is looked at as the server's is its own.
     assert sum(thread.load for thread in report.threads) == pytest.approx(

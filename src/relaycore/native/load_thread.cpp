@@ -206,9 +206,13 @@ void LoadThread::add_sources(std::shared_ptr<const LoadSources> sources) {
 void LoadThread::stop_sources() {
   static constexpr std::string_view kGoodbye = R"({"type":"unregisterSource"})";
   retries_.clear();
-  for (LoadConnection& c : connections_)
-    if (!std::exchange(c.is_stopped, true) && c.state == LoadConnection::State::joined)
+  for (LoadConnection& c : connections_) {
+    if (std::exchange(c.is_stopped, true)) continue;
+    if (c.state == LoadConnection::State::joined)
       transmit(c, ws_client_header(WsOpcode::text, kGoodbye.size()), kGoodbye);
+    else if (c.is_entering())
+      lose(c);  // else it might take the room from whoever is next
+  }
 }
 
 void LoadThread::limit(size_t local, int64_t bytes_per_s) {

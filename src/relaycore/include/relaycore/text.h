@@ -29,13 +29,13 @@ class Text final : public Shared, Counted<"Text"> {
   }
   // A text completed with a number that is known now.
   static Ref<Text> completed(std::string_view payload, uint64_t number);
-  // Bytes that are no WebSocket message: the answer to the upgrade request.
+  // Bytes that are framed already.
   static Ref<Text> raw(std::string_view bytes) {
     Text* text = create(bytes.size());
     std::memcpy(text->bytes(), bytes.data(), bytes.size());
     return Ref<Text>::adopt(text);
   }
-  // The same, and the first message behind it, if there is one.
+  // The answer to an upgrade request, and behind it the first message, unless that is empty.
   static Ref<Text> opening(std::string_view answer, std::string_view payload) {
     uint8_t header[10];
     size_t header_size =
