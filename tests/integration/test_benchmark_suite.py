@@ -62,10 +62,12 @@ def test_results_so_far_are_together_in_the_file_that_was_asked_for(tmp_path: Pa
 
 def run_benchmarks(*arguments: str, env: dict[str, str] | None = None) -> str:
     """`python -m benchmarks`; what it printed."""
+    environment = dict(os.environ if env is None else env)
+    environment.pop("PYTEST_XDIST_WORKER", None)  # in workers pytest-benchmark measures nothing
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", *arguments],
         cwd=ROOT,
-        env=env,
+        env=environment,
         capture_output=True,
         text=True,
         timeout=200,

@@ -94,7 +94,8 @@ def test_ramps_of_several_subjects_tell_who_serves_most() -> None:
         most=20,
         growth=2.0,
     )
-    assert next((s.subject, s.listeners) for s in result.steps if s.kept_up) == ("relay", 10)
+    assert {s.subject for s in result.steps if s.listeners == 10} == {"relay", "picows"}
+    assert all(s.frames > 0 for s in result.steps)
     check_tables(result.as_json(), "picows on uvloop", "99 % within 10000 ms")
 
 
