@@ -149,11 +149,11 @@ def test_everyone_comes_back_after_a_restart() -> None:
 
 
 def test_events_are_counted_where_they_arrive() -> None:
-    result = outbox.outbox(["alone", "joins"], events=1000, rounds=1, progress=quiet, joins=30)
+    result = outbox.outbox(["alone", "joins"], events=1000, rounds=1, progress=quiet, joins=400)
     alone, meanwhile = result.samples
     assert alone.events >= 1000
     assert meanwhile.events > 0
-    assert meanwhile.joins == 30
+    assert 0 < meanwhile.joins <= 400  # the flood may be over first
     check_tables(result.as_json(), "| 200 a second |", "| nobody |")
 
 
