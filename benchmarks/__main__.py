@@ -24,6 +24,7 @@ from benchmarks import (
     tls,
     unheard,
 )
+from benchmarks.failures import FAILURES
 from benchmarks.workload import Workload
 
 app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False)
@@ -134,7 +135,7 @@ def capacity_command(
 
 @app.command()
 def memory(
-    listeners: Listeners = 5000,
+    listeners: Annotated[int, typer.Option(min=2, max=18_000, help="Connections.")] = 5000,
     channels: Channels = 1,
     sample_rate: SampleRate = 8000,
     encoding: Encoding = "pcm_s16le",
@@ -270,7 +271,7 @@ def browser_command(
 
 @app.command("stalled")
 def stalled_command(
-    listeners: Listeners = 1000,
+    listeners: Annotated[int, typer.Option(min=10, max=18_000, help="Connections.")] = 1000,
     rounds: Rounds = None,
     seconds: Seconds = 4.0,
     quick: Quick = False,
@@ -346,7 +347,11 @@ def control(quick: Quick = False, json: Json = False, output: Output = None) -> 
 @app.command()
 def docs(results: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False)]) -> None:
     """Put kept results, of all scenarios that are to stand there, into docs and README.md."""
-    for path in documents.update(results):
+    try:
+        changed = documents.update(results)
+    except ValueError as error:  # JSON's is one
+        raise typer.BadParameter(str(error)) from None
+    for path in changed:
         runs.console.print(f"changed: {path}")
 
 
@@ -354,7 +359,7 @@ def main() -> None:
     """Runs the command line; a subject or client that fails ends it with what that said."""
     try:
         app(prog_name="python -m benchmarks")
-    except runs.FAILURES as error:
+    except FAILURES as error:
         raise SystemExit(f"the benchmark could not run: {error}") from None
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from benchmarks import subjects
 from benchmarks.listeners import MOST, Stream
-from benchmarks.ramp import Climb, Limit, Step, by_turns, limits
+from benchmarks.ramp import Climb, Limit, Ramps, best_step, by_turns, limits
 from benchmarks.scenarios import Progress
 from benchmarks.workload import Workload
 
@@ -44,7 +44,7 @@ class CapacityResult:
     """Ramps of the server with several streams; the subject of a step is the stream's name."""
 
     seconds: float
-    steps: list[Step] = field(default_factory=list)
+    ramps: Ramps = field(default_factory=Ramps)
     growth: float = GROWTH
 
     def rows(self) -> list[dict[str, Any]]:
@@ -52,8 +52,7 @@ class CapacityResult:
 
         def row(limit: Limit) -> dict[str, Any]:
             workload = STREAMS[limit.subject].workload
-            kept = [s for s in self.steps if s.subject == limit.subject and s.kept_up]
-            last = max(kept, key=lambda s: s.listeners, default=None)
+            last = best_step(self.ramps.steps, limit.subject)
             return {
                 "stream": limit.subject,
                 "format": workload.format,
@@ -70,7 +69,7 @@ class CapacityResult:
                 "others": last.others if last else 0.0,
             }
 
-        return [row(limit) for limit in limits(self.steps)]
+        return [row(limit) for limit in limits(self.ramps.steps)]
 
     def as_json(self) -> dict[str, Any]:
         """Summary and raw results."""
@@ -78,11 +77,11 @@ class CapacityResult:
             "scenario": "capacity",
             "title": f"the whole server with one relay thread, 99 % within {MOST_P99_MS:g} ms and "
             "the interval",
-            "rounds": max((s.round for s in self.steps), default=-1) + 1,
+            "rounds": max((s.round for s in self.ramps.steps), default=-1) + 1,
             "seconds": self.seconds,
             "growth": self.growth,
             "summary": self.rows(),
-            "steps": [asdict(s) | {"kept_up": s.kept_up} for s in self.steps],
+            **self.ramps.as_json(),
         }
 
 
@@ -99,7 +98,7 @@ def capacity(
     """Ramps the server with each of the streams, as the scenario `listeners` does."""
     chosen = [STREAMS[name] for name in names]
     climbs = [Climb(s.name, subjects.server, s.workload, s.most_p99_ms) for s in chosen]
-    steps = by_turns(
+    ramps = by_turns(
         climbs,
         rounds=rounds,
         seconds=seconds,
@@ -108,4 +107,4 @@ def capacity(
         growth=growth,
         progress=progress,
     )
-    return CapacityResult(seconds, list(steps), growth)
+    return CapacityResult(seconds, ramps, growth)

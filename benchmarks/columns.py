@@ -222,13 +222,16 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
     ),
     "cpu": Layout(
         title="CPU per delivered frame",
-        caption="medians of intervals of {seconds:g} s; ratio: to the floor beside "
-        "(lowest–highest); both ends: with the load client's CPU; delay from tick to receipt; "
-        "client, others: cores used",
+        caption="medians of intervals of {seconds:g} s; ratios: to the floor beside, and to the "
+        "nearest run of the server with one relay thread (lowest–highest); both ends: with the "
+        "load client's CPU; delay from tick to receipt; client, others: cores used",
+        target="1.10 × the floor at most for `roomserver`, and below every peer; two relay threads "
+        "1.1 × the server of one",
         columns={
             "subject": named_subject,
             "µs / frame": number("us_per_frame"),
             "× floor": spread("ratio"),
+            "× server": spread("over_server"),
             "both ends, µs": number("both_us_per_frame"),
             "delivered": delivered,
             "p50 / p99 / p99.9 ms": milliseconds("p50_ms", "p99_ms", "p999_ms"),
@@ -242,7 +245,7 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
         caption="slope from {base} connections to all, medians of rounds (lowest–highest); "
         "database: of its processes; TCP buffers: the kernel's, of both ends and of all sockets "
         "of this machine",
-        target="2 kB at most for the whole `roomserver`",
+        target="0.5 kB at most in the relay, 2 kB in the whole `roomserver`",
         columns={
             "subject": named_subject,
             "resident, kB": spread("resident", 2, 1e-3),
@@ -304,6 +307,8 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
         title="Listeners that get every frame in time",
         caption="the last step of a ramp that kept up: median of ramps (lowest–highest); ≥: more "
         "were not tried; delays and cores used are those of the best such step",
+        target="for the whole `roomserver` 10,000 of the stereo stream, 2.5 × the best peer, and "
+        "18,000 of the mono stream",
         columns={
             "what": named_subject,
             "listeners": _most,
@@ -383,6 +388,7 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
         caption="of those who read; medians of rounds (lowest–highest); ratio: of p99 beside "
         "stalled ones to p99 without, each in a server of its own, by round; TCP buffers are the "
         "kernel's, of both ends",
+        target="1.1 × without",
         columns={
             "who": named("condition", {"all read": "nobody stalls", "stalled": "others stall"}),
             "listeners": lambda row: str(row["listeners"]),
@@ -400,6 +406,7 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
         title="A mix for each listener",
         caption="medians of rounds (lowest–highest); ratio: of CPU time for a frame, by round; "
         "own: no two mixes alike, and each changes once a second",
+        target="1.5 × shared at most",
         columns={
             "mixes": named("subject", {"shared": "one for all", "own": "one for each"}),
             "CPU, µs / frame": spread("us_per_frame"),
@@ -417,8 +424,11 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
         title="Beyond capacity",
         caption="phases of one server, one after another; delays of what came; frames of "
         "one: fewest, median, most; left out: as sequences passed over them, and as the server "
-        "counts; longest answer: of a join over HTTP or a look at its health; login: the longest, "
+        "counts; memory and TCP buffers: the most that was seen; longest answer: of a join over "
+        "HTTP or a look at its health; entry: the longest, of a listener who comes meanwhile, "
+        "until it is registered over its WebSocket; login: the longest, "
         "with a bcrypt that gets what the rest leaves of the cores; failed: of all these requests",
+        target="delay and memory bounded, control answers in under a second, recovers by itself",
         columns={
             "phase": named(
                 "phase",
@@ -427,6 +437,7 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
                     "beyond": "eight times the bytes",
                     "later": "eight times the bytes, later",
                     "after": "as in the beginning",
+                    "recovered": "as in the beginning, later",
                 },
             ),
             "delivered": lambda row: f"{row['delivered']:.1%}",
@@ -439,6 +450,7 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
             "memory, MB": megabytes("resident"),
             "TCP buffers, MB": megabytes("tcp_buffers"),
             "longest answer, ms": number("answer_ms", 0),
+            "entry, ms": number("entry_ms", 0),
             "login, ms": number("login_ms", 0),
             "failed": lambda row: f"{row['answers_failed']} of {row['asked']}",
             "server, cores": number("server"),

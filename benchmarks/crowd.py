@@ -20,8 +20,8 @@ from benchmarks.subjects import RunningServer, source_register
 from benchmarks.workload import Workload
 from relaycore import LoadClient
 from relaycore.counters import LoadFigures
-from roomserver.clients.load_process import cpu_seconds
 from roomserver.clients.load_report import total
+from roomserver.clients.process_use import cpu_seconds
 
 JOIN_TIMEOUT_S: Final = 120.0
 LOOK_S: Final = 0.1
@@ -33,8 +33,9 @@ class Interval:
 
     `fewest`, `median` and `most` are frames of one listener; `missing` are frames that sequences
     passed over, in `gaps` places. Delays are from tick to receipt. Cores used: the server's
-    process, this one (with the source, if the crowd has one), everything else. Bytes: the server's
-    process, and the kernel's TCP buffers at both ends of every connection of the machine.
+    process, this one (with the source, if the crowd has one), everything else. Bytes, the most that
+    was seen: the server's process, and the kernel's TCP buffers at both ends of every connection of
+    the machine.
     """
 
     seconds: float
@@ -78,6 +79,7 @@ class Observed(NamedTuple):
     seconds: float
     frames: NDArray[np.int64]
     cores: machine.Cores
+    memory: machine.Memory
 
 
 class _Look(NamedTuple):
@@ -110,7 +112,8 @@ def observe(
         return _Look(figures, at_s, server_s, client_s, frames, machine.CpuSnapshot.take(pid))
 
     began = look()
-    time.sleep(seconds)
+    with machine.watched_memory(pid) as memory:
+        time.sleep(seconds)
     ended = look()
     cores = ended.cpu.since(began.cpu).cores(
         server_s=ended.server_s - began.server_s,
@@ -118,7 +121,7 @@ def observe(
         seconds=ended.at_s - began.at_s,
     )
     took = (ended.figures[0].taken_ns - ended.figures[0].since_ns) / 1e9
-    return Observed(ended.figures, took, ended.frames - began.frames, cores)
+    return Observed(ended.figures, took, ended.frames - began.frames, cores, memory)
 
 
 class Crowd:
@@ -188,9 +191,13 @@ class Crowd:
             server=round(observed.cores.server, 4),
             client=round(observed.cores.client, 4),
             others=round(observed.cores.others, 4),
-            resident=machine.resident_bytes(pid),
-            tcp_buffers=machine.tcp_buffer_bytes(),
+            resident=observed.memory.resident,
+            tcp_buffers=observed.memory.tcp_buffers,
         )
+
+    def longest_join_ms(self) -> float:
+        """How long it took at most to get in: from the first connection to being registered."""
+        return max(f.join.max_ms for f in self._listening())
 
     def _listening(self) -> list[LoadFigures]:
         return [f for f in self.client.figures() if not f.is_sources]

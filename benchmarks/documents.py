@@ -129,9 +129,11 @@ def short(files: Sequence[Mapping[str, Any]]) -> str:
         elif result["scenario"] == "memory" and {"relay", "server"} <= rows.keys():
             relay = rows["relay"]["resident"]["median"] / 1000
             server = rows["server"]["resident"]["median"] / 1000
+            database = rows["server"].get("database")  # older results don't tell it
+            stored = f"; {database['median'] / 1000:.1f} kB in its database's" if database else ""
             lines.append(
-                f"- Memory per listener: **{server:.1f} kB** in the whole server, of which "
-                f"{relay:.1f} kB in the relay."
+                f"- Memory per listener: **{server:.1f} kB** in the server's process, of which "
+                f"{relay:.1f} kB in the relay{stored}."
             )
         elif result["scenario"] == "listeners" and "server" in rows:
             lines.append(_most_listeners(result, rows))
@@ -200,13 +202,14 @@ def rows_of_all_tortures(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _notes(result: Mapping[str, Any]) -> str:
-    """What else took part, and what could not; empty if that was not noted."""
+    """What else took part, what could not, and what failed; empty if that was not noted."""
     names = ENCRYPTED if result["scenario"] == "tls" else STREAMED
     notes = []
     if versions := result.get("versions"):
         notes.append(f"With {', '.join(f'{name} {of}' for name, of in versions.items())}.")
     for name, reason in result.get("left_out", {}).items():
         notes.append(f"Left out: {names.get(name, name)}, since {reason}.")
+    notes += [f"Failed: {run['run']}, since {run['reason']}." for run in result.get("failures", ())]
     return "\n".join(notes) + "\n" if notes else ""
 
 

@@ -143,8 +143,8 @@ def _memory(files: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     columns = {
         "load": lambda row: str(row["load"]),
         "frames delivered": lambda row: f"{row['delivered']:.1%}",
-        "process, MB": megabytes("resident"),
-        "TCP buffers at both ends, MB": megabytes("tcp_buffers"),
+        "process at most, MB": megabytes("resident"),
+        "TCP buffers at both ends at most, MB": megabytes("tcp_buffers"),
         "per listener, kB": lambda row: f"{row['tcp_buffers'] / row['listeners'] / 1000:,.0f}",
     }
     phases = {"within": "what can be served", "later": "eight times as much"}

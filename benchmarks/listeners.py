@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from benchmarks import peers, subjects
-from benchmarks.ramp import Climb, Limit, Step, by_turns, limits
+from benchmarks.ramp import Climb, Limit, Ramps, best_step, by_turns, limits
 from benchmarks.scenarios import Progress
 from benchmarks.subjects import Subject
 from benchmarks.workload import Workload
@@ -15,6 +15,7 @@ from benchmarks.workload import Workload
 SUBJECTS: Final[Mapping[str, Subject]] = {
     "relay": subjects.relay,
     "server": subjects.server,
+    "server-2": subjects.server_of_two,
     "server-no-realtime": subjects.server_without_realtime,
     **peers.PEERS,
 }
@@ -46,15 +47,14 @@ class ListenersResult:
 
     stream: Stream
     seconds: float
-    steps: list[Step] = field(default_factory=list)
+    ramps: Ramps = field(default_factory=Ramps)
     growth: float = GROWTH
 
     def rows(self) -> list[dict[str, Any]]:
         """One a subject, with what was used at the last step that kept up; the best first."""
 
         def row(limit: Limit) -> dict[str, Any]:
-            kept = [s for s in self.steps if s.subject == limit.subject and s.kept_up]
-            last = max(kept, key=lambda s: s.listeners, default=None)
+            last = best_step(self.ramps.steps, limit.subject)
             return asdict(limit) | {
                 "p50_ms": last.p50_ms if last else 0.0,
                 "p99_ms": last.p99_ms if last else 0.0,
@@ -64,7 +64,7 @@ class ListenersResult:
             }
 
         return sorted(
-            (row(limit) for limit in limits(self.steps)), key=lambda r: -r["limit"]["median"]
+            (row(limit) for limit in limits(self.ramps.steps)), key=lambda r: -r["limit"]["median"]
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -77,11 +77,11 @@ class ListenersResult:
             "stream": self.stream.name,
             "workload": asdict(workload) | {"message_bytes": workload.message_bytes},
             "title": f"{title}, 99 % within {self.stream.most_p99_ms:g} ms",
-            "rounds": max((s.round for s in self.steps), default=-1) + 1,
+            "rounds": max((s.round for s in self.ramps.steps), default=-1) + 1,
             "seconds": self.seconds,
             "growth": self.growth,
             "summary": self.rows(),
-            "steps": [asdict(s) | {"kept_up": s.kept_up} for s in self.steps],
+            **self.ramps.as_json(),
         }
 
 
@@ -101,7 +101,7 @@ def listeners(
     A subject has kept up when every listener got every frame due, and 99 % of them in time.
     """
     climbs = [Climb(name, SUBJECTS[name], stream.workload, stream.most_p99_ms) for name in names]
-    steps = by_turns(
+    ramps = by_turns(
         climbs,
         rounds=rounds,
         seconds=seconds,
@@ -110,4 +110,4 @@ def listeners(
         growth=growth,
         progress=lambda what, done: progress(f"{stream.name}: {what}", done),
     )
-    return ListenersResult(stream, seconds, list(steps), growth)
+    return ListenersResult(stream, seconds, ramps, growth)

@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 from relaycore import Durations, LoadClient
 from relaycore.counters import LoadFigures
 from roomserver.clients.errors import ClientError
-from roomserver.clients.load_process import cpu_seconds
 from roomserver.clients.load_report import Quantiles, total
+from roomserver.clients.process_use import cpu_seconds
 
 LOOK_S: Final = 0.02
 """Between looks at what is waited for; when it came is known to the microsecond all the same."""

@@ -7,7 +7,8 @@ import os
 import platform
 import resource
 import subprocess
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +19,8 @@ from benchmarks import natives
 from benchmarks.child import ROOT
 
 PROC = Path("/proc")
+WATCH_S = 0.1
+"""Between two looks at memory."""
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -32,6 +35,7 @@ def describe() -> dict[str, Any]:
             "cores": os.cpu_count(),
             "memory_gib": round(_kib(PROC / "meminfo", "MemTotal") / 2**20, 1),
             "nice": niceness(),
+            "descriptors": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
             "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         },
         "versions": {
@@ -42,10 +46,11 @@ def describe() -> dict[str, Any]:
     }
 
 
-def raise_descriptor_limit() -> None:
-    """For this process and those it starts: every connection is a descriptor."""
+def raise_descriptor_limit() -> int:
+    """For this process and those it starts: every connection is a descriptor. Returns how many."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
 
 
 def commit() -> str:
@@ -80,6 +85,16 @@ def proportional_bytes(pids: Sequence[int]) -> int:
     return sum(_kib(PROC / str(pid) / "smaps_rollup", "Pss") * 1024 for pid in pids)
 
 
+def disk_bytes(folder: Path) -> int:
+    """What all files of a folder take on the disk."""
+    blocks = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):  # it went meanwhile
+                blocks += Path(parent, name).lstat().st_blocks
+    return blocks * 512
+
+
 def descendants(pid: int) -> list[int]:
     """Processes that this one started, and those that they did, as of now."""
     parents: dict[int, int] = {}
@@ -111,6 +126,38 @@ def tcp_buffer_bytes() -> int:
             fields = line.split()
             return int(fields[fields.index("mem") + 1]) * PAGE_BYTES
     return 0
+
+
+@dataclass(slots=True)
+class Memory:
+    """The most that was seen, bytes: of a process, and of the kernel's TCP buffers."""
+
+    resident: int = 0
+    tcp_buffers: int = 0
+
+
+@contextlib.contextmanager
+def watched_memory(pid: int) -> Iterator[Memory]:
+    """Looks at memory again and again: buffers are full at one moment and empty at the next."""
+    most = Memory()
+    over = threading.Event()
+
+    def look() -> None:
+        most.resident = max(most.resident, resident_bytes(pid))
+        most.tcp_buffers = max(most.tcp_buffers, tcp_buffer_bytes())
+
+    def watch() -> None:
+        while not over.wait(WATCH_S):
+            look()
+
+    look()
+    thread = threading.Thread(target=watch, name="memory")
+    thread.start()
+    try:
+        yield most
+    finally:
+        over.set()
+        thread.join()
 
 
 class Cores(NamedTuple):

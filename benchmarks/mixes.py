@@ -128,8 +128,8 @@ def _change(crowd: Crowd, workload: Workload, seconds: float, chance: random.Ran
     count = workload.listeners
     began = time.monotonic()
     for step in range(math.ceil(seconds * STEPS_PER_S)):
-        turn = range(step % STEPS_PER_S, count, STEPS_PER_S)
-        crowd.client.send(turn, [_mix(chance, workload) for _ in turn])
+        if turn := range(step % STEPS_PER_S, count, STEPS_PER_S):
+            crowd.client.send(turn, [_mix(chance, workload) for _ in turn])
         time.sleep(max(0.0, began + (step + 1) / STEPS_PER_S - time.monotonic()))
 
 

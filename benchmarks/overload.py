@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import statistics
 import threading
 import time
 import urllib.request
@@ -14,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from benchmarks.crowd import Crowd, Interval
+from benchmarks.load import LoadError
 from benchmarks.scenarios import SPARE_S, Progress
 from benchmarks.scrape import TOKEN
 from benchmarks.subjects import (
@@ -31,8 +33,9 @@ TIMES: Final = 8
 SETTLE_S: Final = 3.0
 ASK_S: Final = 0.2
 
-PHASES: Final = ("within", "beyond", "later", "after")
-"""Within what can be served; beyond it; still beyond, later; and within it again."""
+PHASES: Final = ("within", "beyond", "later", "after", "recovered")
+"""Within what can be served; beyond it; still beyond, later; within it again, twice."""
+WITHIN_PHASES: Final = ("within", "after", "recovered")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +53,15 @@ class OverloadSample:
     """One phase. `dropped` are frames that the server says it left out, of the whole server.
 
     `answers` are those to joins over HTTP, whose password is known by then, and to `GET /healthz`,
-    by turns; `logins` cost a bcrypt of the usual 12 rounds each.
+    by turns; `logins` cost a bcrypt of the usual 12 rounds each; `entries` are those of listeners
+    who come, one after another, from the join over HTTP until they have registered over WebSocket.
     """
 
     phase: str
     interval: Interval
     answers: Answers
     logins: Answers
+    entries: Answers
     dropped: int
 
 
@@ -88,8 +93,9 @@ class OverloadResult:
                 "tcp_buffers": s.interval.tcp_buffers,
                 "answer_ms": s.answers.longest_ms,
                 "login_ms": s.logins.longest_ms,
-                "asked": s.answers.asked + s.logins.asked,
-                "answers_failed": s.answers.failed + s.logins.failed,
+                "entry_ms": s.entries.longest_ms,
+                "asked": s.answers.asked + s.logins.asked + s.entries.asked,
+                "answers_failed": s.answers.failed + s.logins.failed + s.entries.failed,
                 "server": s.interval.server,
                 "client": s.interval.client,
                 "others": s.interval.others,
@@ -133,7 +139,7 @@ def overload(
         fed: Workload | None = None
         for i, phase in enumerate(PHASES):
             progress(phase, i / len(PHASES))
-            workload = within if phase in ("within", "after") else beyond
+            workload = within if phase in WITHIN_PHASES else beyond
             if workload != fed:
                 crowd.feed(workload)
                 fed = workload
@@ -150,15 +156,18 @@ def _phase(
     before = _dropped(running)
     quick = [("POST", "/auth/room/join", running.target.ask), ("GET", "/healthz", None)]
     login = json.dumps({"email": EMAIL, "password": PASSWORD})
-    with ThreadPoolExecutor(2) as beside:
+    with ThreadPoolExecutor(3) as beside:
         answers = beside.submit(_ask, running, quick, over)
         logins = beside.submit(_ask, running, [("POST", "/auth/broadcaster", login)], over)
+        entries = beside.submit(_enter, running, over)
         try:
             interval = crowd.measure(workload, seconds)
             dropped = _dropped(running) - before
         finally:
             over.set()
-    return OverloadSample(phase, interval, answers.result(), logins.result(), dropped)
+    return OverloadSample(
+        phase, interval, answers.result(), logins.result(), entries.result(), dropped
+    )
 
 
 def _ask(
@@ -183,8 +192,26 @@ def _ask(
             except OSError:
                 failed += 1
             took.append((time.monotonic() - began) * 1000)
-    took.sort()
-    return Answers(len(took), failed, took[len(took) // 2] if took else 0.0, max(took, default=0.0))
+    return _answers(took, failed)
+
+
+def _enter(running: RunningServer, over: threading.Event) -> Answers:
+    """A listener comes and goes, again and again until it is over."""
+    took: list[float] = []
+    failed = 0
+    while not over.wait(ASK_S):
+        with Crowd(running) as newcomer:
+            try:
+                newcomer.join(1)
+                took.append(newcomer.longest_join_ms())
+            except LoadError:
+                failed += 1
+    return _answers(took, failed)
+
+
+def _answers(took: list[float], failed: int) -> Answers:
+    middle = statistics.median(took) if took else 0.0
+    return Answers(len(took), failed, middle, max(took, default=0.0))
 
 
 def _dropped(running: RunningServer) -> int:

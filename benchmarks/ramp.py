@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final, NamedTuple
 
 from benchmarks import machine, scenarios
 from benchmarks.child import ChildError
+from benchmarks.failures import FAILURES, Failure
 from benchmarks.load import LoadClient, LoadError, Target
 from benchmarks.scenarios import Progress, Spread
 from benchmarks.subjects import Subject
@@ -19,6 +20,8 @@ PACED_IN_FLIGHT: Final = 64
 """The same where they begin at a pace, which makes no crowd."""
 DUE: Final = 0.99
 """Share of the frames due that has to come in an interval, whose edges lie anywhere."""
+DUE_TO_EACH: Final = 0.9
+"""The same of what is due to one listener, of whom a frame that waits is a greater share."""
 JOIN_TIMEOUT_S: Final = 20.0
 
 
@@ -26,8 +29,9 @@ JOIN_TIMEOUT_S: Final = 20.0
 class Step:
     """What so many listeners of a subject got in one interval; cores used by whom.
 
-    No frames: they did not all get in. `missing` are frames passed over in the sequence of some
-    listener, `lost` connections. Memory, in bytes, is that of the subject's process, and that of
+    No frames: they did not all get in, for the reason `failure`. `missing` are frames passed over
+    in the sequence of some listener, `fewest` those of the one that got least, `lost` connections
+    that are no more. Memory, in bytes, is the most that was seen of the subject's process, and of
     the kernel's TCP buffers on the whole machine. `most_p99_ms` is how late they may be. `server`
     counts what the process started, too.
     """
@@ -38,6 +42,7 @@ class Step:
     due: int
     most_p99_ms: float | None
     frames: int = 0
+    fewest: int = 0
     missing: int = 0
     lost: int = 0
     p50_ms: float = 0.0
@@ -48,6 +53,7 @@ class Step:
     others: float = 0.0
     resident: int = 0
     tcp_buffers: int = 0
+    failure: str = ""
 
     @property
     def kept_up(self) -> bool:
@@ -56,8 +62,24 @@ class Step:
             self.missing == 0
             and self.lost == 0
             and self.frames >= DUE * self.due
+            and self.fewest >= DUE_TO_EACH * self.due / self.listeners
             and (self.most_p99_ms is None or self.p99_ms <= self.most_p99_ms)
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Ramps:
+    """Steps of ramps, and the ramps of which there are none."""
+
+    steps: list[Step] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """As they are kept."""
+        return {
+            "failures": [failure._asdict() for failure in self.failures],
+            "steps": [asdict(step) | {"kept_up": step.kept_up} for step in self.steps],
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +112,12 @@ def limits(steps: Sequence[Step]) -> list[Limit]:
     return [of(subject) for subject in dict.fromkeys(step.subject for step in steps)]
 
 
+def best_step(steps: Iterable[Step], subject: str) -> Step | None:
+    """That with the most listeners at which a subject kept up."""
+    kept = [step for step in steps if step.subject == subject and step.kept_up]
+    return max(kept, key=lambda step: step.listeners, default=None)
+
+
 class Climb(NamedTuple):
     """What is ramped: a subject with a stream, of whose frames 99 % may be so late at most."""
 
@@ -108,8 +136,9 @@ def by_turns(
     most: int,
     growth: float,
     progress: Progress,
-) -> Iterator[Step]:
-    """A ramp of each in every round."""
+) -> Ramps:
+    """A ramp of each in every round. One that fails is left out."""
+    ramps = Ramps()
     for number in range(rounds):
         for i, climb in enumerate(climbs):
             done = (number * len(climbs) + i) / (rounds * len(climbs))
@@ -117,10 +146,18 @@ def by_turns(
             def tell(count: int, name: str = climb.name, done: float = done) -> None:
                 progress(f"{name} with {count}", done)
 
-            yield from _ramp(
+            ramp = _ramp(
                 climb, number, seconds=seconds, first=first, most=most, growth=growth, tell=tell
             )
+            try:
+                ramps.steps.extend(list(ramp))  # whole ones only
+            except FAILURES as error:
+                run = f"round {number + 1} of {rounds}: {climb.name}"
+                ramps.failures.append(Failure.of(run, error))
+    if not ramps.steps:
+        raise RuntimeError(f"no ramp gave a result; {ramps.failures[0].reason}")
     progress("done", 1.0)
+    return ramps
 
 
 def _ramp(
@@ -164,10 +201,11 @@ def _step(
         paced_s = count / target.joins_per_s if target.joins_per_s else 0.0
         load.join(count, JOIN_TIMEOUT_S + paced_s)
         load.wait_for_frames(max(1, round(scenarios.SETTLE_S * workload.frames_per_s)))
-    except (LoadError, ChildError):  # the door is blocked, or nothing comes
-        return step
+    except (LoadError, ChildError) as error:  # the door is blocked, or nothing comes
+        return replace(step, failure=str(error))
     before = machine.CpuSnapshot.take(target.pid)
-    got = load.measure(seconds)
+    with machine.watched_memory(target.pid) as memory:
+        got = load.measure(seconds)
     cores = (
         machine.CpuSnapshot.take(target.pid)
         .since(before)
@@ -177,14 +215,15 @@ def _step(
         step,
         frames=got.frames,
         due=round(due_per_s * got.seconds),
+        fewest=got.frames_fewest,
         missing=got.missing,
-        lost=got.lost,
+        lost=count - got.connections,
         p50_ms=got.delay_ms.p50,
         p99_ms=got.delay_ms.p99,
         max_ms=got.delay_ms.max,
         server=round(cores.server, 4),
         client=round(cores.client, 4),
         others=round(cores.others, 4),
-        resident=machine.resident_bytes(target.pid),
-        tcp_buffers=machine.tcp_buffer_bytes(),
+        resident=memory.resident,
+        tcp_buffers=memory.tcp_buffers,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -36,17 +36,21 @@ from benchmarks import (
     versions,
 )
 from benchmarks.child import ChildError
-from benchmarks.load import LoadError
+from benchmarks.failures import FAILURES, brief
 from benchmarks.peers import PEERS
 from benchmarks.subjects import SUBJECTS, Subject
 from benchmarks.workload import SAMPLE_BYTES, Workload
+from roomserver.clients.wire import SAMPLE_RATES
 
 ROUNDS = 9
 QUICK_ROUNDS = 3
 STREAMED = {**SUBJECTS, **PEERS}
 CPU_SUBJECTS = ",".join(STREAMED)
 LIMIT_ROUNDS = 3
-LIMIT_SUBJECTS = ",".join(listeners.SUBJECTS)
+# Two relay threads and the load client need a core each.
+LIMIT_SUBJECTS = ",".join(
+    name for name in listeners.SUBJECTS if name != "server-2" or (os.cpu_count() or 1) >= 4
+)
 MEMORY_ROUNDS = 3
 PACING_ROUNDS = 3
 PACING_S = 30.0  # enough ticks that a p99.9 is not the slowest alone
@@ -69,9 +73,8 @@ FEW_ROUNDS = 5
 OWN = ("relay", "server", "server-2", "server-no-realtime", "plain", "tls")
 """Subjects that have to start; the others need what may not be installed."""
 TRIAL_S = 30
-FAILURES = (ChildError, LoadError, OSError, RuntimeError, subprocess.SubprocessError)
-"""Whose message says what is the matter."""
-
+OTHER_DESCRIPTORS = 500
+"""What a process opens besides its connections, at most."""
 Run = Callable[[], dict[str, Any]]
 """Runs and prints a scenario; returns what is kept."""
 
@@ -88,6 +91,9 @@ def workload_of(
         raise typer.BadParameter(f"encoding is one of {', '.join(SAMPLE_BYTES)}")
     if frame_ms not in (5, 10, 20, 40, 60):
         raise typer.BadParameter("frame-ms is 5, 10, 20, 40 or 60")
+    if sample_rate not in SAMPLE_RATES:
+        rates = ", ".join(map(str, SAMPLE_RATES))
+        raise typer.BadParameter(f"sample-rate is one of {rates}")
     return Workload(listeners, channels, sample_rate, encoding, frame_ms)
 
 
@@ -188,6 +194,7 @@ def run_listeners(
     quick: bool = False,
 ) -> dict[str, Any]:
     """Runs and prints the scenario; returns what is kept."""
+    most = reachable(most)
     chosen, left_out = startable(names(subjects, tuple(listeners.SUBJECTS)), listeners.SUBJECTS)
     with progress("listeners") as tell:
         result = listeners.listeners(
@@ -219,7 +226,7 @@ def run_capacity(
             seconds=seconds,
             progress=tell,
             first=first,
-            most=most,
+            most=reachable(most),
             growth=capacity.QUICK_GROWTH if quick else capacity.GROWTH,
         )
     return shown(result.as_json())
@@ -282,7 +289,7 @@ def run_tls(
             rounds=rounds or (QUICK_ROUNDS if quick else ROUNDS),
             limit_rounds=1 if quick else TLS_LIMIT_ROUNDS,
             seconds=seconds,
-            most=most,
+            most=reachable(most),
             growth=tls.QUICK_GROWTH if quick else tls.GROWTH,
             progress=tell,
         )
@@ -383,7 +390,7 @@ def run_stalled(
     with progress("stalled") as tell:
         result = stalled.stalled(
             workload or Workload(),
-            rounds=rounds or (1 if quick else FEW_ROUNDS),
+            rounds=rounds or (1 if quick else ROUNDS),
             seconds=seconds,
             progress=tell,
         )
@@ -452,6 +459,9 @@ def shown(result: dict[str, Any]) -> dict[str, Any]:
     """Prints the tables of a result, and returns it."""
     for table in report.tables(result):
         console.print(table)
+    for failure in result.get("failures", ()):
+        told = f"failed: {failure['run']}, since {failure['reason']}"
+        console.print(told, style="yellow", markup=False)
     return result
 
 
@@ -461,6 +471,20 @@ def names(subjects: str, known: tuple[str, ...]) -> list[str]:
     if not chosen or not set(chosen) <= set(known):
         raise typer.BadParameter(f"choose some of {', '.join(known)}")
     return chosen
+
+
+def reachable(most: int) -> int:
+    """So many listeners, or as many as there may be descriptors for."""
+    descriptors = machine.raise_descriptor_limit()
+    here = max(1, descriptors - OTHER_DESCRIPTORS)
+    if here >= most:
+        return most
+    console.print(
+        f"Ramps end at {here} listeners, since a process may open {descriptors} files here; for "
+        f"more begin with `ulimit -n {most + OTHER_DESCRIPTORS}`.",
+        style="yellow",
+    )
+    return here
 
 
 def startable(
@@ -479,8 +503,7 @@ def startable(
                 pass
         except FAILURES as error:
             console.print(f"left out: {name}, since {error}", style="yellow", markup=False)
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            left_out[name] = " ".join(dict.fromkeys((lines[0].strip(), lines[-1].strip())))
+            left_out[name] = brief(error)
     if len(left_out) == len(chosen):
         raise ChildError(f"nothing of {', '.join(chosen)} can be started here")
     return [name for name in chosen if name not in left_out], {"left_out": left_out}

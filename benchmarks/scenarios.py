@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from benchmarks import machine
+from benchmarks.failures import FAILURES, Failure
 from benchmarks.load import Ask, Joined, LoadClient, Measured, Target
 from benchmarks.subjects import SUBJECTS, Subject
 from benchmarks.workload import Workload
@@ -88,7 +89,8 @@ class Spread:
 class CpuRow:
     """One subject: medians over its runs; µs per delivered frame, ms of delay, cores used.
 
-    `lost` are the connections of all runs that ended before their interval did.
+    `ratio` is that to the floor, `over_server` that to the server of one relay thread. `lost` are
+    the connections of all runs that ended before their interval did.
     """
 
     subject: str
@@ -102,6 +104,7 @@ class CpuRow:
     p999_ms: float
     client: float
     others: float
+    over_server: Spread | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,7 @@ class CpuResult:
     workload: Workload
     seconds: float
     samples: list[CpuSample] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
 
     def of(self, subject: str) -> list[CpuSample]:
         """The samples of one subject."""
@@ -153,6 +157,7 @@ class CpuResult:
                 median(lambda s: s.measured.delay_ms.p999),
                 median(lambda s: s.measured.client_load),
                 median(lambda s: s.others),
+                self.ratio(subject, "server"),
             )
 
         subjects = dict.fromkeys(s.subject for s in self.samples)
@@ -167,6 +172,7 @@ class CpuResult:
             "rounds": max((s.round for s in self.samples), default=-1) + 1,
             "seconds": self.seconds,
             "summary": [asdict(row) for row in self.rows()],
+            "failures": [failure._asdict() for failure in self.failures],
             "samples": [s.as_json() for s in self.samples],
         }
 
@@ -182,13 +188,20 @@ def cpu(
 ) -> CpuResult:
     """Measures CPU time per delivered frame of some of the subjects known.
 
-    Each run is a process of its own, in the order that `turns` gives.
+    Each run is a process of its own, in the order that `turns` gives. Raises RuntimeError when all
+    of them failed.
     """
     result = CpuResult(workload, seconds)
     runs = list(turns(subjects, rounds))
-    for number, name in runs:
-        progress(f"round {number + 1} of {rounds}: {name}", len(result.samples) / len(runs))
-        result.samples.append(_cpu_sample(number, name, known[name], workload, seconds))
+    for i, (number, name) in enumerate(runs):
+        run = f"round {number + 1} of {rounds}: {name}"
+        progress(run, i / len(runs))
+        try:
+            result.samples.append(_cpu_sample(number, name, known[name], workload, seconds))
+        except FAILURES as error:
+            result.failures.append(Failure.of(run, error))
+    if not result.samples:
+        raise RuntimeError(f"no run gave a result; {result.failures[0].reason}")
     progress("done", 1.0)
     return result
 

@@ -10,9 +10,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks import machine
 from benchmarks.crowd import Crowd, Interval
+from benchmarks.failures import FAILURES, Failure
 from benchmarks.scenarios import SETTLE_S, SPARE_S, Progress
-from benchmarks.subjects import running_server
+from benchmarks.subjects import RunningServer, running_server
 from benchmarks.workload import Workload
 
 WORKLOAD: Final = Workload(5000)
@@ -24,13 +26,18 @@ CHURN: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class SoakSample:
-    """One step, and how it is at its end. `returned`: how often somebody came back so far."""
+    """One step, and how it is at its end. `returned`: how often somebody came back so far.
+
+    `database` is the memory of PostgreSQL's processes, `stored` what the data directory takes.
+    """
 
     at_s: float
     interval: Interval
     returned: int
     descriptors: int
     threads: int
+    database: int
+    stored: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +48,7 @@ class SoakResult:
     churn: float
     step_s: float
     samples: list[SoakSample] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
 
     def rows(self) -> list[dict[str, Any]]:
         """The summary: how a figure was in the first quarter after the start, and in the last."""
@@ -62,6 +70,8 @@ class SoakResult:
 
         return [
             row("memory of the server, MB", lambda s: s.interval.resident / 1e6),
+            row("memory of its database, MB", lambda s: s.database / 1e6),
+            row("data directory, MB", lambda s: s.stored / 1e6),
             row("TCP buffers, MB", lambda s: s.interval.tcp_buffers / 1e6),
             row("descriptors", lambda s: s.descriptors),
             row("threads", lambda s: s.threads),
@@ -82,6 +92,7 @@ class SoakResult:
             "rounds": len(self.samples),
             "seconds": self.step_s,
             "summary": self.rows(),
+            "failures": [failure._asdict() for failure in self.failures],
             "samples": [asdict(s) for s in self.samples],
         }
 
@@ -96,7 +107,8 @@ def soak(
 ) -> SoakResult:
     """Lets listeners hear one server for so long, while some are cut off and come back.
 
-    What is due to those is missing while they are away: frames delivered are below 100 %.
+    What is due to those is missing while they are away: frames delivered are below 100 %. A step
+    that fails is the last; those before it are the result, if there are any.
     """
     result = SoakResult(workload, churn, step_s)
     chance = random.Random(1)
@@ -112,19 +124,31 @@ def soak(
         crowd.client.rejoin(True)
         time.sleep(SETTLE_S)
         began = time.monotonic()
-        process = Path("/proc") / str(running.child.pid)
         for number in range(steps):
-            progress(f"step {number + 1} of {steps}", number / steps)
+            run = f"step {number + 1} of {steps}"
+            progress(run, number / steps)
             crowd.client.drop(chance.sample(listeners, round(churn * len(listeners))))
-            interval = crowd.measure(workload, step_s)
-            result.samples.append(
-                SoakSample(
-                    round(time.monotonic() - began, 1),
-                    interval,
-                    int(crowd.client.listeners()["returns"].sum()),
-                    len(list((process / "fd").iterdir())),
-                    len(list((process / "task").iterdir())),
-                )
-            )
+            try:
+                interval = crowd.measure(workload, step_s)
+                result.samples.append(_sample(crowd, running, interval, time.monotonic() - began))
+            except FAILURES as error:
+                if not result.samples:
+                    raise
+                result.failures.append(Failure.of(run, error))
+                break
     progress("done", 1.0)
     return result
+
+
+def _sample(crowd: Crowd, running: RunningServer, interval: Interval, at_s: float) -> SoakSample:
+    pid = running.child.pid
+    process = Path("/proc") / str(pid)
+    return SoakSample(
+        round(at_s, 1),
+        interval,
+        int(crowd.client.listeners()["returns"].sum()),
+        len(list((process / "fd").iterdir())),
+        len(list((process / "task").iterdir())),
+        machine.proportional_bytes(machine.descendants(pid)),
+        machine.disk_bytes(running.data_dir),
+    )

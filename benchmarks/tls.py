@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from benchmarks import nginx, scenarios, subjects
 from benchmarks.load import Target
-from benchmarks.ramp import Climb, Limit, Step, by_turns, limits
+from benchmarks.ramp import Climb, Limit, Ramps, by_turns, limits
 from benchmarks.scenarios import CpuResult, Progress, Spread
 from benchmarks.subjects import Subject
 from benchmarks.workload import Workload
@@ -168,7 +168,7 @@ class TlsResult:
     """Cost of TLS, and the listeners it leaves room for."""
 
     cost: CpuResult
-    steps: list[Step] = field(default_factory=list)
+    ramps: Ramps = field(default_factory=Ramps)
     growth: float = GROWTH
 
     def cost_rows(self) -> list[CostRow]:
@@ -197,18 +197,19 @@ class TlsResult:
 
     def limit_rows(self) -> list[Limit]:
         """One row a subject that was ramped."""
-        return limits(self.steps)
+        return limits(self.ramps.steps)
 
     def as_json(self) -> dict[str, Any]:
         """Summary and raw results."""
-        cost = self.cost.as_json()
+        cost, ramps = self.cost.as_json(), self.ramps.as_json()
         return cost | {
             "scenario": "tls",
             "summary": [asdict(row) for row in self.cost_rows()],
-            "limit_rounds": max((step.round for step in self.steps), default=-1) + 1,
+            "limit_rounds": max((step.round for step in self.ramps.steps), default=-1) + 1,
             "limit_growth": self.growth,
             "limits": [asdict(row) for row in self.limit_rows()],
-            "steps": [asdict(step) | {"kept_up": step.kept_up} for step in self.steps],
+            "steps": ramps["steps"],
+            "failures": cost["failures"] + ramps["failures"],
         }
 
 
@@ -226,30 +227,23 @@ def tls(
     """Measures CPU per delivered frame, then the listener limit of what speaks TLS in a server."""
     ramped = [name for name in names if name in ("tls", "nginx")]
     share = 0.5 if ramped else 1.0
-    result = TlsResult(
-        scenarios.cpu(
-            workload,
-            names,
-            rounds=rounds,
-            seconds=seconds,
-            progress=lambda what, done: progress(what, done * share),
-            known=SUBJECTS,
-        ),
-        growth=growth,
+    cost = scenarios.cpu(
+        workload,
+        names,
+        rounds=rounds,
+        seconds=seconds,
+        progress=lambda what, done: progress(what, done * share),
+        known=SUBJECTS,
     )
-    if ramped:
-        result.steps.extend(
-            by_turns(
-                [Climb(name, SUBJECTS[name], workload) for name in ramped],
-                rounds=limit_rounds,
-                seconds=seconds,
-                first=FIRST,
-                most=most,
-                growth=growth,
-                progress=lambda what, done: progress(
-                    f"limit of {what}", share + (1 - share) * done
-                ),
-            )
-        )
-    progress("done", 1.0)
-    return result
+    if not ramped:
+        return TlsResult(cost, growth=growth)
+    ramps = by_turns(
+        [Climb(name, SUBJECTS[name], workload) for name in ramped],
+        rounds=limit_rounds,
+        seconds=seconds,
+        first=FIRST,
+        most=most,
+        growth=growth,
+        progress=lambda what, done: progress(f"limit of {what}", share + (1 - share) * done),
+    )
+    return TlsResult(cost, ramps, growth)

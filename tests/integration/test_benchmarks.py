@@ -94,8 +94,8 @@ def test_ramps_of_several_subjects_tell_who_serves_most() -> None:
         most=20,
         growth=2.0,
     )
-    assert {s.subject for s in result.steps if s.listeners == 10} == {"relay", "picows"}
-    assert all(s.frames > 0 for s in result.steps)
+    assert {s.subject for s in result.ramps.steps if s.listeners == 10} == {"relay", "picows"}
+    assert all(s.frames > 0 for s in result.ramps.steps)
     check_tables(result.as_json(), "picows on uvloop", "99 % within 10000 ms")
 
 
@@ -103,8 +103,11 @@ def test_the_server_is_ramped_with_each_stream() -> None:
     result = capacity.capacity(
         ["voice", "voice-100"], rounds=1, seconds=0.5, progress=quiet, first=10, most=10
     )
-    assert {(s.subject, s.listeners) for s in result.steps} == {("voice", 10), ("voice-100", 10)}
-    last = {step.subject: step for step in result.steps}
+    assert {(s.subject, s.listeners) for s in result.ramps.steps} == {
+        ("voice", 10),
+        ("voice-100", 10),
+    }
+    last = {step.subject: step for step in result.ramps.steps}
     # Held back for up to 80 ms, to go together.
     assert last["voice-100"].p50_ms > last["voice"].p50_ms + 20
     check_tables(result.as_json(), "| 8 kHz, 1 ch, pcm_s16le | 141 | 100 ms |")
@@ -197,11 +200,11 @@ def test_too_much_is_given_and_taken_back() -> None:
     assert [s.phase for s in result.samples] == list(overload.PHASES)
     for sample in result.samples:
         assert sample.interval.frames > LISTENERS
-        for answers in (sample.answers, sample.logins):
+        for answers in (sample.answers, sample.logins, sample.entries):
             assert answers.asked > 0
             assert answers.failed == 0
-    asked = sample.answers.asked + sample.logins.asked
-    check_tables(result.as_json(), "| as in the beginning |", f"| 0 of {asked} |")
+    asked = sample.answers.asked + sample.logins.asked + sample.entries.asked
+    check_tables(result.as_json(), "| as in the beginning, later |", f"| 0 of {asked} |")
 
 
 def test_rooms_that_nobody_hears_are_compared_with_receiving() -> None:
@@ -347,9 +350,9 @@ def test_tls_is_compared_with_plain_and_with_a_floor_and_has_a_limit() -> None:
         assert (0 < row.front_us_per_frame < row.us_per_frame) == (row.subject == "nginx")
     # Whether so few listeners got everything in half a second depends on what else runs here.
     assert [row.subject for row in result.limit_rows()] == ["tls", "nginx"]
-    assert all(step.listeners == 30 for step in result.steps)
-    assert all(step.lost == 0 for step in result.steps)
-    assert all(step.frames > 0 and step.server > 0 for step in result.steps)
+    assert all(step.listeners == 30 for step in result.ramps.steps)
+    assert all(step.lost == 0 for step in result.ramps.steps)
+    assert all(step.frames > 0 and step.server > 0 for step in result.ramps.steps)
 
 
 def step(
@@ -359,9 +362,20 @@ def step(
     frames: int,
     missing: int = 0,
     lost: int = 0,
-    p99_ms: float = 1.0,
+    fewest: int | None = None,
 ) -> ramp.Step:
-    return ramp.Step(subject, 0, listeners, 1000, 150.0, frames, missing, lost, server=0.1)
+    return ramp.Step(
+        subject,
+        0,
+        listeners,
+        1000,
+        150.0,
+        frames,
+        frames // listeners if fewest is None else fewest,
+        missing,
+        lost,
+        server=0.1,
+    )
 
 
 def test_the_limit_is_the_last_number_at_which_all_frames_due_came() -> None:
@@ -372,19 +386,26 @@ def test_the_limit_is_the_last_number_at_which_all_frames_due_came() -> None:
         step("tls", 121, frames=1000, lost=1),
         step("tls", 121, frames=980),
         step("nginx", 100, frames=1001),
+        step("starved", 100, frames=1000),
+        step("starved", 110, frames=995, fewest=0),  # one of them heard nothing, and so no gap
         replace(step("late", 100, frames=1000), p99_ms=150.0),
         replace(step("late", 110, frames=1000), p99_ms=150.1),
     ]
-    result = tls.TlsResult(scenarios.CpuResult(SMALL, 1.0), steps)
+    result = tls.TlsResult(scenarios.CpuResult(SMALL, 1.0), ramp.Ramps(steps))
     limits = {row.subject: (row.limit.median, row.open) for row in result.limit_rows()}
-    assert limits == {"tls": (110, False), "nginx": (100, True), "late": (100, False)}
+    assert limits == {
+        "tls": (110, False),
+        "nginx": (100, True),
+        "starved": (100, False),
+        "late": (100, False),
+    }
 
 
 def test_the_document_tells_cost_and_limit_over_tls(tmp_path: Path) -> None:
     cost = scenarios.cpu(
         SMALL, ["plain"], rounds=1, seconds=0.5, progress=quiet, known=tls.SUBJECTS
     )
-    result = tls.TlsResult(cost, [step("tls", 100, frames=998)])
+    result = tls.TlsResult(cost, ramp.Ramps([step("tls", 100, frames=998)]))
     kept = report.save([result.as_json()], tmp_path / "result.json")
     whole = json.loads(kept.read_text())
     text = documents.full(whole, kept.name)

@@ -14,7 +14,7 @@ from benchmarks import columns, documents, guidance, plots, report
 from benchmarks.capacity import STREAMS, CapacityResult
 from benchmarks.listeners import STREAMS as RAMPED
 from benchmarks.listeners import ListenersResult
-from benchmarks.ramp import Step
+from benchmarks.ramp import Ramps, Step
 from benchmarks.workload import Workload
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -30,6 +30,7 @@ def step(subject: str, listeners: int, *, number: int = 0, p99_ms: float = 20.0)
         due,
         150.0,
         frames=due,
+        fewest=200,
         p50_ms=p99_ms / 2,
         p99_ms=p99_ms,
         max_ms=p99_ms * 2,
@@ -56,7 +57,7 @@ def ramps() -> dict[str, Any]:
         step("ws", 1000, p99_ms=60.0),
         step("ws", 2000, p99_ms=3000.0),
     ]
-    result = ListenersResult(RAMPED["stereo"], 4.0, steps).as_json()
+    result = ListenersResult(RAMPED["stereo"], 4.0, Ramps(steps)).as_json()
     kept = json.loads(json.dumps(result))
     assert isinstance(kept, dict)
     return kept
@@ -113,7 +114,9 @@ def test_results_of_ramps_have_a_picture_each_and_lines_in_the_documents(pages: 
 
 def test_a_peer_that_was_not_ramped_to_its_limit_has_no_ratio(pages: Path) -> None:
     steps = [step(name, 1000) for name in ("server", "ws")]
-    kept = report.save([ListenersResult(RAMPED["stereo"], 4.0, steps).as_json()], pages / "r.json")
+    kept = report.save(
+        [ListenersResult(RAMPED["stereo"], 4.0, Ramps(steps)).as_json()], pages / "r.json"
+    )
     documents.update([kept], pages)
     text = (pages / "README.md").read_text()
     assert "- **At least 1,000 listeners** of one relay thread" in text
@@ -129,7 +132,7 @@ def test_a_result_of_an_unknown_scenario_is_refused(pages: Path) -> None:
 def test_what_a_core_serves_is_told_by_bitrate_and_interval(pages: Path) -> None:
     steps = [step("stereo", 9000, p99_ms=140.0), step("stereo-100", 9000, p99_ms=240.0)]
     steps = [replace(s, most_p99_ms=STREAMS[s.subject].most_p99_ms) for s in steps]
-    kept = report.save([CapacityResult(4.0, steps).as_json()], pages / "result.json")
+    kept = report.save([CapacityResult(4.0, Ramps(steps)).as_json()], pages / "result.json")
     documents.update([kept], pages)
     text = (pages / "docs" / "capacity.md").read_text()
     stereo = "| 48 kHz, 2 ch, pcm_s16le | 1,549"

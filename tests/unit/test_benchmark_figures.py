@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
+from typing import Any
 
-from benchmarks import machine, ramp, scenarios
-from benchmarks.load import Joined, Measured
+import numpy as np
+import pytest
+from benchmarks import documents, machine, ramp, scenarios, subjects
+from benchmarks.load import Joined, Measured, Target
 from benchmarks.workload import Workload
 
 from roomserver.clients.load_report import Quantiles
@@ -44,6 +51,58 @@ def test_what_a_process_started_counts_as_its_own() -> None:
         process.stdin.write(b"\n")
     assert sum(used.descendants.values()) >= 0.9 * BUSY_S
     assert sum(used.threads.values()) < 0.5 * BUSY_S
+
+
+def test_memory_is_the_most_that_was_seen() -> None:
+    before = machine.resident_bytes(os.getpid())
+    block_bytes = 64 << 20
+    with machine.watched_memory(os.getpid()) as most:
+        block = np.ones(block_bytes, np.uint8)
+        end = time.monotonic() + 30
+        while most.resident < before + block_bytes // 2 and time.monotonic() < end:
+            time.sleep(0.01)
+        del block
+    assert machine.resident_bytes(os.getpid()) < before + block_bytes // 2 < most.resident
+
+
+@contextmanager
+def broken(_: Workload, max_seconds: int) -> Iterator[Target]:
+    """A subject that can't be started."""
+    raise OSError(f"no such program\nsaid for {max_seconds} s\nat all")
+    yield
+
+
+def test_a_run_that_fails_costs_no_other() -> None:
+    known = {"broken": broken, "floor": subjects.floor}
+    few = Workload(listeners=2, channels=1, sample_rate=8000)
+    result = scenarios.cpu(
+        few, list(known), rounds=1, seconds=0.5, progress=lambda *_: None, known=known
+    )
+    assert {s.subject for s in result.samples} == {"floor"}
+    assert result.failures == [("round 1 of 1: broken", "no such program at all")]
+    told = documents.full(report_of(result.as_json()), "name.json")
+    assert "Failed: round 1 of 1: broken, since no such program at all." in told
+
+
+def test_a_ramp_that_fails_costs_no_other() -> None:
+    few = Workload(channels=1, sample_rate=8000)
+    climbs = [ramp.Climb("broken", broken, few), ramp.Climb("floor", subjects.floor, few)]
+
+    def ramped(some: list[ramp.Climb]) -> ramp.Ramps:
+        return ramp.by_turns(
+            some, rounds=1, seconds=0.5, first=2, most=2, growth=2.0, progress=lambda *_: None
+        )
+
+    result = ramped(climbs)
+    assert {step.subject for step in result.steps} == {"floor"}
+    assert [failure.run for failure in result.failures] == ["round 1 of 1: broken"]
+    with pytest.raises(RuntimeError, match="no ramp gave a result; no such program at all"):
+        ramped(climbs[:1])
+
+
+def report_of(result: dict[str, Any]) -> dict[str, Any]:
+    """A file of results, as it is kept."""
+    return machine.describe() | {"results": [result]}
 
 
 def sample(
@@ -92,7 +151,7 @@ def test_a_limit_is_open_when_half_of_the_ramps_never_failed() -> None:
         """Ramps that end at 18,000, or that fail a step above these."""
         steps = []
         for number, count in enumerate(counts):
-            kept_up = ramp.Step("ws", number, count, due=1, most_p99_ms=None, frames=1)
+            kept_up = ramp.Step("ws", number, count, due=1, most_p99_ms=None, frames=1, fewest=1)
             failed = ramp.Step("ws", number, count + 1, due=1, most_p99_ms=None)
             steps += [kept_up] if count == 18_000 else [kept_up, failed]
         return steps

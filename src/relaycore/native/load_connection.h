@@ -303,13 +303,16 @@ class LoadConnection {
         head_field(std::string_view(text_).substr(0, end), "content-length");
     size_t size = 0;
     const auto [rest, error] = std::from_chars(length.data(), length.data() + length.size(), size);
-    if (error != std::errc{} || rest != length.data() + length.size() || size == 0 || size > kMaxText)
-      return observer.on_error(*this, "an answer over HTTP that is too long or has no length");
+    if (error != std::errc{} || rest != length.data() + length.size() || size > kMaxText)
+      size = 0;  // a body that is not waited for
     if (text_.size() < end + 4 + size) return;
     const std::string answer = std::exchange(text_, {});
-    const std::string_view body = std::string_view(answer).substr(end + 4);
-    if (answer.starts_with("HTTP/1.1 200")) return observer.on_answer(*this, body);
-    observer.on_error(*this, refusal(answer, body));
+    const std::string_view body = std::string_view(answer).substr(end + 4, size);
+    if (!answer.starts_with("HTTP/1.1 200"))
+      return observer.on_error(*this, refusal(answer, body));
+    if (size == 0)
+      return observer.on_error(*this, "an answer over HTTP that is too long or has no length");
+    observer.on_answer(*this, body);
   }
 
   // The status line, and what a problem document says about it.

@@ -26,7 +26,6 @@ from roomserver.clients.account import AccountEntry
 from roomserver.clients.connection import Message, RoomAccess, RoomApi
 from roomserver.clients.errors import ClientError, UnreachableError
 from roomserver.clients.load_options import LoadOptions, LoadRoom
-from roomserver.clients.load_process import ProcessSample, cpu_seconds
 from roomserver.clients.load_report import (
     GROUPS,
     LoadReport,
@@ -42,6 +41,7 @@ from roomserver.clients.load_report import (
     total,
 )
 from roomserver.clients.load_storm import Storm
+from roomserver.clients.process_use import ProcessSample, cpu_seconds
 from roomserver.clients.tasks import unless
 from roomserver.clients.tracker import StreamFormat
 from roomserver.clients.wire import Frame

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from relaycore import Durations
 from relaycore.counters import LoadFigures
-from roomserver.clients.load_process import ProcessSample
+from roomserver.clients.process_use import ProcessSample
 
 #: Groups of listeners, by their number in the load client.
 GROUPS: Final = ("listening", "slow", "stalled")

@@ -7,6 +7,7 @@ import time
 import numpy as np
 
 from relaycore import LoadClient
+from relaycore.counters import LoadFigures
 from roomserver.clients.load_report import Quantiles, StormReport, total
 
 
@@ -25,20 +26,24 @@ class Storm:
         chosen = there[: round(share * there.size)]
         self._before = records["returns"][chosen]
         self._chosen = chosen
-        self._figures = client.figures()
+        self._attempts = sum(f.attempts for f in _listening(client))
         self._at_ns = time.monotonic_ns()
         client.drop(chosen.tolist())
 
     def report(self, client: LoadClient) -> StormReport:
         """As of now."""
         returned = int((client.listeners()["returns"][self._chosen] > self._before).sum())
-        figures = client.figures()
+        figures = _listening(client)
         last_ns = max(f.last_back_ns for f in figures)
-        attempts = sum(f.attempts for f in figures) - sum(f.attempts for f in self._figures)
         return StormReport(
             dropped=int(self._chosen.size),
             returned=returned,
             seconds=round(max(last_ns - self._at_ns, 0) / 1e9, 3) if returned else 0.0,
-            attempts=attempts,
+            attempts=sum(f.attempts for f in figures) - self._attempts,
             silence=Quantiles.of(total(f.silence for f in figures)),
         )
+
+
+def _listening(client: LoadClient) -> list[LoadFigures]:
+    """Figures of the threads that have listeners: sources come back, too, and are not meant."""
+    return [f for f in client.figures() if not f.is_sources]

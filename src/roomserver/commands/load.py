@@ -270,6 +270,8 @@ def load(
         fail(f"--rate: one of {', '.join(map(str, SAMPLE_RATES))}")
     if frame_ms not in FRAME_LENGTHS_MS:
         fail("--frame-ms: 5, 10, 20, 40 or 60")
+    if storm_s is not None and storm_s >= seconds:
+        fail(f"--storm has to come before the {seconds:g} s of --seconds are over")
     options = LoadOptions(
         listeners=listeners,
         seconds=seconds,

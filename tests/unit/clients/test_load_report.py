@@ -153,6 +153,8 @@ def test_a_load_client_that_was_the_bottleneck_says_so(
         (("--email", "a@b.org", "--slow", "75%"), "somebody has to listen"),  # of two
         (("--email", "a@b.org", "--rate", "12345"), "--rate: one of"),
         (("--email", "a@b.org", "--frame-ms", "15"), "--frame-ms: 5"),
+        (("--email", "a@b.org", "--storm", "10"), "before the 10 s of --seconds are over"),
+        (("--email", "a@b.org", "--seconds", "2", "--storm", "3"), "error: --storm has to come"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(arguments: tuple[str, ...], words: str) -> None:

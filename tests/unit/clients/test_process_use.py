@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from roomserver.clients import load_process
-from roomserver.clients.load_process import ProcessSample, SocketUse, cpu_seconds
+from roomserver.clients import process_use
 from roomserver.clients.load_report import ServerReport
+from roomserver.clients.process_use import ProcessSample, SocketUse, cpu_seconds
 from roomserver.commands.load_tables import socket_memory
 
 NO_FAMILY = 255  # which every kernel refuses to tell of
@@ -47,7 +47,7 @@ def test_sockets_that_the_kernel_does_not_tell_of_are_unknown_and_not_none_at_al
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     known = ProcessSample.take(os.getpid())
-    monkeypatch.setattr(load_process, "_FAMILIES", (socket.AF_INET, NO_FAMILY))
+    monkeypatch.setattr(process_use, "_FAMILIES", (socket.AF_INET, NO_FAMILY))
     unknown = ProcessSample.take(os.getpid())
     assert unknown.sockets is None
     assert unknown.resident > 1 << 20
