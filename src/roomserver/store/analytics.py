@@ -45,13 +45,6 @@ async def compute_days(
         since = step
 
 
-async def compute_all(connection: Connection) -> None:
-    """Makes every day that is not final and has stays."""
-    first = await connection.fetchval(FIRST_DAY)
-    if first is not None:
-        await compute_days(connection, first, _today() + 2 * DAY)
-
-
 async def finish_days(connection: Connection, before: date) -> None:
     """Makes the days before this one a last time, and final.
 

@@ -64,7 +64,6 @@ EVENTS_PER_STATEMENT = 64
 # How long an event that nobody waits for may wait for others, which then share its commit.
 GATHER_S = 0.005
 RETRY_S = 1.0
-LAST = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'events'"
 # Of the capacity, from where on events of a weight are dropped.
 SHARES = {Weight.COUNTERS: 0.7, Weight.JOIN: 0.8, Weight.LEAVE: 0.9, Weight.AUDIT: 1.0}
 

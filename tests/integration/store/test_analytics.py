@@ -14,7 +14,7 @@ import pytest
 from msgspec import structs
 
 from roomserver.protocol.codes import Role
-from roomserver.store.analytics import compute_all, compute_days, finish_days
+from roomserver.store.analytics import compute_days, finish_days
 from roomserver.store.database import Connection
 from roomserver.store.records import ParticipantRecord
 from support.stays import DAY_US, Day, days, figures, microseconds, midnight, random_history
@@ -206,7 +206,7 @@ async def test_days_that_are_final_outlive_their_stays(tables: Connection) -> No
     assert deleted == "DELETE 2"
     late = listen(room, FIRST, 100, 60)  # its day is over
     await add(tables, [late])
-    await compute_all(tables)
+    await compute_days(tables, FIRST, horizon + timedelta(days=1))
     await finish_days(tables, horizon)
     rows = await tables.fetch(DAYS)
     assert [(row["date"], row["final"]) for row in rows] == [(FIRST, True), (horizon, False)]
