@@ -74,7 +74,7 @@ class DurableRoomStore:
         self._snapshot_due = False
         self._own_due = False  # rooms may be ours that the answer did not come of
         self._pending: dict[str, RoomRecord] = {}  # on the way to the disk
-        self._closed: set[str] = set()  # ids of rooms closed here since the own ones were asked for
+        self._closed: set[str] | None = None  # rooms closed here while the own ones are asked for
         self._ends_lost = 0  # of stays: so many were lost when those were last looked for
         self._claiming = asyncio.Lock()
         self._lookups = Lookups(
@@ -212,7 +212,8 @@ class DurableRoomStore:
     def _remember(self, room: RoomRecord) -> None:
         if room.state is RoomState.CLOSED:
             self._rooms.pop(room.id, None)
-            self._closed.add(room.id)
+            if self._closed is not None:
+                self._closed.add(room.id)
         else:
             self._rooms[room.id] = room
 
@@ -317,12 +318,15 @@ class DurableRoomStore:
     async def _take_own(self) -> None:
         """What the database says of this server's rooms, save where this server knows better."""
         self._own_due = True
-        self._closed.clear()
+        closed = self._closed = set()
         known_here = self._rooms
-        own = {room.id: room for room in await self._membership.claim(own=True)}
-        missing = known_here.keys() - own.keys()
-        # Closed or another server's by now, or of a database that was put back to an earlier day.
-        missing -= await self._membership.known(missing)
+        try:
+            own = {room.id: room for room in await self._membership.claim(own=True)}
+            missing = known_here.keys() - own.keys()
+            # Closed or another's by now, or of a database that was put back to an earlier day.
+            missing -= await self._membership.known(missing)
+        finally:
+            self._closed = None
         newer = {
             room.id: room
             for room in known_here.values()
@@ -333,7 +337,7 @@ class DurableRoomStore:
         if self._here is None:
             self._rooms = own | newer
         else:  # they are open already; what became of them meanwhile is settled one by one
-            open_there = {r.id: r for r in own.values() if r.id not in self._closed}
+            open_there = {r.id: r for r in own.values() if r.id not in closed}
             self._rooms = open_there | self._rooms
         self._own_due = False
         self._snapshot_due = True
