@@ -45,6 +45,8 @@ def purge(
         ("addresses", purged.addresses, "cleared"),
         ("dead letters", purged.dead_letters, "deleted"),
         ("presets of guests", purged.presets, "deleted"),
+        ("refresh tokens", purged.refresh_tokens, "deleted"),
+        ("invites", purged.invites, "deleted"),
     ):
         typer.echo(f"{rows} {what} {verb} {done}")
 

@@ -194,11 +194,6 @@ class PostgresAccountStore:
 
     async def add_refresh_token(self, token: RefreshToken, *, session_version: int) -> bool:
         async with self._database.transaction(within_s=ANSWER_S) as connection:
-            await connection.execute(
-                "DELETE FROM relay.refresh_tokens WHERE user_id = $1 AND expires_at < $2",
-                token.user,
-                _time(token.issued_at),
-            )
             account = await _account(connection, LOCKED, token.user)
             if account is None or account.disabled_at is not None:
                 return False

@@ -1,4 +1,4 @@
-"""What is kept for a while only: audit lines, people's addresses, and who was in a room.
+"""What is kept for a while only: audit lines, people's addresses, who was in a room, and tokens.
 
 Done in batches, each a short transaction of its own. Of several servers one at a time does it:
 whoever finds another at it leaves the rest to that one.
@@ -19,6 +19,7 @@ from roomserver.config import Settings
 from roomserver.store.analytics import FIRST_DAY, finish_days
 from roomserver.store.analytics import LOCK_KEY as ANALYTICS_LOCK_KEY
 from roomserver.store.database import Connection, Database
+from roomserver.store.records import KEEP_INVITES_S
 
 LOCK_KEY = 0x7075726765  # "purge"; any number that nothing else locks
 LOCK_POLL_S = 0.2
@@ -73,6 +74,9 @@ AUDIT = "relay.audit_log"
 STAYS = "relay.room_participants"
 LETTERS = "relay.dead_letters"
 PRESETS = "relay.mix_presets"
+TOKENS = "relay.refresh_tokens"
+ACCOUNT_INVITES = "relay.account_invites"
+ROOM_INVITES = "relay.invites"
 # Of listeners without an account, whom nobody knows again once their room token is over.
 KEEP_GUESTS_PRESETS_DAYS = 30
 NO_ADDRESS = "SET ip_address = NULL, user_agent = NULL"
@@ -80,6 +84,14 @@ OLD_AUDIT = Rule(AUDIT, "created_at", "true", f"DELETE FROM {AUDIT}")  # noqa: S
 OLD_LETTERS = Rule(LETTERS, "created_at", "true", f"DELETE FROM {LETTERS}")  # noqa: S608
 OLD_PRESETS = Rule(PRESETS, "updated_at", "user_id IS NULL", f"DELETE FROM {PRESETS}")  # noqa: S608
 OLD_STAYS = Rule(STAYS, "left_at", "true", f"DELETE FROM {STAYS}")  # noqa: S608
+OLD_TOKENS = Rule(TOKENS, "expires_at", "true", f"DELETE FROM {TOKENS}")  # noqa: S608
+OLD_ACCOUNT_INVITES = Rule(
+    ACCOUNT_INVITES,
+    "expires_at",
+    "true",
+    f"DELETE FROM {ACCOUNT_INVITES}",  # noqa: S608
+)
+OLD_ROOM_INVITES = Rule(ROOM_INVITES, "expires_at", "true", f"DELETE FROM {ROOM_INVITES}")  # noqa: S608
 AUDIT_ADDRESSES = Rule(AUDIT, "created_at", ADDRESSED, f"UPDATE {AUDIT} {NO_ADDRESS}")
 STAY_ADDRESSES = Rule(STAYS, "left_at", ADDRESSED, f"UPDATE {STAYS} {NO_ADDRESS}")
 LETTER_ADDRESSES = Rule(
@@ -99,6 +111,8 @@ class Purged:
     addresses: int = 0
     dead_letters: int = 0
     presets: int = 0
+    refresh_tokens: int = 0
+    invites: int = 0
 
 
 class AnotherPurgesError(Exception):
@@ -173,6 +187,10 @@ class Retention:
             audit=await each(OLD_AUDIT, EVER, audit),
             dead_letters=await each(OLD_LETTERS, EVER, audit),
             presets=await each(OLD_PRESETS, EVER, before(KEEP_GUESTS_PRESETS_DAYS)),
+            # Nobody can use them any more; those for accounts administrators may look at yet.
+            refresh_tokens=await each(OLD_TOKENS, EVER, now),
+            invites=await each(OLD_ROOM_INVITES, EVER, now)
+            + await each(OLD_ACCOUNT_INVITES, EVER, now - timedelta(seconds=KEEP_INVITES_S)),
             participants=await each(OLD_STAYS, EVER, stays),
             # Of what does not go altogether.
             addresses=await each(AUDIT_ADDRESSES, audit, addresses)

@@ -101,6 +101,45 @@ async def test_presets_of_guests_are_kept_for_a_month(
     assert await tables.fetchval("SELECT count(*) FROM relay.mix_presets") == 2
 
 
+async def test_refresh_tokens_and_invites_go_when_they_are_over(
+    database: Database, tables: Connection, room: UUID
+) -> None:
+    user = await tables.fetchval(
+        "INSERT INTO relay.users (email, password_hash) VALUES ('o@x.example', '') RETURNING id"
+    )
+    day = timedelta(days=1)
+    now = datetime.now(UTC)
+    parent = None
+    for left in (-2 * day, -day, -timedelta(minutes=1), timedelta(minutes=1)):
+        parent = await tables.fetchval(
+            "INSERT INTO relay.refresh_tokens"
+            " (user_id, hash, family, issued_at, expires_at, parent)"
+            " VALUES ($1, uuid_send(gen_random_uuid()), gen_random_uuid(), $2, $3, $4)"
+            " RETURNING id",
+            *(user, now - 7 * day, now + left, parent),
+        )
+    for left in (-day, -timedelta(minutes=1), timedelta(minutes=1)):
+        await tables.execute(
+            "INSERT INTO relay.invites (room_id, created_by, secret_hash, created_at, expires_at)"
+            " VALUES ($1, $2, uuid_send(gen_random_uuid()), $3, $4)",
+            *(room, user, now - 7 * day, now + left),
+        )
+    for left in (-31 * day, -29 * day, timedelta(minutes=1)):  # administrators look at them
+        await tables.execute(
+            "INSERT INTO relay.account_invites (created_by, hash, created_at, expires_at)"
+            " VALUES ($1, uuid_send(gen_random_uuid()), $2, $3)",
+            *(user, now - 40 * day, now + left),
+        )
+    keeps = retention(database, 0, 0, 0)
+    expected = Purged(refresh_tokens=3, invites=3)
+    assert await keeps.look() == await keeps.purge() == expected
+    kept = await tables.fetchrow("SELECT expires_at, parent FROM relay.refresh_tokens")
+    assert tuple(kept or ()) == (now + timedelta(minutes=1), None)
+    assert await tables.fetchval("SELECT min(expires_at) FROM relay.invites") > now
+    assert await tables.fetchval("SELECT count(*) FROM relay.account_invites") == 2
+    assert await keeps.look() == Purged()
+
+
 async def test_what_is_old_goes_and_the_rest_stays(
     database: Database, tables: Connection, room: UUID
 ) -> None:
@@ -212,6 +251,8 @@ async def test_the_command_says_what_it_would_do_and_does_it(
         "9 addresses would be cleared",
         "6 dead letters would be deleted",
         "0 presets of guests would be deleted",
+        "0 refresh tokens would be deleted",
+        "0 invites would be deleted",
     ]
     assert await ages(tables, "audit_log", "created_at") == set(AGES)
     assert "6 audit lines were deleted" in await purge()
