@@ -209,6 +209,14 @@ class AccountFile:
 
     def anonymise_account(self, account_id: str, *, now: float) -> Account | None:
         """See `AccountStore`."""
+        with _Transaction(self._db):  # the account last, so that it can be done again
+            account = self.account_by_id(account_id)
+            if account is None:
+                return None
+            invites = self._db.execute("SELECT id, email, used_by FROM account_invites").fetchall()
+            for invite_id, email, used_by in invites:
+                if used_by == account_id or email_key(email or "") == email_key(account.email):
+                    self._db.execute("DELETE FROM account_invites WHERE id = ?", (invite_id,))
         email = anonymous_email(account_id)
         return self._change(
             account_id,

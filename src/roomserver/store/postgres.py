@@ -59,7 +59,8 @@ ANONYMISE = (
     " WHERE user_id = $1 OR lower(details ->> 'email')"
     " = (SELECT lower(email) FROM relay.users WHERE id = $1)",
     "UPDATE relay.room_bans SET address = NULL, reason = NULL WHERE user_id = $1",
-    "DELETE FROM relay.account_invites WHERE used_by = $1",
+    "DELETE FROM relay.account_invites WHERE used_by = $1 OR lower(email)"
+    " = (SELECT lower(email) FROM relay.users WHERE id = $1)",
     "DELETE FROM relay.mix_presets WHERE user_id = $1",
     # The whole address: it may be a part of another. What could not be read is one text, in which
     # it stands between quotes.

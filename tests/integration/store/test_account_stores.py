@@ -252,6 +252,19 @@ async def invite(accounts: Accounts, store: AccountStore, email: str | None = No
     return token
 
 
+async def test_no_invite_keeps_the_address_of_an_anonymised_account(
+    accounts: Accounts, store: AccountStore, clock: Clock
+) -> None:
+    used = await invite(accounts, store, "bob@example.org")
+    bob = (await accounts.register("bob@example.org", b"secret", invite=used)).account
+    await invite(accounts, store, "Bob@Example.org")  # too late, and so of no use
+    await invite(accounts, store, "jobob@example.org")
+    await invite(accounts, store)
+    assert await store.anonymise_account(bob.id, now=clock.now) is not None
+    kept = {each.email for each in await store.list_account_invites()}
+    assert kept == {"jobob@example.org", None}
+
+
 async def test_an_invite_does_not_outlive_its_administrator(
     accounts: Accounts, store: AccountStore
 ) -> None:

@@ -202,6 +202,13 @@ async def test_an_anonymised_user_is_in_no_table(
             *(uuid4(), json.dumps({"data": f'{{"email":"{email.upper()}",{mark}'})),
         )
 
+    for email in (EMAIL.upper(), "carl.Bobby@example.org"):  # invites that nobody has used
+        await tables.execute(
+            "INSERT INTO relay.account_invites (hash, email, created_by, expires_at)"
+            " VALUES (uuid_send(gen_random_uuid()), $1, $2, now() + interval '1 day')",
+            *(email, users["bob@example.org"]),
+        )
+
     await site.done("anonymise", EMAIL, "--yes")
 
     names = await tables.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'relay'")
@@ -214,8 +221,11 @@ async def test_an_anonymised_user_is_in_no_table(
     }
     everything = " ".join(texts.values())
     assert "Annie" not in everything
-    assert EMAIL not in everything
-    for table in (*("room_participants", "audit_log", "mix_presets", "room_bans", "dead_letters"),):
+    assert EMAIL not in everything.lower()
+    for table in (
+        *("room_participants", "audit_log", "mix_presets", "room_bans", "dead_letters"),
+        "account_invites",
+    ):
         assert "Bobby" in texts[table]  # nothing of anybody else's is gone
     addresses = "SELECT count(*) FROM relay.{} WHERE {} IS NOT NULL"
     assert await tables.fetchval(addresses.format("room_participants", "ip_address")) == 1
