@@ -45,6 +45,7 @@ from roomserver.edge.tls import (
 )
 from roomserver.logs import configure_logging
 from roomserver.metrics import Metrics
+from roomserver.notify import told_to_service_manager
 from roomserver.rooms.connections import Connections
 from roomserver.rooms.control import RoomControl
 from roomserver.rooms.invites import Invites
@@ -448,9 +449,11 @@ async def serve(settings: Settings) -> int:
     loop.set_exception_handler(_log_loop_error)
     server = Server(settings)
     stopping = asyncio.Event()
+    starting = asyncio.create_task(server.start())
 
     def stop() -> None:
         stopping.set()
+        starting.cancel()  # which may wait for a database for minutes
         # Whoever asks twice does not want to wait.
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
@@ -459,8 +462,14 @@ async def serve(settings: Settings) -> int:
         loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, server.reload)
     try:
-        await server.start()
-        await stopping.wait()
+        try:
+            await starting
+        except asyncio.CancelledError:
+            if not stopping.is_set():
+                raise
+        else:
+            with told_to_service_manager():
+                await stopping.wait()
         log.info("stopping")
     finally:
         await server.stop()

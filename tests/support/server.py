@@ -76,6 +76,29 @@ class ServerProcess:
         Without a database, unless `options` or `env` say otherwise. For a private one it finds a
         cluster that is new; it makes that itself `from_nothing`.
         """
+        server = cls.launch(
+            data_dir, *options, env=env, bcrypt_rounds=bcrypt_rounds, from_nothing=from_nothing
+        )
+        try:
+            listening = server.wait_for_event("listening", timeout=START_TIMEOUT_S)
+        except BaseException:
+            server.process.kill()
+            server.stop()
+            raise
+        server.url = listening["urls"][0]
+        server.admin_url = next(iter(listening["admin_urls"]), None)
+        return server
+
+    @classmethod
+    def launch(
+        cls,
+        data_dir: Path,
+        *options: str,
+        env: Mapping[str, str] | None = None,
+        bcrypt_rounds: int = 4,
+        from_nothing: bool = False,
+    ) -> Self:
+        """`start` without waiting: it has no `url` yet."""
         variables = environment(**(env or {}))
         if "--database-url" in options:
             variables["ROOMSERVER_DATABASE_URL"] = options[options.index("--database-url") + 1]
@@ -103,14 +126,6 @@ class ServerProcess:
         server = cls(process, data_dir, variables)
         server._reader = threading.Thread(target=server._read, daemon=True)
         server._reader.start()
-        try:
-            listening = server.wait_for_event("listening", timeout=START_TIMEOUT_S)
-        except BaseException:
-            process.kill()
-            server.stop()
-            raise
-        server.url = listening["urls"][0]
-        server.admin_url = next(iter(listening["admin_urls"]), None)
         return server
 
     @property

@@ -42,6 +42,8 @@ from typing import IO, Any, NamedTuple
 
 import structlog
 
+from roomserver.store.postmaster import in_use, read_postmaster
+
 ROLE = "roomserver"
 DATABASE = "roomserver"
 # Accounts that a new cluster is given to when this process is root; the first that exists.
@@ -98,17 +100,6 @@ class _Account(NamedTuple):
     name: str
     uid: int
     gid: int
-
-
-class _Postmaster(NamedTuple):
-    """What PostgreSQL writes into its lock file."""
-
-    pid: int
-    socket_dir: str
-    state: str
-
-    def is_ready(self, pid: int) -> bool:
-        return (self.pid, self.state) == (pid, "ready")
 
 
 class EmbeddedError(Exception):
@@ -186,7 +177,7 @@ def _major_of(folder: Path) -> int | None:
 
 
 class EmbeddedPostgres:
-    """One cluster in a data directory. Not for several threads at once.
+    """One cluster in a data directory. Not for several threads at once, save for `break_off`.
 
     major: of which major version a cluster is that has to be made; the first found unless told.
     fresh: a new cluster beside the one there may be, whose place it takes with `adopt`.
@@ -214,7 +205,7 @@ class EmbeddedPostgres:
     @property
     def connection(self) -> dict[str, Any]:
         """How to connect, also when another process runs it: keyword arguments of asyncpg."""
-        running = _postmaster(self._cluster) if self._process is None else None
+        running = read_postmaster(self._cluster) if self._process is None else None
         return {
             "host": running.socket_dir if running is not None else str(self._socket_dir),
             "user": ROLE,
@@ -244,10 +235,9 @@ class EmbeddedPostgres:
         """Returns when connections are accepted; makes the cluster first if there is none.
 
         Raises EmbeddedError when another server uses the directory, the programs are missing or of
-        another major version, or PostgreSQL does not start.
+        another major version, PostgreSQL does not start, or the start was broken off.
         """
         self._take_lock()
-        self._stopping.clear()
         self._settled.clear()
         self._failure = None
         self._last_lines.clear()
@@ -264,11 +254,13 @@ class EmbeddedPostgres:
             else:
                 version = (self._cluster / "PG_VERSION").read_text("ascii").strip()
                 self._choose_binaries(int(version))
+            self._check_wanted()
             self._supervisor = threading.Thread(
                 target=self._supervise, name="postgres-supervisor", daemon=True
             )
             self._supervisor.start()
             self._settled.wait()
+            self._check_wanted()
             if self._failure is not None:
                 raise self._failure
         except OSError as error:
@@ -277,6 +269,15 @@ class EmbeddedPostgres:
         except BaseException:
             self.stop()
             raise
+
+    def break_off(self) -> None:
+        """Makes a `start` in another thread end soon, however long PostgreSQL would take yet."""
+        self._stopping.set()
+        self._settled.set()
+
+    def _check_wanted(self) -> None:
+        if self._stopping.is_set():
+            raise EmbeddedError("PostgreSQL was to end before it was ready")
 
     def adopt(self) -> None:
         """Ends PostgreSQL, and makes the fresh cluster the directory's own; the old one is removed.
@@ -310,6 +311,7 @@ class EmbeddedPostgres:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+        self._stopping.clear()
 
     def _end_process(self) -> None:
         self._stopping.set()
@@ -354,8 +356,9 @@ class EmbeddedPostgres:
             if not self._reachable(self._root):
                 raise EmbeddedError(
                     f"PostgreSQL refuses to run as root and {self._account.name!r}, which it "
-                    f"runs as instead, cannot get to {self._root}: choose a --data-dir whose "
-                    f"parent directories are open to it (chmod o+x), such as /var/lib/roomserver"
+                    f"runs as instead, cannot get to {self._root}: run this as the account whose "
+                    f"data they are, or choose a --data-dir whose parent directories are open to "
+                    f"it, such as /var/lib/roomserver"
                 )
         longest = os.fsencode(self._socket_dir / ".s.PGSQL.5432")
         if len(longest) > LONGEST_SOCKET_PATH:
@@ -511,7 +514,7 @@ class EmbeddedPostgres:
     def _wait_until_ready(self, process: subprocess.Popen[str]) -> bool:
         end = time.monotonic() + START_TIMEOUT_S
         while process.poll() is None and not self._stopping.is_set():
-            postmaster = _postmaster(self._cluster)
+            postmaster = read_postmaster(self._cluster)
             if postmaster is not None and postmaster.is_ready(process.pid):
                 return True
             if time.monotonic() > end:
@@ -540,11 +543,12 @@ class EmbeddedPostgres:
         that nobody reaps, as in a container whose first process doesn't. We hold the lock, so if
         no process works in the cluster its lock files are left over.
         """
-        postmaster = _postmaster(cluster)
+        postmaster = read_postmaster(cluster)
         if postmaster is None:
             return
         end = time.monotonic() + LEAVE_TIMEOUT_S
-        while _in_use(cluster):
+        while in_use(cluster):
+            self._check_wanted()
             if time.monotonic() > end:
                 raise EmbeddedError(
                     f"the PostgreSQL (process {postmaster.pid}) of a server that is gone still "
@@ -555,26 +559,6 @@ class EmbeddedPostgres:
             (cluster / "postmaster.pid").unlink()
         for leftover in self._socket_dir.glob(".s.PGSQL.*"):
             leftover.unlink()
-
-
-def _postmaster(cluster: Path) -> _Postmaster | None:
-    """Whoever says that the cluster is its own."""
-    try:
-        lines = (cluster / "postmaster.pid").read_text("utf-8").splitlines()
-        return _Postmaster(int(lines[0]), lines[4], lines[7].strip() if len(lines) > 7 else "")
-    except (OSError, ValueError, IndexError):
-        return None
-
-
-def _in_use(cluster: Path) -> bool:
-    """Whether a process works in the cluster: PostgreSQL's all do, with it as their folder."""
-    if not Path("/proc/self/cwd").exists():
-        return False  # macOS: PostgreSQL's own check has to do
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if (process / "cwd").readlink() == cluster:
-                return True
-    return False
 
 
 def _unprivileged_account(root: Path) -> _Account | None:

@@ -168,7 +168,7 @@ async def open_database(
                 if not make and not postgres.exists():
                     raise ConfigError(f"there is no database in {settings.data_dir} yet")
                 if not (share and postgres.runs_elsewhere()):
-                    await asyncio.to_thread(postgres.start)
+                    await _start(postgres)
                     stack.push_async_callback(asyncio.to_thread, postgres.stop)
                 address = postgres.connection
             except EmbeddedError as error:
@@ -196,7 +196,7 @@ async def replace_database(settings: Settings, *, overwrite: bool) -> AsyncItera
             f"there is a database in {settings.data_dir}; with --overwrite it is thrown away"
         )
     try:
-        await asyncio.to_thread(postgres.start)
+        await _start(postgres)
         database = Database(postgres.connection)
         try:
             yield database
@@ -207,3 +207,16 @@ async def replace_database(settings: Settings, *, overwrite: bool) -> AsyncItera
         raise ConfigError(str(error)) from None
     finally:
         await asyncio.to_thread(postgres.stop)
+
+
+async def _start(postgres: EmbeddedPostgres) -> None:
+    """Starts it in a thread. Who is cancelled does not wait until it has recovered from a crash."""
+    starting = asyncio.create_task(asyncio.to_thread(postgres.start))
+    try:
+        await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        postgres.break_off()
+        await asyncio.wait({starting})
+        if starting.exception() is None:  # it was ready already
+            await asyncio.to_thread(postgres.stop)
+        raise
