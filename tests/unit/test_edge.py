@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,7 +15,9 @@ from multidict import CIMultiDict
 
 from roomserver.edge.addresses import ClientAddresses, limit_key
 from roomserver.edge.limits import Brake, Limiter, LimitReachedError, LimitStorage
+from roomserver.edge.routes.accounts import LoginRequest
 from roomserver.logs import hide_secrets
+from roomserver.protocol.client import RegisterListener
 
 
 def request(peer: str | None, *forwarded: str) -> web.Request:
@@ -217,6 +221,40 @@ async def test_a_brake_slows_what_fails_and_refuses_nothing(
         await brake.failed("me")
     await brake.wait("somebody else")
     assert waits == [1, 2, 3, 4, 5, 6, 7, 8, 9, *[10] * 8]
+
+
+LOG_IN = """
+import logging, sys, structlog
+from roomserver.edge.routes.accounts import LoginRequest
+from roomserver.logs import configure_logging
+
+def log_in(password):
+    body = LoginRequest("me@example.org", password)
+    try:
+        1 / 0
+    except ZeroDivisionError:
+        structlog.stdlib.get_logger("ours").exception("one")
+        logging.getLogger("another's").exception("two")
+
+configure_logging(sys.argv[1], "info")
+log_in("HIDDEN".lower())
+"""
+
+
+@pytest.mark.parametrize("style", ["console", "json"])
+def test_a_traceback_in_the_log_does_not_tell_what_variables_held(style: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOG_IN, style], capture_output=True, text=True, check=True
+    )
+    assert done.stderr.count("ZeroDivisionError: division by zero") == 2
+    assert done.stderr.count("in log_in") == 2
+    assert "hidden" not in done.stderr
+
+
+def test_requests_do_not_tell_their_secrets_where_they_are_printed() -> None:
+    body = LoginRequest("me@example.org", "hidden")
+    message = RegisterListener(room_id="A", room_token="hidden")
+    assert (repr(body), repr(message)) == ("LoginRequest(...)", "RegisterListener(...)")
 
 
 def test_secrets_do_not_reach_the_log() -> None:

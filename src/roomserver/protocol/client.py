@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from roomserver.discreet import Discreet
+
 MAX_CHANNELS = 64
 MAX_BURST_MS = 2000
 MAX_INTERVAL_MS = 60_000  # the server's own max_lag_ms is stricter
@@ -61,7 +63,7 @@ class SubscriptionFields(Struct, rename="camel"):
     mix: MixFields | UnsetType = UNSET
 
 
-class RegisterSource(Message, tag="registerSource", kw_only=True):
+class RegisterSource(Discreet, Message, tag="registerSource", kw_only=True):
     """Become the source of a room."""
 
     room_id: RoomName
@@ -78,7 +80,7 @@ class UnregisterSource(Message, tag="unregisterSource"):
     """Stop: what is buffered is played out, then the room is suspended."""
 
 
-class RegisterListener(SubscriptionFields, Message, tag="registerListener", kw_only=True):
+class RegisterListener(SubscriptionFields, Discreet, Message, tag="registerListener", kw_only=True):
     """Become a listener of a room."""
 
     room_id: RoomName

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from roomserver.auth.accounts import InvalidEmailError, StolenTokenError, check_email
 from roomserver.auth.passwords import attempt_id
 from roomserver.auth.tokens import TokenError
+from roomserver.discreet import Discreet
 from roomserver.edge.endpoints import Api, Call
 from roomserver.edge.problems import Problem, ProblemCode
 from roomserver.edge.requests import NewAccountPassword, Password, read_password
@@ -26,7 +27,7 @@ Email = Annotated[str, Meta(min_length=1, max_length=254)]
 Token = Annotated[str, Meta(min_length=1, max_length=512)]
 
 
-class LoginRequest(Struct, rename="camel"):
+class LoginRequest(Discreet, rename="camel"):
     """Body of `POST /auth/broadcaster`; with `cookie` the refresh token comes in one."""
 
     email: Email
@@ -34,7 +35,7 @@ class LoginRequest(Struct, rename="camel"):
     cookie: bool = False
 
 
-class RegisterRequest(Struct, rename="camel"):
+class RegisterRequest(Discreet, rename="camel"):
     """Body of `POST /auth/register`."""
 
     email: Email
@@ -43,13 +44,13 @@ class RegisterRequest(Struct, rename="camel"):
     cookie: bool = False
 
 
-class RefreshRequest(Struct, rename="camel"):
+class RefreshRequest(Discreet, rename="camel"):
     """Body of `POST /auth/refresh` and `POST /auth/logout`; without a token the cookie counts."""
 
     refresh_token: Token | None = None
 
 
-class PasswordRequest(Struct, rename="camel"):
+class PasswordRequest(Discreet, rename="camel"):
     """Body of `POST /auth/password`."""
 
     old_password: Password

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from roomserver.auth.passwords import attempt_id
 from roomserver.auth.tokens import InviteToken
+from roomserver.discreet import Discreet
 from roomserver.edge.elsewhere import locate_guessed, wrong_server
 from roomserver.edge.endpoints import Api, Call
 from roomserver.edge.limits import Usage
@@ -25,7 +26,7 @@ from roomserver.store.database import DatabaseAwayError
 from roomserver.store.records import Account, AuditEvent, Elsewhere
 
 
-class JoinRequest(Struct, rename="camel"):
+class JoinRequest(Discreet, rename="camel"):
     """Body of `POST /auth/room/join`; `roomCode` may also be the room's id."""
 
     room_code: RoomName

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from roomserver.discreet import Discreet
 from roomserver.edge.endpoints import Api, Call
 from roomserver.edge.problems import Problem, ProblemCode
 from roomserver.edge.requests import Password, read_password
@@ -47,7 +48,7 @@ class Suspension(Struct, rename="camel"):
     for_s: Annotated[float, Meta(ge=1, le=604_800)] | None = None
 
 
-class PasswordChange(Struct, rename="camel"):
+class PasswordChange(Discreet, rename="camel"):
     """Body of `POST …/password`: another password, or null for a room open to everyone."""
 
     password: Password | None

@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from roomserver.discreet import Discreet
 from roomserver.edge.endpoints import Api, Call
 from roomserver.edge.problems import ProblemCode
 from roomserver.edge.requests import Password, read_password
@@ -23,7 +24,7 @@ from roomserver.protocol.codes import Role, RoomCloseReason
 from roomserver.store.records import Account, AuditEvent
 
 
-class CreateRoomRequest(Struct, rename="camel"):
+class CreateRoomRequest(Discreet, rename="camel"):
     """Body of `POST /auth/room/create`."""
 
     password: Password | None = None  # without one the room is open to everyone

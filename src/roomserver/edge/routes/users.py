@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from roomserver.auth.accounts import InvalidEmailError
+from roomserver.discreet import Discreet
 from roomserver.edge.endpoints import Api, Call
 from roomserver.edge.paging import PageQuery, cut_page
 from roomserver.edge.problems import Problem, ProblemCode
@@ -37,7 +38,7 @@ class Users(Struct, rename="camel"):
     next: str | None
 
 
-class CreateUserRequest(Struct, rename="camel"):
+class CreateUserRequest(Discreet, rename="camel"):
     """Body of `POST /api/admin/users`."""
 
     email: Email
