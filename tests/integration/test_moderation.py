@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +107,15 @@ async def test_who_is_banned_is_out_at_once_and_stays_out(owner: Owner) -> None:
     await owner.call("DELETE", f"bans/{ban}")
     async with api.socket() as again:
         assert (await register(again, room, token))["type"] == "listenerRegistered"
+
+
+@pytest.mark.parametrize("verb", ["kick", "ban"])
+async def test_who_is_meant_is_named_without_a_line_break(owner: Owner, verb: str) -> None:
+    path = f"/api/broadcaster/rooms/{owner.room.id}/{verb}"
+    for name in ("participantId", "userId"):
+        body = {name: f"{uuid.uuid4()}\n"}
+        answer = await owner.api.call("POST", path, token=owner.token, json=body)
+        assert (answer.status, answer.body["code"]) == (400, "invalid_request")
 
 
 async def test_a_ban_by_address_tells_how_many_it_hits_and_closes_the_door(owner: Owner) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -250,6 +251,7 @@ async def test_administrators_read_everybodys_lines(api: Api, owner: str, admin:
         ("/api/audit", {"since": "-1"}),
         ("/api/audit", {"limit": "101"}),
         ("/api/audit", {"cursor": "x"}),
+        ("/api/audit", {"room": f"{uuid.uuid4()}\n"}),
         ("/api/admin/audit", {"user": "me"}),
     ],
 )

@@ -19,12 +19,13 @@ from roomserver.auth.passwords import (
 from roomserver.auth.tokens import TokenError
 from roomserver.edge.problems import Problem, ProblemCode
 from roomserver.edge.services import SERVICES
+from roomserver.protocol.client import END
 from roomserver.store.records import Account
 
 BODY_TIMEOUT_S = 30.0
 
 UUID = Annotated[
-    str, Meta(pattern="^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
+    str, Meta(pattern="^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}" + END)
 ]
 Password = Annotated[str, Meta(max_length=1024)]  # bcrypt's own limit is told apart, by bytes
 NewAccountPassword = Annotated[str, Meta(min_length=LEAST_ACCOUNT_PASSWORD, max_length=1024)]

@@ -14,7 +14,8 @@ MAX_BURST_MS = 2000
 MAX_INTERVAL_MS = 60_000  # the server's own max_lag_ms is stricter
 MAX_SAFE_INTEGER = 2**53 - 1  # exact in every JSON implementation
 
-NO_CONTROL = r"^[^\x00-\x1f\x7f]*$"  # names are shown and logged: one line, no NUL
+END = r"$(?!\n)"  # of a pattern: by itself Python's `$` stands before a last line break, too
+NO_CONTROL = r"^[^\x00-\x1f\x7f]*" + END  # names are shown and logged: one line, no NUL
 
 Encoding = Literal["pcm_s16le", "pcm_f32le"]
 Mode = Literal["multichannel", "mix"]
