@@ -25,7 +25,7 @@ from roomserver.auth.accounts import Accounts
 from roomserver.auth.passwords import PasswordPool, RoomPasswords
 from roomserver.auth.secret import SigningKeys, prepare_data_dir
 from roomserver.auth.tokens import Tokens
-from roomserver.config import EMBEDDED, ConfigError, Settings
+from roomserver.config import ConfigError, Settings
 from roomserver.edge.addresses import Asker, ClientAddresses
 from roomserver.edge.application import private_application, public_application
 from roomserver.edge.entrance import Entrance
@@ -163,7 +163,9 @@ class Server:
             )
 
             # HTTP
-            limit_storage = await stack.enter_async_context(open_limit_storage(settings.limits_url))
+            limit_storage = await stack.enter_async_context(
+                open_limit_storage(settings.limits_url.get_secret_value())
+            )
             token = settings.metrics_token
             services = Services(
                 accounts=accounts,
@@ -377,9 +379,9 @@ class Server:
 
 def _how_to_add_a_user(settings: Settings) -> str:
     command = f"roomserver user add EMAIL --data-dir {shlex.quote(str(settings.data_dir))}"
-    if settings.database_url == EMBEDDED:
+    if settings.has_private_database:
         return command
-    if settings.database_url == "none":
+    if settings.in_memory:
         return f"{command} --database-url none"
     # Which has a password in it.
     return f"{command}, with ROOMSERVER_DATABASE_URL or --config as for this server"

@@ -28,7 +28,9 @@ from pydantic_settings import (
 )
 
 ENV_PREFIX = "ROOMSERVER_"
-EMBEDDED = "embedded"  # as database_url: a private PostgreSQL
+# As database_url: a private PostgreSQL, and memory.
+EMBEDDED = "embedded"
+NO_DATABASE = "none"
 CONFIG_VARIABLE = "ROOMSERVER_CONFIG"
 # Read by other commands (`broadcast`, `listen`, `import-supabase`), which may share an environment
 # with a server.
@@ -114,10 +116,10 @@ class Settings(BaseSettings):
 
     # State
     data_dir: Path = _field(default_data_dir, "Directory of accounts and secrets.", STATE)
-    database_url: str = _field(
+    database_url: SecretStr = _field(
         EMBEDDED,
-        "Where rooms are kept: 'embedded' for a private PostgreSQL, a postgresql:// URL, or"
-        " 'none' for memory (accounts in a file).",
+        "Where rooms are kept: 'embedded' for a private PostgreSQL, a postgresql:// URL (with a"
+        " password better in the environment), or 'none' for memory (accounts in a file).",
         STATE,
     )
     database_pooler: Literal["none", "transaction"] = _field(
@@ -225,9 +227,10 @@ class Settings(BaseSettings):
     join_success_limit: str = _field(
         "10000 per minute", "Successful joins by address and room.", LIMITS
     )
-    limits_url: str = _field(
+    limits_url: SecretStr = _field(
         "",
-        "redis:// URL where servers that share it count limits together; else each by itself.",
+        "redis:// URL (with a password better in the environment) where servers that share it"
+        " count limits together; else each by itself.",
         LIMITS,
     )
     shutdown_s: float = _field(10.0, "Time to shut down in.", LIMITS, ge=0.5, le=300)
@@ -275,18 +278,19 @@ class Settings(BaseSettings):
 
     @field_validator("database_url")
     @classmethod
-    def _check_database(cls, value: str) -> str:
-        if value not in ("none", EMBEDDED) and not value.startswith(
+    def _check_database(cls, value: SecretStr) -> SecretStr:
+        url = value.get_secret_value()
+        if url not in (NO_DATABASE, EMBEDDED) and not url.startswith(
             ("postgresql://", "postgres://")
         ):
-            # The value is not repeated: a database URL carries a password.
             raise ValueError("it is 'none', 'embedded' or begins with postgresql://")
         return value
 
     @field_validator("limits_url")
     @classmethod
-    def _check_limits_url(cls, value: str) -> str:
-        if value and not value.startswith(("redis://", "rediss://", "redis+unix://")):
+    def _check_limits_url(cls, value: SecretStr) -> SecretStr:
+        url = value.get_secret_value()
+        if url and not url.startswith(("redis://", "rediss://", "redis+unix://")):
             raise ValueError("it begins with redis://, rediss:// or redis+unix://")
         return value
 
@@ -312,6 +316,16 @@ class Settings(BaseSettings):
         if self.tls_self_signed and self.tls_cert is not None:
             raise ValueError("tls_self_signed is instead of tls_cert and tls_key")
         return self
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether rooms are kept in memory alone, without a database."""
+        return self.database_url.get_secret_value() == NO_DATABASE
+
+    @property
+    def has_private_database(self) -> bool:
+        """Whether the database is one in the data directory."""
+        return self.database_url.get_secret_value() == EMBEDDED
 
     @property
     def longest_token_s(self) -> float:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import bcrypt
 import pytest
+from pydantic import SecretStr
 
 from roomserver.app import Server
 from roomserver.config import Settings
@@ -157,7 +158,9 @@ async def test_the_plain_request_is_answered_without_aiohttp(
     with AccountFile(tmp_path) as accounts:
         hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4))
         accounts.add_account("engineer@example.org", hashed, "user")
-    server = Server(Settings(port=0, data_dir=tmp_path, bcrypt_rounds=4, database_url="none"))
+    server = Server(
+        Settings(port=0, data_dir=tmp_path, bcrypt_rounds=4, database_url=SecretStr("none"))
+    )
     await server.start()
     try:
         async with aiohttp.ClientSession() as session:

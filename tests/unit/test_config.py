@@ -33,7 +33,7 @@ def test_command_line_beats_environment_beats_file_beats_default(
     settings = load_settings(path, port=3)
     assert (settings.grace_s, settings.max_lag_ms, settings.port) == (1, 200, 3)
     assert settings.evict_after_s == 15
-    assert settings.database_url == "embedded"
+    assert settings.has_private_database
 
 
 def test_the_platforms_port_is_honoured_and_opens_all_interfaces(
@@ -74,6 +74,15 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None
         load_settings(toml(tmp_path, text))
     assert message in str(caught.value)
     assert "hidden" not in str(caught.value)
+
+
+def test_addresses_with_a_password_are_not_shown_with_the_settings() -> None:
+    settings = load_settings(
+        database_url="postgresql://u:hidden@h/d", limits_url="redis://u:hidden@h"
+    )
+    assert "hidden" not in repr(settings)
+    assert settings.database_url.get_secret_value() == "postgresql://u:hidden@h/d"
+    assert settings.limits_url.get_secret_value() == "redis://u:hidden@h"
 
 
 def test_unknown_environment_variables_fail(monkeypatch: pytest.MonkeyPatch) -> None:

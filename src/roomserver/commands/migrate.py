@@ -12,7 +12,7 @@ from roomserver.commands.server_options import (
     given_settings,
     refuse_pooler,
 )
-from roomserver.config import EMBEDDED, ConfigError, Settings
+from roomserver.config import ConfigError, Settings
 from roomserver.store.database import DatabaseAwayError
 from roomserver.store.migrations import (
     Migration,
@@ -41,7 +41,7 @@ def migrate(
         fail("--check and --print-sql are two things")
     try:
         refuse_pooler(settings)
-        if print_sql and settings.database_url == EMBEDDED:
+        if print_sql and settings.has_private_database:
             raise ConfigError("the private database needs no administrator")
         if print_sql:
             typer.echo(asyncio.run(_sql(settings)), nl=False)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Concatenate, ParamSpec, TypeAlias
 import typer
 
 from roomserver.commands.console import fail
-from roomserver.config import CONFIG_VARIABLE, EMBEDDED, ConfigError, Settings, load_settings
+from roomserver.config import CONFIG_VARIABLE, ConfigError, Settings, load_settings
 
 DataDir: TypeAlias = Annotated[
     Path | None, typer.Option("--data-dir", help="Data directory of the server.")
@@ -68,7 +68,7 @@ def server_settings(
 
 def refuse_pooler(settings: Settings) -> None:
     """For what can't be done through a pooler. Raises ConfigError."""
-    if settings.database_pooler != "none" and settings.database_url != EMBEDDED:
+    if settings.database_pooler != "none" and not settings.has_private_database:
         raise ConfigError(
             "this needs a direct connection, and database_pooler says that database_url is that of "
             "a pooler: set ROOMSERVER_DATABASE_POOLER=none and ROOMSERVER_DATABASE_URL to the "

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from roomserver.config import EMBEDDED, ConfigError, Settings
+from roomserver.config import ConfigError, Settings
 from roomserver.ids import new_id
 from roomserver.store.accounts import FileAccountStore
 from roomserver.store.analytics import Analytics
@@ -54,7 +54,7 @@ async def open_stores(settings: Settings, *, url: str) -> AsyncIterator[Stores]:
     url: where clients find this server. Raises ConfigError.
     """
     async with AsyncExitStack() as stack:
-        if settings.database_url == "none":
+        if settings.in_memory:
             memory = MemoryRoomStore()
             yield Stores(
                 await stack.enter_async_context(_account_file(settings)),
@@ -124,7 +124,7 @@ class OpenAccounts:
 async def open_accounts(settings: Settings) -> AsyncIterator[OpenAccounts]:
     """The accounts alone, also while a server runs. Raises ConfigError."""
     async with AsyncExitStack() as stack:
-        if settings.database_url == "none":
+        if settings.in_memory:
             yield OpenAccounts(await stack.enter_async_context(_account_file(settings)), None)
             return
         database = await stack.enter_async_context(open_database(settings, share=True))
@@ -158,11 +158,11 @@ async def open_database(
 
     Raises ConfigError, also when the settings name none.
     """
-    if settings.database_url == "none":
+    if settings.in_memory:
         raise ConfigError("database_url is 'none': there is no database")
     async with AsyncExitStack() as stack:
-        address: str | dict[str, Any] = settings.database_url
-        if address == EMBEDDED:
+        address: str | dict[str, Any] = settings.database_url.get_secret_value()
+        if settings.has_private_database:
             try:
                 postgres = EmbeddedPostgres(settings.data_dir)
                 if not make and not postgres.exists():
@@ -174,7 +174,7 @@ async def open_database(
             except EmbeddedError as error:
                 raise ConfigError(str(error)) from None
         # A private database has no pooler before it.
-        pooler = "none" if settings.database_url == EMBEDDED else settings.database_pooler
+        pooler = "none" if settings.has_private_database else settings.database_pooler
         database = Database(address, pooler=pooler)
         stack.push_async_callback(database.close)
         yield database
@@ -186,7 +186,7 @@ async def replace_database(settings: Settings, *, overwrite: bool) -> AsyncItera
 
     overwrite: there may be an old one. Raises ConfigError.
     """
-    if settings.database_url != EMBEDDED:
+    if not settings.has_private_database:
         async with open_database(settings) as database:
             yield database
         return
