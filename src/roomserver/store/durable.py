@@ -24,6 +24,7 @@ from roomserver.store.lookups import Lookups
 from roomserver.store.membership import LEASE_S, Membership, Stray
 from roomserver.store.memory import CODE_REST_S, log_audit
 from roomserver.store.outbox import SHARES, Outbox, OutboxError
+from roomserver.store.probe import Probe
 from roomserver.store.records import AuditRecord, Elsewhere, ParticipantRecord, RoomRecord
 
 # How long a caller waits to hear that the database has it too.
@@ -31,7 +32,6 @@ PERSISTED_WITHIN_S = 1.0
 # How long a start waits for what an earlier run left.
 REPLAY_WITHIN_S = 30.0
 RELEASE_WITHIN_S = 2.0
-REACHED_WITHIN_S = 1.0
 REJOIN_S = 1.0
 # Closings that come by themselves; all others somebody wanted.
 LAPSED = frozenset({RoomCloseReason.SOURCE_GONE, RoomCloseReason.EXPIRED})
@@ -80,6 +80,7 @@ class DurableRoomStore:
         self._lookups = Lookups(
             self._membership.locate, claim=self._claim, is_here=lambda room: room in self._rooms
         )
+        self._probe = Probe(database)
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -167,14 +168,7 @@ class DurableRoomStore:
         )
 
     async def reachable(self) -> bool:
-        if not self.ready:
-            return False
-        try:
-            async with self._database.transaction(within_s=REACHED_WITHIN_S) as connection:
-                await connection.execute("SELECT 1")
-        except DatabaseAwayError:
-            return False
-        return True
+        return self.ready and await self._probe.answers()
 
     async def written(self) -> None:
         await self._outbox.flush()
@@ -203,6 +197,7 @@ class DurableRoomStore:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         await self._lookups.close()
+        await self._probe.close()
         if self._joined and await self._everything_taken_over(RELEASE_WITHIN_S):
             with contextlib.suppress(DatabaseAwayError, TimeoutError):
                 await asyncio.wait_for(self._membership.release(), RELEASE_WITHIN_S)

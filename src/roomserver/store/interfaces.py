@@ -199,7 +199,7 @@ class RoomStore(Protocol):
         """How the store is doing."""
 
     async def reachable(self) -> bool:
-        """Whether the database, if there is one, is ready now; tells within a second or so."""
+        """Whether the database, if there is one, is ready, now or a second ago; tells soon."""
 
     async def written(self) -> None:
         """Returns when all that was told so far will survive a crash. Raises OutboxError."""
