@@ -47,9 +47,11 @@ log = structlog.stdlib.get_logger("roomserver.connections")
 class Refusal(Exception):  # noqa: N818 - it is an answer, not an error of ours
     """A registration or request that the rules do not permit."""
 
-    def __init__(self, code: ErrorCode, message: str) -> None:
+    def __init__(self, code: ErrorCode, message: str, *, missing: str | None = None) -> None:
+        """missing: the room of a good token, which is not here: another server may have it."""
         super().__init__(message)
         self.code = code
+        self.missing = missing
 
 
 class Connections:
@@ -282,8 +284,8 @@ class Connections:
                 if refusal.code is ErrorCode.NOT_ALLOWED:
                     self._audit_refusal(sender, refusal.code, sender.room)
                 self._answer_error(sender, refusal.code, str(refusal))
-            elif refusal.code is ErrorCode.ROOM_NOT_FOUND and self._rooms.shared:
-                self._look_elsewhere(sender, message, received_us)
+            elif refusal.missing is not None and self._rooms.shared:
+                self._look_elsewhere(sender, message, refusal.missing, received_us)
             else:
                 self._refuse(sender, refusal.code, str(refusal), room=message.room_id)
 
@@ -291,14 +293,15 @@ class Connections:
         self,
         sender: Connection,
         message: client.RegisterSource | client.RegisterListener,
+        room: str,
         received_us: int,
     ) -> None:
-        """Asks, for a bearer of a token, which server has the room; the answer is the end, or not.
+        """Asks, for a bearer of a token, which server has its room; the answer is the end, or not.
 
         What the client says until then is ignored: it has to wait for the answer anyway.
         """
         sender.leaving = LeaveReason.REFUSED
-        task = asyncio.ensure_future(self._send_elsewhere(sender, message, received_us))
+        task = asyncio.ensure_future(self._send_elsewhere(sender, message, room, received_us))
         self._lookups.add(task)
         task.add_done_callback(self._lookups.discard)
 
@@ -306,9 +309,23 @@ class Connections:
         self,
         sender: Connection,
         message: client.RegisterSource | client.RegisterListener,
+        room: str,
         received_us: int,
     ) -> None:
-        room = self._tokens.read_room(message.room_token).room
+        try:
+            await self._answer_elsewhere(sender, message, room, received_us)
+        except Exception:
+            log.exception("room_not_looked_up", client=sender.client_id)
+            if sender.id in self._by_id and not self._stopping:
+                self._refuse(sender, ErrorCode.INTERNAL, "something went wrong here")
+
+    async def _answer_elsewhere(
+        self,
+        sender: Connection,
+        message: client.RegisterSource | client.RegisterListener,
+        room: str,
+        received_us: int,
+    ) -> None:
         elsewhere, unknown = None, False
         try:
             elsewhere = await self._rooms.locate(room, guess=False)
@@ -434,7 +451,7 @@ class Connections:
             closed = self._rooms.closed(name)
             if closed is not None and closed.id == token.room:
                 raise Refusal(ErrorCode.ROOM_CLOSED, "the room was closed")
-            raise Refusal(ErrorCode.ROOM_NOT_FOUND, "there is no such room")
+            raise Refusal(ErrorCode.ROOM_NOT_FOUND, "there is no such room", missing=token.room)
         if token.version != room.record.token_version:
             raise Refusal(ErrorCode.TOKEN_INVALID, "the token was revoked")
         if room.bans.refuse(token, sender.limit_key, owner=room.record.created_by):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
 from roomserver.protocol.codes import Role, RoomCloseReason
 from roomserver.store.database import DatabaseAwayError
@@ -76,3 +77,30 @@ async def test_who_can_not_be_told_where_the_room_is_may_come_again(
     plane.say(connection, wish)
     assert await closed(plane, connection) == 4429
     assert plane.media.last(connection)["code"] == "database_away"
+
+
+async def test_whose_token_expires_meanwhile_is_answered_all_the_same(
+    plane: ControlPlane, store: SharedStore
+) -> None:
+    token, _ = plane.tokens.issue_room("elsewhere", Role.LISTENER)
+    connection = plane.connect()
+    wish = {"type": "registerListener", "roomId": "elsewhere", "roomToken": token}
+    plane.say(connection, wish)
+    plane.stepped_s = plane.tokens.room_s + 1  # the look-up has yet to begin
+    assert await closed(plane, connection) == 4404
+    assert store.lookups == 1
+
+
+async def test_a_look_up_that_fails_is_our_fault_and_said_to_be(
+    plane: ControlPlane, store: SharedStore
+) -> None:
+    store.error = RuntimeError("a bug")
+    token, _ = plane.tokens.issue_room("elsewhere", Role.LISTENER)
+    connection = plane.connect()
+    wish = {"type": "registerListener", "roomId": "elsewhere", "roomToken": token}
+    with capture_logs() as logs:
+        plane.say(connection, wish)
+        assert await closed(plane, connection) == 1001
+    assert plane.media.last(connection)["code"] == "internal"
+    errors = [entry["event"] for entry in logs if entry["log_level"] == "error"]
+    assert errors == ["room_not_looked_up"]
