@@ -63,6 +63,9 @@ from roomserver.store.stores import open_stores
 HTTP_SHARE = 0.2
 ADMIN_SHARE = 0.05
 TLS_SHARE = 0.2
+# For the database, files, and those who still speak HTTP.
+RESERVED_DESCRIPTORS = 200
+DESCRIPTORS_WITH_TLS = 3  # the client's, and the two ends between TLS and the relay
 EVERYWHERE = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - recognised, not bound
 
 log = structlog.stdlib.get_logger("roomserver")
@@ -149,6 +152,8 @@ class Server:
                 timers=loop,
                 max_lag_ms=settings.max_lag_ms,
                 max_unregistered=settings.max_unregistered_per_address,
+                max_connections=most_connections(settings, tls=certificate is not None),
+                max_per_participant=settings.max_connections_per_participant,
                 counters_interval_s=settings.counters_interval_s,
             )
             owners = DisabledOwners(rooms, room_control, stores.accounts.disabled_among)
@@ -483,6 +488,17 @@ async def serve(settings: Settings) -> int:
 def _log_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     error = context.get("exception")
     log.error("loop_error", message=context.get("message"), exc_info=error)
+
+
+def most_connections(settings: Settings, *, tls: bool) -> int:
+    """How many WebSockets there may be: as many as descriptors are left for, unless told."""
+    if settings.max_connections:
+        return settings.max_connections
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return 0
+    left = max(soft - RESERVED_DESCRIPTORS, soft // 2)
+    return left // (DESCRIPTORS_WITH_TLS if tls else 1)
 
 
 def _raise_descriptor_limit() -> None:

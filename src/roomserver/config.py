@@ -209,6 +209,12 @@ class Settings(BaseSettings):
     max_unregistered_per_address: int = _field(
         1024, "Connections of an address that did not register yet.", LIMITS, ge=1, le=1_000_000
     )
+    max_connections_per_participant: int = _field(
+        8, "Listeners with one room token; 0 for no limit.", LIMITS, ge=0, le=1_000_000
+    )
+    max_connections: int = _field(
+        0, "WebSockets; 0: as many as descriptors allow.", LIMITS, ge=0, le=10_000_000
+    )
     request_timeout_s: float = _field(
         10.0, "Time for the head of an HTTP request, and for TLS before it.", LIMITS, ge=0.1, le=600
     )
@@ -220,10 +226,12 @@ class Settings(BaseSettings):
     login_account_limit: str = _field(
         "20 per 15 minutes", "Failed logins of an account, beyond which they take longer.", LIMITS
     )
+    login_address_limit: str = _field("30 per minute", "Failed logins by address.", LIMITS)
     refresh_limit: str = _field("300 per 15 minutes", "Refreshed tokens by address.", LIMITS)
     register_limit: str = _field("5 per hour", "Registrations by address.", LIMITS)
     create_limit: str = _field("3 per hour", "Rooms made by an account.", LIMITS)
     join_limit: str = _field("10 per 5 minutes", "Failed joins by address and room.", LIMITS)
+    join_address_limit: str = _field("100 per minute", "Failed joins by address.", LIMITS)
     join_success_limit: str = _field(
         "10000 per minute", "Successful joins by address and room.", LIMITS
     )
@@ -265,10 +273,12 @@ class Settings(BaseSettings):
     @field_validator(
         "login_limit",
         "login_account_limit",
+        "login_address_limit",
         "refresh_limit",
         "register_limit",
         "create_limit",
         "join_limit",
+        "join_address_limit",
         "join_success_limit",
     )
     @classmethod

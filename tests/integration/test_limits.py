@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
-from support.api_client import ROOM_PASSWORD, Answer, Api
+from support.api_client import ROOM_PASSWORD, Answer, Api, Socket
 from support.server import PASSWORD, ServerProcess
 
 OPTIONS = (
     *("--create-limit", "3 per hour"),
     *("--join-success-limit", "4 per minute"),
     *("--login-account-limit", "3 per minute"),
+    *("--login-address-limit", "7 per minute"),
+    *("--join-address-limit", "7 per minute"),
+    *("--max-connections-per-participant", "2"),
     *("--trusted-proxies", "127.0.0.1"),
 )
 
@@ -72,6 +77,121 @@ async def test_successful_joins_are_capped_apart_from_failures(
     elsewhere = {"X-Forwarded-For": "192.0.2.7"}
     answer = await api.call("POST", "/auth/room/join", json=join, headers=elsewhere)
     assert answer.status == 200
+
+
+async def test_names_of_accounts_that_are_invented_are_no_way_round_a_limit(
+    api: Api, server: ServerProcess
+) -> None:
+    server.add_user("beside@example.org")
+    guessing = {"X-Forwarded-For": "203.0.113.5"}
+
+    async def login(email: str, password: str, **headers: str) -> Answer:
+        body = {"email": email, "password": password}
+        return await api.call("POST", "/auth/broadcaster", json=body, headers=headers)
+
+    for _ in range(10):  # successes are no guesses
+        assert (await login("beside@example.org", PASSWORD, **guessing)).status == 200
+    for number in range(7):
+        answer = await login(f"{number}@example.org", "wrong", **guessing)
+        assert answer.status == 401
+    is_limited(await login("8@example.org", "wrong", **guessing), '"login_address";q=7;w=60')
+    assert (await login("beside@example.org", PASSWORD, **guessing)).status == 429
+    assert (await login("beside@example.org", PASSWORD)).status == 200
+    told = server.wait_for_event(
+        "rate_limit_exceeded", where=lambda e: e["limit"] == "login_address"
+    )
+    assert told["address"] == "203.0.113.5"
+
+
+async def test_an_old_password_is_no_way_round_it_either(api: Api, server: ServerProcess) -> None:
+    statuses = []
+    for account in ("x@example.org", "y@example.org"):  # which have a limit of 5 each
+        server.add_user(account)
+        token = (await api.login(account))["accessToken"]
+        for number in range(4):
+            body = {"oldPassword": f"wrong {number}", "newPassword": "another password"}
+            answer = await api.call(
+                "POST",
+                "/auth/password",
+                token=token,
+                json=body,
+                headers={"X-Forwarded-For": "203.0.113.6"},
+            )
+            statuses.append(answer.status)
+    assert statuses == [401] * 7 + [429]
+
+
+@pytest.mark.parametrize(
+    ("address", "secret"),
+    [
+        ("203.0.113.10", {}),
+        ("203.0.113.11", {"password": "wrong"}),
+        ("203.0.113.12", {"invite": "x"}),
+    ],
+)
+async def test_which_rooms_are_open_can_not_be_found_out_by_trying(
+    api: Api, server: ServerProcess, address: str, secret: dict[str, str]
+) -> None:
+    owner = server.add_user(f"owner-{address}@example.org")
+    room = await api.create_room((await api.login(owner))["accessToken"], password=None)
+    guessing = {"X-Forwarded-For": address}
+
+    async def join(code: str, headers: dict[str, str], **body: str) -> Answer:
+        body |= {"roomCode": code}
+        return await api.call("POST", "/auth/room/join", json=body, headers=headers)
+
+    for _ in range(3):
+        assert (await join(room.code, guessing)).status == 200
+    for letter in "ABCDEFG":
+        assert (await join(f"NNNNN{letter}", guessing, **secret)).status == 401
+    is_limited(await join("NNNNNH", guessing, **secret), '"join_address";q=7;w=60')
+    is_limited(await join(room.code, guessing), '"join_address";q=7;w=60')
+    assert (await join(room.code, {"X-Forwarded-For": "203.0.113.20"})).status == 200
+
+
+async def test_a_token_is_for_so_many_connections(api: Api, server: ServerProcess) -> None:
+    server.add_user("tabs@example.org")
+    room = await api.create_room((await api.login("tabs@example.org"))["accessToken"])
+    token = await api.join(room.code)
+
+    async def listen(socket: Socket) -> dict[str, Any]:
+        await socket.say("registerListener", roomId=room.id, roomToken=token)
+        return await socket.until("listenerRegistered", "error")
+
+    async with api.socket() as first:
+        assert (await listen(first))["type"] == "listenerRegistered"
+        async with api.socket() as second, api.socket() as third:
+            assert (await listen(second))["type"] == "listenerRegistered"
+            assert (await listen(third))["code"] == "too_many_connections"
+            assert (await third.closed()).code == 4429
+            async with api.listener(room):  # with another
+                pass
+        async with asyncio.timeout(30):  # until it is noticed that the second has gone
+            while True:
+                async with api.socket() as again:
+                    if (await listen(again))["type"] == "listenerRegistered":
+                        break
+
+
+async def test_a_server_takes_so_many_connections(tmp_path: Path) -> None:
+    with ServerProcess.start(tmp_path, "--max-connections", "2") as server:
+        async with aiohttp.ClientSession() as session:
+            api = Api(server.url, session)
+            async with api.socket():
+                async with api.socket():
+                    with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
+                        async with api.socket():
+                            pass
+                    assert caught.value.status == 503
+                    answer = await api.call("GET", "/ws")
+                    assert (answer.status, answer.body["code"]) == (503, "busy")
+                    assert answer.headers["Retry-After"] == "10"
+                async with asyncio.timeout(30):  # until it is noticed that there is room
+                    while (await api.call("GET", "/ws")).status == 503:
+                        pass
+                async with api.socket():
+                    pass
+        assert server.wait_for_event("request_refused")["code"] == "busy"
 
 
 async def test_an_account_that_fails_from_everywhere_is_slowed_and_not_locked(

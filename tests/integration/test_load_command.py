@@ -257,6 +257,19 @@ def test_listeners_that_are_refused_are_counted_with_the_reason(run: Run, tmp_pa
     assert "error: 6 listeners did not join, 0 frames are missing" in command.said
 
 
+def test_where_a_token_is_for_few_the_setting_is_named(run: Run, tmp_path: Path) -> None:
+    with ServerProcess.start(tmp_path, "--max-connections-per-participant", "3") as own:
+        own.add_user()
+        command = load(
+            run, "-n", "10", "--seconds", "1", "--share-token", "--expect-all", url=own.url
+        )
+        report = report_of(command, code=1)
+    # The load itself listened with it before, whose end is perhaps not known yet.
+    assert report["joined"] in (2, 3)
+    assert report["joined"] + report["failed"] == 10
+    assert any("max_connections_per_participant" in what for what in report["errors"])
+
+
 def test_a_process_that_ends_leaves_the_rest_of_the_report(run: Run) -> None:
     with subprocess.Popen(["sleep", "600"]) as watched:
         command = load(run, "-n", "5", "--seconds", "3", "--pid", str(watched.pid))

@@ -26,7 +26,14 @@ SECRET = b"0123456789abcdef0123456789abcdef"
 class ControlPlane:
     """One of everything, with time that passes when told to."""
 
-    def __init__(self, *, room_s: float = 43_200.0, grace_s: float = 300.0) -> None:
+    def __init__(
+        self,
+        *,
+        room_s: float = 43_200.0,
+        grace_s: float = 300.0,
+        max_connections: int = 0,
+        max_per_participant: int = 0,
+    ) -> None:
         self.timers = FakeTimers()
         self.stepped_s = 0.0  # how far the system's clock is ahead of the relay's, which is not set
         self.media = FakeMedia(self.timers)
@@ -58,6 +65,8 @@ class ControlPlane:
             timers=self.timers,
             max_lag_ms=500,
             max_unregistered=4,
+            max_connections=max_connections,
+            max_per_participant=max_per_participant,
         )
 
     def now(self) -> float:
@@ -110,7 +119,7 @@ class ControlPlane:
         return connection
 
     def add_listener(self, room: Room, **wish: Any) -> int:
-        """Registers a listener; its connection."""
+        """Registers a listener, with a token of its own unless told; its connection."""
         connection = self.connect()
         self.say(
             connection,

@@ -115,8 +115,11 @@ class ServerProcess:
                 "json",
                 "--bcrypt-rounds",
                 str(bcrypt_rounds),
-                "--create-limit",  # a test that is about limits says so
-                "1000000 per hour",
+                # A test that is about limits says so: all come from one address.
+                *("--create-limit", "1000000 per hour"),
+                *("--login-address-limit", "1000000 per hour"),
+                *("--join-address-limit", "1000000 per hour"),
+                *("--max-connections-per-participant", "0"),
                 *options,
             ),
             stderr=subprocess.PIPE,

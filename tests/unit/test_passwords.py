@@ -25,9 +25,11 @@ class CountingPool(PasswordPool):
 
     checks = 0
 
-    async def check(self, password: bytes, hashed: bytes | None) -> bool:
+    async def check(
+        self, password: bytes, hashed: bytes | None, *, asker: str | None = None
+    ) -> bool:
         self.checks += 1
-        return await super().check(password, hashed)
+        return await super().check(password, hashed, asker=asker)
 
 
 @pytest.fixture
@@ -91,6 +93,20 @@ async def test_a_pool_that_has_enough_waiting_refuses_more(pool: CountingPool) -
     assert results.count(True) == 8
     assert sum(isinstance(result, PoolFullError) for result in results) == 12
     assert await pool.check(b"right", hashed)
+
+
+async def test_one_address_gets_a_quarter_of_a_pool(pool: CountingPool) -> None:
+    hashed = await pool.hash(b"right")
+    askers = ["192.0.2.1"] * 10 + ["192.0.2.2"]
+    for _ in range(2):  # what is over takes no place
+        results = await asyncio.gather(
+            *(pool.check(b"right", hashed, asker=asker) for asker in askers),
+            return_exceptions=True,
+        )
+        assert results[:2] == [True, True]
+        assert all(isinstance(result, PoolFullError) for result in results[2:-1])
+        assert results[-1] is True
+    assert pool.refused == 16
 
 
 async def test_bcrypt_stands_back_in_threads_of_its_own(pool: CountingPool) -> None:

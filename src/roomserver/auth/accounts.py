@@ -78,16 +78,18 @@ class Accounts:
         """Life of a refresh token in seconds."""
         return self._refresh_s
 
-    async def login(self, email: str, password: bytes) -> Session | None:
+    async def login(
+        self, email: str, password: bytes, *, asker: str | None = None
+    ) -> Session | None:
         """None when address or password is wrong, in the time of one bcrypt either way.
 
-        Raises PoolFullError.
+        `asker` is the address it comes from, as for the pool. Raises PoolFullError.
         """
         account = None
         with contextlib.suppress(InvalidEmailError):
             account = await self.store.account_by_email(check_email(email))
         hashed = account.password_hash if account is not None else None
-        right = await self._pool.check(password, hashed)
+        right = await self._pool.check(password, hashed, asker=asker)
         if not right or account is None or account.disabled_at is not None:
             return None
         return await self._begin(account)

@@ -15,6 +15,7 @@ import hmac
 import os
 import secrets
 import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -28,6 +29,8 @@ LOWER_PRIORITY = 10  # added to the nice value
 LOWEST_PRIORITY = 19
 # That a room of another server is gone nobody says here. One forgotten costs a bcrypt again.
 MOST_VERIFIERS = 10_000
+# Of a pool's places, for those who ask from one address: who guesses leaves the others room.
+SHARE_OF_ONE = 4
 
 
 class InvalidPasswordError(ValueError):
@@ -69,6 +72,8 @@ class PasswordPool:
         self._rounds = rounds
         self.capacity = threads * queue
         """How many may be checked or wait for it."""
+        self._most_of_one = max(1, self.capacity // SHARE_OF_ONE)
+        self._of_one: Counter[str] = Counter()  # by who asks
         self.waiting = 0
         """How many are."""
         self.refused = 0
@@ -85,13 +90,27 @@ class PasswordPool:
         """A salted hash of the password. Raises PoolFullError."""
         return await self._run(lambda: bcrypt.hashpw(password, bcrypt.gensalt(self._rounds)))
 
-    async def check(self, password: bytes, hashed: bytes | None) -> bool:
+    async def check(
+        self, password: bytes, hashed: bytes | None, *, asker: str | None = None
+    ) -> bool:
         """Whether the password is the one that was hashed; takes as long with None for a hash, and
         with one that cost less because it was made elsewhere.
 
-        Raises PoolFullError.
+        `asker` is the address it comes from, which gets a quarter of the pool at most. Raises
+        PoolFullError.
         """
-        return await self._run(lambda: self._check(password, hashed))
+        if asker is None:
+            return await self._run(lambda: self._check(password, hashed))
+        if self._of_one[asker] >= self._most_of_one:
+            self.refused += 1
+            raise PoolFullError(self.name)
+        self._of_one[asker] += 1
+        try:
+            return await self._run(lambda: self._check(password, hashed))
+        finally:
+            self._of_one[asker] -= 1
+            if not self._of_one[asker]:
+                del self._of_one[asker]
 
     def close(self) -> None:
         """Waits for the checks under way and ends the threads; what still queues is cancelled."""
@@ -173,10 +192,12 @@ class RoomPasswords:
         same = hmac.compare_digest(known_digest, attempt)
         return same and known_hash == hashed
 
-    async def check(self, room: str, password: bytes, hashed: bytes | None) -> bool:
+    async def check(
+        self, room: str, password: bytes, hashed: bytes | None, *, asker: str | None = None
+    ) -> bool:
         """Whether the password opens the room; `hashed` is None when there is no such room.
 
-        Raises PoolFullError.
+        `asker` as for the pool. Raises PoolFullError.
         """
         digest = attempt_id(room, password)
         if self.knows(room, digest, hashed):
@@ -184,7 +205,7 @@ class RoomPasswords:
         attempt = (room, digest, hashed)  # that which was right for another password is not
         running = self._running.get(attempt)
         if running is None:
-            running = asyncio.ensure_future(self._pool.check(password, hashed))
+            running = asyncio.ensure_future(self._pool.check(password, hashed, asker=asker))
             self._running[attempt] = running
             running.add_done_callback(lambda done: self._finished(attempt, done))
         # One caller going away must not take the answer from the others.

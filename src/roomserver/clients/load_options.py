@@ -25,7 +25,8 @@ class LoadOptions:
         stalled: Share of listeners that read nothing once they have joined.
         storm_s: So long after all are in, listeners are cut off at once.
         storm: Their share.
-        share_token: All listeners of a room use one token.
+        share_token: All listeners of a room use one token. The server has to let them: its
+            max_connections_per_participant is 0.
         bind: Local addresses to connect from; empty: enough of the loopback's, else any.
         threads: Of the load client, for listeners.
         pid: The server's process, if it is on this machine.

@@ -139,7 +139,8 @@ def load(
         bool,
         typer.Option(
             "--share-token",
-            help="One token for all of a room: no join over HTTP each, no password checked.",
+            help="One token for all of a room: no join over HTTP each, no password checked. The"
+            " server has to let it: --max-connections-per-participant 0.",
             rich_help_panel=_LISTENERS,
         ),
     ] = False,

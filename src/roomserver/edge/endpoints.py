@@ -84,12 +84,14 @@ class Call:
             **facts,
         )
 
-    def limited(self, limiter: Limiter, *key: str, same: Hashable = None) -> Limited:
+    def limited(
+        self, limiter: Limiter, *key: str, same: Hashable = None, quiet: bool = False
+    ) -> Limited:
         """An attempt under a limit, as in `Limiter.attempt`; the answer says what is left.
 
-        Its block raises Problem (429) at its beginning.
+        `quiet`: only when it counts or is refused. Its block raises Problem (429) at its beginning.
         """
-        return Limited(self, limiter, key, same)
+        return Limited(self, limiter, key, same, quiet=quiet)
 
     def tell(self, usage: Usage) -> None:
         """Says in the answer how much of a limit is left."""
@@ -99,12 +101,15 @@ class Call:
 class Limited:
     """See `Call.limited`."""
 
-    __slots__ = ("_attempt", "_call", "_key", "_limiter")
+    __slots__ = ("_attempt", "_call", "_key", "_limiter", "_quiet")
 
-    def __init__(self, call: Call, limiter: Limiter, key: tuple[str, ...], same: Hashable) -> None:
+    def __init__(
+        self, call: Call, limiter: Limiter, key: tuple[str, ...], same: Hashable, *, quiet: bool
+    ) -> None:
         self._call = call
         self._limiter = limiter
         self._key = key
+        self._quiet = quiet
         self._attempt = limiter.attempt(*key, same=same)
 
     async def __aenter__(self) -> Attempt:
@@ -118,7 +123,8 @@ class Limited:
 
     async def __aexit__(self, *error: object) -> None:
         await self._attempt.__aexit__(*error)
-        self._call.tell(self._limiter.usage(*self._key))
+        if self._attempt.counts or not self._quiet:
+            self._call.tell(self._limiter.usage(*self._key))
 
 
 @dataclass(frozen=True, slots=True)

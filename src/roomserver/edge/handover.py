@@ -87,9 +87,7 @@ class HandOver:
             descriptor = os.dup(transport.get_extra_info("socket").fileno())
         except OSError as error:
             log.warning("handover_failed", reason=error.strerror)
-            raise Problem.later(
-                ProblemCode.BUSY, "the server has no room for more connections", after_s=10.0
-            ) from None
+            raise _no_room() from None
         try:
             self._services.connections.admit(
                 descriptor, upgrade.response, address, limit_key(address), user_agent_of(asker)
@@ -103,7 +101,7 @@ class HandOver:
 
 
 def admitted_address(services: Services, asker: Asker) -> str:
-    """The address of a client that may open a WebSocket. Raises Problem (403, 429)."""
+    """The address of a client that may open a WebSocket. Raises Problem (403, 429, 503)."""
     address = services.addresses.of(asker)
     refuse_foreign_page(services, asker)
     if not services.connections.may_connect(limit_key(address)):
@@ -112,6 +110,8 @@ def admitted_address(services: Services, asker: Asker) -> str:
             "too many connections from this address that did not register",
             after_s=10.0,
         )
+    if services.connections.is_full:
+        raise _no_room()
     return address
 
 
@@ -120,6 +120,12 @@ async def refuse(request: web.Request) -> NoReturn:
     admitted_address(request.app[SERVICES], request)
     refusal = cast(HttpConnection, request.protocol).refusal
     raise refusal or Problem(ProblemCode.UPGRADE_REFUSED, "this is no way to ask", close=True)
+
+
+def _no_room() -> Problem:
+    return Problem.later(
+        ProblemCode.BUSY, "the server has no room for more connections", after_s=10.0
+    )
 
 
 def _is_too_much(request: bytes) -> bool:

@@ -67,6 +67,11 @@ class Attempt:
         self._same = same or self
         self._counts = False
 
+    @property
+    def counts(self) -> bool:
+        """Whether it is one of those that are limited."""
+        return self._counts
+
     def count(self) -> None:
         """Counts the attempt when it is over."""
         self._counts = True
@@ -239,13 +244,19 @@ class Brake:
 
 
 class Limits:
-    """All limits of the REST interface."""
+    """All limits of the REST interface.
+
+    Who invents names of rooms and accounts has a key for each. So failures count by the address
+    alone besides.
+    """
 
     def __init__(self, settings: Settings, storage: LimitStorage) -> None:
         self.login = Limiter("login", settings.login_limit, storage)
+        self.login_address = Limiter("login_address", settings.login_address_limit, storage)
         self.login_brake = Brake("login_account", settings.login_account_limit, storage)
         self.refresh = Limiter("refresh", settings.refresh_limit, storage)
         self.register = Limiter("register", settings.register_limit, storage)
         self.create = Limiter("create", settings.create_limit, storage)
         self.join_failures = Limiter("join", settings.join_limit, storage)
+        self.join_address = Limiter("join_address", settings.join_address_limit, storage)
         self.joins = Limiter("joins", settings.join_success_limit, storage)

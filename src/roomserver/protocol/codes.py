@@ -42,6 +42,7 @@ class ErrorCode(StrEnum):
     KICKED = "kicked"  # by the owner; may come again
     BANNED = "banned"  # by the owner
     RATE_LIMITED = "rate_limited"  # too many requests of this connection are under way
+    TOO_MANY_CONNECTIONS = "too_many_connections"  # with this token
     PRESET_NOT_FOUND = "preset_not_found"
     TOO_MANY_PRESETS = "too_many_presets"
     DATABASE_AWAY = "database_away"
@@ -72,6 +73,7 @@ _CLOSE_CODES = {
     ErrorCode.KICKED: CloseCode.NOT_ALLOWED,
     ErrorCode.BANNED: CloseCode.NOT_ALLOWED,
     ErrorCode.RATE_LIMITED: CloseCode.LIMITED,
+    ErrorCode.TOO_MANY_CONNECTIONS: CloseCode.LIMITED,
     ErrorCode.PRESET_NOT_FOUND: CloseCode.MALFORMED,
     ErrorCode.TOO_MANY_PRESETS: CloseCode.LIMITED,
     ErrorCode.DATABASE_AWAY: CloseCode.LIMITED,

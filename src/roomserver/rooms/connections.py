@@ -68,8 +68,11 @@ class Connections:
         timers: Timers,
         max_lag_ms: int,
         max_unregistered: int,
+        max_connections: int = 0,
+        max_per_participant: int = 0,
         counters_interval_s: float = 30.0,
     ) -> None:
+        """max_connections, max_per_participant: in all, and listeners with one token; 0: any."""
         self._media = media
         self._rooms = rooms
         self._store = store
@@ -78,6 +81,8 @@ class Connections:
         self._timers = timers
         self._max_lag_ms = max_lag_ms
         self._max_unregistered = max_unregistered
+        self._max_connections = max_connections
+        self._max_per_participant = max_per_participant
         self._by_id: dict[int, Connection] = {}
         self._counts = StayCounts(
             media=media,
@@ -90,6 +95,7 @@ class Connections:
         self.ended: Counter[LeaveReason] = Counter()
         """How many connections have ended, and why."""
         self._unregistered: Counter[str] = Counter()  # by limit key
+        self._listening: Counter[str] = Counter()  # by participant
         # Renew with a quarter of the life left, half an hour at most, and look often enough.
         self._renewal_lead_s = min(MAX_RENEWAL_LEAD_S, tokens.room_s / 4)
         self._renewal: Timer | None = None
@@ -113,6 +119,11 @@ class Connections:
         if self._renewal is not None:
             self._renewal.cancel()
             self._renewal = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether another connection is one too many."""
+        return 0 < self._max_connections <= len(self._by_id)
 
     def may_connect(self, limit_key: str) -> bool:
         """Whether the address has not too many connections that did not register yet."""
@@ -184,6 +195,8 @@ class Connections:
         self.ended[reason] += 1
         if gone.token is None:
             self._count_registered(gone)
+        elif gone.role is Role.LISTENER:
+            _count_down(self._listening, gone.token.participant)
         log.debug(
             "connection_closed",
             client=gone.client_id,
@@ -402,9 +415,15 @@ class Connections:
         room, token = self._admit_to_room(sender, wish.room_id, wish.room_token)
         if room.is_full:
             raise Refusal(ErrorCode.ROOM_FULL, "the room is full")
+        if 0 < self._max_per_participant <= self._listening[token.participant]:
+            raise Refusal(
+                ErrorCode.TOO_MANY_CONNECTIONS,
+                "this token has as many connections as max_connections_per_participant allows",
+            )
         sender.subscription = self._merge(DEFAULT, wish)
         sender.nickname = wish.nickname or token.nickname
         self._register(sender, room, token, Role.LISTENER)
+        self._listening[token.participant] += 1
         room.add_listener(
             sender,
             interval_ms=self._interval_in_force(room, sender.subscription),
@@ -527,9 +546,7 @@ class Connections:
         )
 
     def _count_registered(self, connection: Connection) -> None:
-        self._unregistered[connection.limit_key] -= 1
-        if self._unregistered[connection.limit_key] <= 0:
-            del self._unregistered[connection.limit_key]
+        _count_down(self._unregistered, connection.limit_key)
 
     def _answer_error(self, sender: Connection, code: ErrorCode, message: str) -> None:
         self._media.send(sender.id, encode(server.Error(code, message)))
@@ -590,3 +607,9 @@ class Connections:
         if connection.room is None or connection.token is None or connection.leaving is not None:
             return False
         return self._tokens.expires_within(connection.token, self._renewal_lead_s)
+
+
+def _count_down(counts: Counter[str], key: str) -> None:
+    counts[key] -= 1
+    if counts[key] <= 0:
+        del counts[key]

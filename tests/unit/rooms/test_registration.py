@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from relaycore import RelayClosedError
+from roomserver.protocol.codes import Role
 from roomserver.store.records import LeaveReason
 from support.control_plane import ControlPlane
 from support.fake_media import START_S
@@ -164,6 +165,40 @@ async def test_a_full_room_says_so(plane: ControlPlane) -> None:
     second = plane.add_listener(room)
     assert plane.media.last(second)["code"] == "room_full"
     assert plane.media.closed[second] == 4429
+
+
+async def test_a_token_is_for_so_many_connections() -> None:
+    plane = ControlPlane(max_per_participant=2)
+    room = await plane.room()
+    token = plane.token(room, Role.LISTENER)
+    first, _ = [plane.add_listener(room, roomToken=token) for _ in range(2)]
+    third = plane.add_listener(room, roomToken=token)
+    assert plane.media.last(third)["code"] == "too_many_connections"
+    assert plane.media.closed[third] == 4429
+    assert len(room.listeners) == 2
+    other = plane.add_listener(room)
+    assert plane.media.last(other)["type"] == "listenerRegistered"
+    plane.hang_up(third)  # which was none of them
+    assert plane.media.closed[plane.add_listener(room, roomToken=token)] == 4429
+    plane.hang_up(first)
+    again = plane.add_listener(room, roomToken=token)
+    assert plane.media.last(again)["type"] == "listenerRegistered"
+    plane.close()
+
+
+async def test_who_broadcast_and_now_listens_counts_as_long_as_they_listen() -> None:
+    plane = ControlPlane(max_per_participant=1)
+    room = await plane.room()
+    source = plane.add_source(room)
+    plane.hang_up(source)
+    plane.timers.advance(1)
+    token = plane.token(room, Role.BROADCASTER, user="owner")
+    for _ in range(3):
+        listener = plane.add_listener(room, roomToken=token)
+        assert plane.media.last(listener)["type"] == "listenerRegistered"
+        assert plane.media.closed[plane.add_listener(room, roomToken=token)] == 4429
+        plane.hang_up(listener)
+    plane.close()
 
 
 async def test_a_stay_is_written_down_whole(plane: ControlPlane) -> None:

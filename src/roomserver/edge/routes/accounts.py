@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 from msgspec import Meta
@@ -72,19 +74,13 @@ LOGIN_PROBLEMS = (
 @api.post("/auth/broadcaster", problems=LOGIN_PROBLEMS)
 async def login(call: Call, body: LoginRequest) -> SessionAnswer:
     """Logs a broadcaster in."""
-    services = call.services
-    limits = services.limits
     password = read_password(body.password)
     if body.cookie:
         check_cookie_origin(call)
-    email = body.email.strip().casefold()
-    same = attempt_id(email, password)
-    async with call.limited(limits.login, email, call.limit_key, same=same) as attempt:
-        await limits.login_brake.wait(email)
-        session = await services.accounts.login(body.email, password)
+    async with _guess(call, body.email.strip(), password) as failed:
+        session = await call.services.accounts.login(body.email, password, asker=call.limit_key)
         if session is None:
-            attempt.count()
-            await limits.login_brake.failed(email)
+            await failed()
     if session is None:
         raise Problem(
             ProblemCode.INVALID_CREDENTIALS, "e-mail address or password is wrong"
@@ -186,25 +182,44 @@ async def logout(call: Call, body: RefreshRequest) -> None:
 @api.post("/auth/password", problems=LOGIN_PROBLEMS)
 async def change_password(call: Call, account: Account, body: PasswordRequest) -> SessionAnswer:
     """Gives an account another password, which ends every session but the one that this begins."""
-    services = call.services
-    limits = services.limits
     old, new = read_password(body.old_password), read_password(body.new_password)
     if body.cookie:
         check_cookie_origin(call)
     # Who has got hold of an access token may not guess any faster than who has not.
-    email = account.email.casefold()
-    same = attempt_id(email, old)
-    async with call.limited(limits.login, email, call.limit_key, same=same) as attempt:
-        await limits.login_brake.wait(email)
-        session = await services.accounts.change_password(account, old, new)
+    async with _guess(call, account.email, old) as failed:
+        session = await call.services.accounts.change_password(account, old, new)
         if session is None:
-            attempt.count()
-            await limits.login_brake.failed(email)
+            await failed()
             raise Problem(ProblemCode.INVALID_CREDENTIALS, "the old password is wrong").audited(
                 AuditEvent.LOGIN_FAILURE
             )
     call.audit(AuditEvent.PASSWORD_CHANGED)
     return hand_out(call, session, cookie=body.cookie)
+
+
+@asynccontextmanager
+async def _guess(
+    call: Call, email: str, password: bytes
+) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Somebody says an account's password; call what it gives when that was wrong.
+
+    Raises Problem (429).
+    """
+    limits = call.services.limits
+    account = email.casefold()
+    same = attempt_id(account, password)
+    async with (
+        call.limited(limits.login_address, call.limit_key, same=same, quiet=True) as of_address,
+        call.limited(limits.login, account, call.limit_key, same=same) as of_account,
+    ):
+        await limits.login_brake.wait(account)
+
+        async def failed() -> None:
+            of_address.count()
+            of_account.count()
+            await limits.login_brake.failed(account)
+
+        yield failed
 
 
 def _loggable(email: str) -> str | None:

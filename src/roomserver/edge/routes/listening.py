@@ -103,7 +103,8 @@ async def join_room(call: Call, body: JoinRequest, account: Account | None = Non
     user = account.id if account is not None else None
     async with (
         _one_use(services.invites) as use,
-        call.limited(limits.join_failures, *key, same=same) as failure,
+        call.limited(limits.join_address, call.limit_key, same=same, quiet=True) as of_address,
+        call.limited(limits.join_failures, *key, same=same) as of_room,
         call.limited(limits.joins, *key) as join,
     ):
         elsewhere = None
@@ -112,7 +113,9 @@ async def join_room(call: Call, body: JoinRequest, account: Account | None = Non
             elsewhere = await locate_guessed(services, body.room_code)
             room = services.rooms.find(body.room_code)  # it may be ours since
         if body.invite is None:
-            may_enter = await _may_enter(services, room or elsewhere, subject, password)
+            may_enter = await _may_enter(
+                services, room or elsewhere, subject, password, asker=call.limit_key
+            )
         elif room is not None:
             invite = services.invites.read(room.id, body.invite)
             if invite is not None:  # nobody uses one at a closed door
@@ -122,7 +125,8 @@ async def join_room(call: Call, body: JoinRequest, account: Account | None = Non
             there = elsewhere.id if elsewhere is not None else ""
             may_enter = services.invites.read(there, body.invite) is not None
         if not may_enter:
-            failure.count()
+            of_address.count()
+            of_room.count()
             if is_here:  # a refusal takes as long, whether there is such a room or not
                 await locate_guessed(services, body.room_code)
             raise Problem(
@@ -164,8 +168,13 @@ def join_at_once(services: Services, limit_key: str, body: JoinRequest) -> Joine
         _check_entrance(room, limit_key, None)
     except Problem:
         return None
-    failures, joins = services.limits.join_failures, services.limits.joins
-    if not (failures.admits(key, attempt) and joins.admits(key)):
+    limits = services.limits
+    failures, joins = limits.join_failures, limits.joins
+    if not (
+        limits.join_address.admits((limit_key,), attempt)
+        and failures.admits(key, attempt)
+        and joins.admits(key)
+    ):
         return None
     joins.count(key)
     return Joined(
@@ -219,7 +228,12 @@ def _check_entrance(room: Room, limit_key: str, user: str | None) -> None:
 
 
 async def _may_enter(
-    services: Services, room: Room | Elsewhere | None, subject: str, password: bytes | None
+    services: Services,
+    room: Room | Elsewhere | None,
+    subject: str,
+    password: bytes | None,
+    *,
+    asker: str,
 ) -> bool:
     """Whether the password is the room's, or it needs none. Raises PoolFullError."""
     hashed = _password_hash(room)
@@ -228,7 +242,7 @@ async def _may_enter(
     if password is None:
         return False
     named = subject if room is None else room.id  # as `forget` is told it
-    right = await services.room_passwords.check(named, password, hashed)
+    right = await services.room_passwords.check(named, password, hashed, asker=asker)
     # Meanwhile the room may have got another password.
     return right and room is not None and _password_hash(room) == hashed
 

@@ -192,7 +192,7 @@ export const texts = {
     room_full: 'The room is full. Try again in a while.',
     room_not_found: 'There is no such room.',
     rate_limited: 'Too many attempts. Wait a little and try again.',
-    too_many_connections: 'Too many connections from your network. Wait a little and try again.',
+    too_many_connections: 'Too many connections at once. Wait a little and try again.',
     too_many_presets: 'There are 100 presets already. Delete one first.',
     preset_not_found: 'There is no such preset any more.',
     database_away: 'That is not possible at the moment. Try again in a little while.',
