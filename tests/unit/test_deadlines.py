@@ -8,26 +8,14 @@ from collections.abc import Callable
 import pytest
 
 from roomserver.edge.deadlines import Deadlines
+from support.loop_clock import LoopClock
 
 SECONDS = 10.0
 
 
-class Clock:
-    """The running loop's, in whole seconds, which add up exactly."""
-
-    now = 0.0
-
-    async def advance(self, seconds: float) -> None:
-        self.now += seconds
-        for _ in range(3):  # timers become due, run, and so do those that they set to now
-            await asyncio.sleep(0)
-
-
 @pytest.fixture
-async def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: clock.now)
-    return clock
+async def clock(monkeypatch: pytest.MonkeyPatch) -> LoopClock:
+    return LoopClock(monkeypatch)
 
 
 @pytest.fixture
@@ -50,7 +38,7 @@ class Waiting:
         self.then()
 
 
-async def test_who_stops_in_time_is_not_told(clock: Clock, deadlines: Deadlines) -> None:
+async def test_who_stops_in_time_is_not_told(clock: LoopClock, deadlines: Deadlines) -> None:
     told: list[str] = []
     quick, slow = Waiting("quick", told), Waiting("slow", told)
     deadlines.start(quick)
@@ -66,7 +54,7 @@ async def test_who_stops_in_time_is_not_told(clock: Clock, deadlines: Deadlines)
 
 
 async def test_the_next_is_told_in_its_own_time_when_the_first_has_stopped(
-    clock: Clock, deadlines: Deadlines
+    clock: LoopClock, deadlines: Deadlines
 ) -> None:
     told: list[str] = []
     first, next_ = Waiting("first", told), Waiting("next", told)
@@ -83,7 +71,7 @@ async def test_the_next_is_told_in_its_own_time_when_the_first_has_stopped(
 
 @pytest.mark.parametrize("step_s", [1.0, 100.0])
 async def test_those_that_began_first_end_first(
-    clock: Clock, deadlines: Deadlines, step_s: float
+    clock: LoopClock, deadlines: Deadlines, step_s: float
 ) -> None:
     told: list[str] = []
     names = ["a", "b", "c", "d"]
@@ -96,7 +84,7 @@ async def test_those_that_began_first_end_first(
 
 
 async def test_who_is_started_anew_has_all_its_time_again(
-    clock: Clock, deadlines: Deadlines
+    clock: LoopClock, deadlines: Deadlines
 ) -> None:
     told: list[str] = []
     again, other = Waiting("again", told), Waiting("other", told)
@@ -110,7 +98,9 @@ async def test_who_is_started_anew_has_all_its_time_again(
     assert told == ["other", "again"]
 
 
-async def test_after_its_end_it_can_be_started_again(clock: Clock, deadlines: Deadlines) -> None:
+async def test_after_its_end_it_can_be_started_again(
+    clock: LoopClock, deadlines: Deadlines
+) -> None:
     told: list[str] = []
     waiting = Waiting("it", told)
     deadlines.start(waiting)
@@ -125,7 +115,7 @@ async def test_after_its_end_it_can_be_started_again(clock: Clock, deadlines: De
 
 
 async def test_when_one_raises_the_others_are_still_told(
-    clock: Clock, deadlines: Deadlines
+    clock: LoopClock, deadlines: Deadlines
 ) -> None:
     told: list[str] = []
     errors: list[object] = []
@@ -147,7 +137,7 @@ async def test_when_one_raises_the_others_are_still_told(
 
 @pytest.mark.parametrize("then", ["stop", "start"])
 async def test_what_one_does_to_another_counts_though_both_are_too_slow(
-    clock: Clock, deadlines: Deadlines, then: str
+    clock: LoopClock, deadlines: Deadlines, then: str
 ) -> None:
     told: list[str] = []
     second = Waiting("second", told)

@@ -79,10 +79,7 @@ class HandOver:
                 headers[name] = value.encode("latin-1").decode(errors="surrogateescape")
         asker = EarlyRequest(transport, connection, headers)
         address = admitted_address(self._services, asker)
-        if transport.get_write_buffer_size():
-            raise Problem(
-                ProblemCode.UPGRADE_REFUSED, "the answer before this was not taken", close=True
-            )
+        assert not transport.get_write_buffer_size()  # the answer before this was taken
         try:
             descriptor = os.dup(transport.get_extra_info("socket").fileno())
         except OSError as error:

@@ -1,8 +1,9 @@
 """Connections that still speak HTTP: aiohttp's protocol, with bounds on what a client may ask.
 
 A request's head has to be complete in a given time, however steadily it trickles in, and may have a
-given length in all (aiohttp bounds each line, and between requests the time without one). Requests
-reach aiohttp one at a time: what comes behind one waits until that is answered. A request for a
+given length in all (aiohttp bounds each line). Requests reach aiohttp one at a time: what comes
+behind one waits until that is answered and its client has taken the answer, which it has to do in
+time, too; and so has it to ask again, or the connection ends. A request for a
 WebSocket does not reach it at all, unless something speaks against it, nor does one to which an
 answer is known at once. What is no HTTP gets a problem document, like every other error.
 """
@@ -24,6 +25,9 @@ from roomserver.edge.problems import Problem, ProblemCode
 
 # A connection on which nobody asks anything any more is closed after this.
 IDLE_S = 75.0
+# Of an answer its client takes so much, or all the rest, in each such time, or gets no more of it.
+ANSWER_S = 30.0
+LEAST_TAKEN = 16_384
 NEVER_S = 86_400.0
 MAX_HEADERS = 64
 MAX_LINE = 8190
@@ -56,12 +60,14 @@ None: aiohttp finds out.
 class HttpConnection(web.RequestHandler):
     """One connection; made by `connection_factory`.
 
-    The clock runs from the connection's start, or from the first byte of a later request, until its
-    head is complete; another one in between. Everything runs in the event loop's thread.
+    A clock runs from the connection's start, or from the first byte of a later request, until its
+    head is complete; another one while something of an answer waits for the client to take it; and
+    a third in between. Everything runs in the event loop's thread.
     """
 
     __slots__ = (
         "_answerer",
+        "_answers",
         "_clock",
         "_head_bytes",
         "_heads",
@@ -72,8 +78,11 @@ class HttpConnection(web.RequestHandler):
         "_left",
         "_max_head",
         "_opener",
+        "_output",
         "_server",
         "_serves",
+        "_waiting",
+        "_waits_for_client",
         "refusal",
     )
 
@@ -83,6 +92,7 @@ class HttpConnection(web.RequestHandler):
         *,
         heads: Deadlines,
         idle: Deadlines,
+        answers: Deadlines,
         max_head_bytes: int,
         opener: Opener | None,
         answerer: Answerer | None,
@@ -100,23 +110,50 @@ class HttpConnection(web.RequestHandler):
         self._server = server
         self._heads = heads
         self._idle = idle
+        self._answers = answers
         self._max_head = max_head_bytes
         self._opener = opener
         self._answerer = answerer
         self._serves = False  # aiohttp knows of the connection
         self._is_idle = False  # between two requests
-        self._clock: Deadlines | None = None  # which of the two runs
+        self._clock: Deadlines | None = None  # which of the three runs
+        self._output: asyncio.Transport | None = None  # also when aiohttp has let go of it
+        self._waiting = 0  # bytes of answers, when their clock was started
+        self._waits_for_client = False  # with an answer that is written, but not taken
         self._await_head()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # aiohttp's own way makes a task and a timer, for a socket that may leave it at once.
-        self.transport = cast(asyncio.Transport, transport)
+        self.transport = self._output = cast(asyncio.Transport, transport)
+        self._output.set_write_buffer_limits(high=0)  # to be told whenever something waits there
         self._server.connection_made(self, self.transport)  # which closes it at the end
         self._start_clock(self._heads)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_clock()
         super().connection_lost(exc)
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:
+        """As aiohttp's, which waits for answers under way; but not as long for those not taken."""
+        half = asyncio.get_running_loop().call_later((timeout or 0.0) / 2, self._cut_off)
+        try:
+            await super().shutdown(timeout)
+        finally:
+            half.cancel()
+            self._cut_off()
+
+    def pause_writing(self) -> None:
+        """Something of an answer waits for the client."""
+        super().pause_writing()
+        self._watch_output()
+
+    def resume_writing(self) -> None:
+        """The client has taken all there was."""
+        super().resume_writing()
+        self._stop_clock()
+        if self._waits_for_client:
+            self._waits_for_client = False
+            self._answered()
 
     def data_received(self, data: bytes) -> None:
         if not data:  # no client's: aiohttp's own, that a parser which it paused may go on
@@ -161,8 +198,10 @@ class HttpConnection(web.RequestHandler):
         """Why the request for a WebSocket under way is none that is taken."""
 
     def _answered(self) -> None:
-        if self._held:
-            # Not before the answer has left the transport's buffer.
+        if self.writing_paused:
+            self._waits_for_client = True
+        elif self._held:
+            # By turns with other connections, and however many stand behind one another.
             asyncio.get_running_loop().call_soon(self._go_on)
         elif self.transport is not None:
             self._await_head()
@@ -216,13 +255,12 @@ class HttpConnection(web.RequestHandler):
 
     def _answer(self, head: bytes, body: bytes) -> bool:
         """Whether that could be done here and now."""
-        transport = self.transport
-        if self._answerer is None or transport is None or transport.get_write_buffer_size():
-            return False  # who does not take answers has to wait for more, which aiohttp sees to
+        if self._answerer is None or self.transport is None:
+            return False
         answer = self._answerer(self, head, body)
         if answer is None:
             return False
-        transport.write(answer)
+        self.transport.write(answer)
         return True
 
     def _read_body(self, data: bytes) -> None:
@@ -243,6 +281,7 @@ class HttpConnection(web.RequestHandler):
         super().data_received(data)
 
     def _start_clock(self, clock: Deadlines) -> None:
+        self._stop_clock()
         self._clock = clock
         clock.start(self)
 
@@ -253,8 +292,10 @@ class HttpConnection(web.RequestHandler):
 
     def too_slow(self) -> None:
         """The clock has run out."""
-        self._clock = None
-        if self._head_bytes:
+        clock, self._clock = self._clock, None
+        if clock is self._answers:
+            self._look_at_output()
+        elif self._head_bytes:
             self._refuse(ProblemCode.REQUEST_TIMEOUT, "the request took too long")
         else:
             self.force_close()  # it asked nothing: there is nothing to answer
@@ -262,10 +303,29 @@ class HttpConnection(web.RequestHandler):
     def _refuse(self, code: ProblemCode, detail: str) -> None:
         """Answers in aiohttp's stead, which has no request yet, and closes."""
         log.debug("request_cut_off", code=code.value)
+        self._stop_clock()
         if self.transport is not None and not self.transport.is_closing():
             self.transport.write(Problem(code, detail, close=True).encode())
-        self._stop_clock()
         self.force_close()
+
+    def _watch_output(self) -> None:
+        if self._output is not None:
+            self._waiting = self._output.get_write_buffer_size()
+            self._start_clock(self._answers)
+
+    def _look_at_output(self) -> None:
+        """Some time after something has begun to wait for the client."""
+        waits = 0 if self._output is None else self._output.get_write_buffer_size()
+        if 0 <= self._waiting - waits < LEAST_TAKEN:  # it grows when aiohttp had more to add
+            self._cut_off()
+        else:
+            self._watch_output()
+
+    def _cut_off(self) -> None:
+        """Ends the connection, if its client has not taken all there was; a close would wait."""
+        if self._output is not None and self._output.get_write_buffer_size():
+            log.debug("answer_not_taken")
+            self._output.abort()
 
 
 def connection_factory(
@@ -277,11 +337,12 @@ def connection_factory(
     answerer: Answerer | None = None,
 ) -> Callable[[], HttpConnection]:
     """What makes the protocol of each connection that is accepted."""
-    heads, idle = Deadlines(timeout_s), Deadlines(IDLE_S)
+    heads, idle, answers = Deadlines(timeout_s), Deadlines(IDLE_S), Deadlines(ANSWER_S)
     return lambda: HttpConnection(
         server,
         heads=heads,
         idle=idle,
+        answers=answers,
         max_head_bytes=max_head_bytes,
         opener=opener,
         answerer=answerer,
