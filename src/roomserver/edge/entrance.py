@@ -57,16 +57,9 @@ class Entrance:
 
     def answer(self, connection: HttpConnection, head: bytes, body: bytes) -> bytes | None:
         """An `Answerer`."""
-        if not head.startswith(_REQUEST_LINE):
-            return None
         began = time.monotonic()
-        headers = _plain_headers(head)
-        if (
-            headers is None
-            or headers.get("content-length") != str(len(body))
-            or headers.get("content-type") not in _JSON
-            or len(body) > self._max_body
-        ):
+        headers = plain_headers(head, body)
+        if headers is None or len(body) > self._max_body:
             return None
         services = self._services
         request = EarlyRequest(connection.transport, connection, CIMultiDict(headers))
@@ -90,19 +83,30 @@ class Entrance:
         return answer
 
 
-def _plain_headers(head: bytes) -> dict[str, str] | None:
-    """Names in lower case; None: aiohttp is to look at them."""
-    if len(head) > MAX_LINE or not _HEADERS.fullmatch(head, len(_REQUEST_LINE)):
+def plain_headers(head: bytes, body: bytes) -> dict[str, str] | None:
+    """Those of a plain request to come in, names in lower case; None: aiohttp is to look at it."""
+    if (
+        not head.startswith(_REQUEST_LINE)
+        or len(head) > MAX_LINE
+        or not _HEADERS.fullmatch(head, len(_REQUEST_LINE))
+    ):
         return None
     lines = head.decode("ascii").split("\r\n")[1:-2]
     headers: dict[str, str] = {}
     for line in lines:
         name, _, value = line.partition(":")
         headers[name.lower()] = value.strip(" \t")
-    is_plain = len(lines) == len(headers) <= MAX_HEADERS and "host" in headers
+    each_once = len(lines) == len(headers) <= MAX_HEADERS
     if headers.get("connection", "").lower() == "keep-alive":  # it does anyway
         del headers["connection"]
-    return headers if is_plain and _NOT_PLAIN.isdisjoint(headers) else None
+    is_plain = (
+        each_once
+        and "host" in headers
+        and headers.get("content-length") == str(len(body))
+        and headers.get("content-type") in _JSON
+        and _NOT_PLAIN.isdisjoint(headers)
+    )
+    return headers if is_plain else None
 
 
 def _encode(headers: Iterable[tuple[str, str]], body: bytes) -> bytes:

@@ -41,7 +41,10 @@ _BLANK_LINE: Final = b"\r\n\r\n"
 _VERSION_1: Final = re.compile(rb"[^\r]* HTTP/1\.[0-9]\r\n")
 _METHOD: Final = re.compile(rb"[A-Z]{1,32}(?: |\Z)|\Z")
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r\n")
+_LENGTH_NAME: Final = b"\r\ncontent-length"
 _CODING: Final = b"transfer-encoding"
+# To aiohttp all behind its head is of another protocol, or, if there is none, another request.
+_TUNNEL: Final = b"connect "
 
 log = structlog.stdlib.get_logger("roomserver.http")
 
@@ -355,12 +358,18 @@ def _may_be_http(head: bytes) -> bool:
 
 
 def _length_of_body(head: bytes) -> int:
-    """In bytes; of a body that does not say it, and of what is no head, more than will ever come.
+    """In bytes; more than will ever come, if it does not plainly say it, or is no plain head.
 
-    Where aiohttp reads it otherwise, the request fails: it gets no byte but these.
+    Such a request is the last of its connection: only aiohttp knows where it ends. Where aiohttp
+    reads another length, the request fails: it gets no byte but these.
     """
     lower = head.lower()
-    if _CODING in lower or not (head.endswith(_BLANK_LINE) and _VERSION_1.match(head)):
-        return sys.maxsize
     length = _LENGTH.search(lower)
+    if (
+        _CODING in lower
+        or lower.startswith(_TUNNEL)
+        or (length is None and _LENGTH_NAME in lower)
+        or not (head.endswith(_BLANK_LINE) and _VERSION_1.match(head))
+    ):
+        return sys.maxsize
     return int(length[1]) if length is not None else 0
