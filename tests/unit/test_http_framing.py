@@ -305,6 +305,33 @@ def test_no_request_is_seen_in_a_tunnel(runner: asyncio.Runner) -> None:
     assert found.is_over
 
 
+@pytest.mark.parametrize("first", ["CONNECT  ", "GET /", "GET / HTTP/0.9", "GET / HTTP/2.0"])
+def test_what_is_no_version_1_is_refused(runner: asyncio.Runner, first: str) -> None:
+    """Some of it aiohttp's parser lets through to where nobody expects it."""
+    found = runner.run(seen(ours, [f"{first}\r\nHost: x\r\n\r\n".encode()]))
+    assert found == Seen([], is_over=True)
+
+
+def test_a_connection_that_nobody_answers_is_over(runner: asyncio.Runner) -> None:
+    """Not held without a clock, if aiohttp can make no request of what its parser lets through."""
+
+    def break_down(*arguments: object) -> web.BaseRequest:
+        raise asyncio.CancelledError  # nobody is told
+
+    async def see(request: web.BaseRequest) -> web.Response:
+        return web.Response()
+
+    async def scenario() -> bool:
+        server = web.Server(see, request_factory=break_down)
+        wire = Wire(ours(server, []))
+        wire.protocol.data_received(LAST)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        return wire.closing
+
+    assert runner.run(scenario())
+
+
 def test_plain_requests_are_all_seen(runner: asyncio.Runner) -> None:
     """So that the others are not left out for being stopped too early."""
     sent = [join("Content-Length: 2"), LAST, join("Content-Length: 2", "X: y")]

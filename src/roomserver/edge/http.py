@@ -158,6 +158,13 @@ class HttpConnection(web.RequestHandler):
             self._waits_for_client = False
             self._answered()
 
+    async def start(self) -> None:
+        """As aiohttp's, which answers requests; when it is done, nobody does any more."""
+        try:
+            await super().start()
+        finally:
+            self.force_close()
+
     def data_received(self, data: bytes) -> None:
         if not data:  # no client's: aiohttp's own, that a parser which it paused may go on
             super().data_received(data)
@@ -241,6 +248,10 @@ class HttpConnection(web.RequestHandler):
     def _begin(self, head: bytes, behind: bytes) -> None:
         self._in_head = False
         self._stop_clock()
+        if not _VERSION_1.match(head):
+            # Not for aiohttp, which breaks down over some of these, and then answers nobody.
+            self._refuse(ProblemCode.INVALID_REQUEST, NOT_HTTP)
+            return
         if self._opener is not None and WEBSOCKET.match(head):
             self.refusal = self._opener(self, head + behind)
             if self.refusal is None:
@@ -358,18 +369,13 @@ def _may_be_http(head: bytes) -> bool:
 
 
 def _length_of_body(head: bytes) -> int:
-    """In bytes; more than will ever come, if it does not plainly say it, or is no plain head.
+    """In bytes; more than will ever come, if the head does not plainly say it.
 
     Such a request is the last of its connection: only aiohttp knows where it ends. Where aiohttp
     reads another length, the request fails: it gets no byte but these.
     """
     lower = head.lower()
     length = _LENGTH.search(lower)
-    if (
-        _CODING in lower
-        or lower.startswith(_TUNNEL)
-        or (length is None and _LENGTH_NAME in lower)
-        or not (head.endswith(_BLANK_LINE) and _VERSION_1.match(head))
-    ):
+    if _CODING in lower or lower.startswith(_TUNNEL) or (length is None and _LENGTH_NAME in lower):
         return sys.maxsize
     return int(length[1]) if length is not None else 0
