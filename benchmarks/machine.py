@@ -82,7 +82,11 @@ def resident_bytes(pid: int) -> int:
 
 def proportional_bytes(pids: Sequence[int]) -> int:
     """Memory of processes that share some of it, which counts once (PSS)."""
-    return sum(_kib(PROC / str(pid) / "smaps_rollup", "Pss") * 1024 for pid in pids)
+    used = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            used += _kib(PROC / str(pid) / "smaps_rollup", "Pss") * 1024
+    return used
 
 
 def disk_bytes(folder: Path) -> int:

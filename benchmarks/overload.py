@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from benchmarks.crowd import Crowd, Interval
-from benchmarks.load import LoadError
+from benchmarks.failures import FAILURES
 from benchmarks.scenarios import SPARE_S, Progress
 from benchmarks.scrape import TOKEN
 from benchmarks.subjects import (
@@ -200,12 +200,14 @@ def _enter(running: RunningServer, over: threading.Event) -> Answers:
     took: list[float] = []
     failed = 0
     while not over.wait(ASK_S):
-        with Crowd(running) as newcomer:
-            try:
+        began = time.monotonic()
+        try:
+            with Crowd(running) as newcomer:
                 newcomer.join(1)
                 took.append(newcomer.longest_join_ms())
-            except LoadError:
-                failed += 1
+        except FAILURES:
+            failed += 1
+            took.append((time.monotonic() - began) * 1000)
     return _answers(took, failed)
 
 

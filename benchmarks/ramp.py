@@ -55,6 +55,18 @@ class Step:
     tcp_buffers: int = 0
     failure: str = ""
 
+    @classmethod
+    def failed_after(cls, last: Step, failure: str) -> Step:
+        """In place of the one after `last`, which there is not."""
+        return cls(
+            last.subject,
+            last.round,
+            last.listeners + 1,
+            last.due,
+            last.most_p99_ms,
+            failure=failure,
+        )
+
     @property
     def kept_up(self) -> bool:
         """Whether every listener got every frame due, and nearly all of them in time."""
@@ -137,7 +149,11 @@ def by_turns(
     growth: float,
     progress: Progress,
 ) -> Ramps:
-    """A ramp of each in every round. One that fails is left out."""
+    """A ramp of each in every round.
+
+    One that fails ends with the step in which it did, or is left out if that was the first. Raises
+    RuntimeError when all are.
+    """
     ramps = Ramps()
     for number in range(rounds):
         for i, climb in enumerate(climbs):
@@ -149,11 +165,15 @@ def by_turns(
             ramp = _ramp(
                 climb, number, seconds=seconds, first=first, most=most, growth=growth, tell=tell
             )
+            last: Step | None = None
             try:
-                ramps.steps.extend(list(ramp))  # whole ones only
+                for last in ramp:
+                    ramps.steps.append(last)
             except FAILURES as error:
                 run = f"round {number + 1} of {rounds}: {climb.name}"
                 ramps.failures.append(Failure.of(run, error))
+                if last is not None:  # it broke down in what would have been the next
+                    ramps.steps.append(Step.failed_after(last, str(error)))
     if not ramps.steps:
         raise RuntimeError(f"no ramp gave a result; {ramps.failures[0].reason}")
     progress("done", 1.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -111,33 +111,39 @@ def soak(
     that fails is the last; those before it are the result, if there are any.
     """
     result = SoakResult(workload, churn, step_s)
-    chance = random.Random(1)
     steps = max(2, round(hours * 3600 / step_s))
-    with (
-        running_server(
-            workload, round(steps * (step_s + 1)) + 2 * SPARE_S, database="embedded"
-        ) as running,
-        Crowd(running) as crowd,
-    ):
-        progress("listeners join", 0.0)
-        listeners = crowd.join(workload.listeners)
-        crowd.client.rejoin(True)
-        time.sleep(SETTLE_S)
-        began = time.monotonic()
-        for number in range(steps):
-            run = f"step {number + 1} of {steps}"
-            progress(run, number / steps)
-            crowd.client.drop(chance.sample(listeners, round(churn * len(listeners))))
-            try:
-                interval = crowd.measure(workload, step_s)
-                result.samples.append(_sample(crowd, running, interval, time.monotonic() - began))
-            except FAILURES as error:
-                if not result.samples:
-                    raise
-                result.failures.append(Failure.of(run, error))
-                break
+    limit = round(steps * (step_s + 1)) + 2 * SPARE_S
+    try:
+        with (
+            running_server(workload, limit, database="embedded") as running,
+            Crowd(running) as crowd,
+        ):
+            for sample in _samples(crowd, running, result, steps, progress):
+                result.samples.append(sample)
+    except FAILURES as error:
+        if not result.samples:
+            raise
+        result.failures.append(Failure.of(f"step {len(result.samples) + 1} of {steps}", error))
     progress("done", 1.0)
     return result
+
+
+def _samples(
+    crowd: Crowd, running: RunningServer, plan: SoakResult, steps: int, progress: Progress
+) -> Iterator[SoakSample]:
+    chance = random.Random(1)
+    progress("listeners join", 0.0)
+    listeners = crowd.join(plan.workload.listeners)
+    crowd.client.rejoin(True)
+    time.sleep(SETTLE_S)
+    began = time.monotonic()
+    for number in range(steps):
+        progress(f"step {number + 1} of {steps}", number / steps)
+        crowd.client.drop(chance.sample(listeners, round(plan.churn * len(listeners))))
+        interval = crowd.measure(plan.workload, plan.step_s)
+        if not interval.frames:
+            raise RuntimeError("nobody heard anything")
+        yield _sample(crowd, running, interval, time.monotonic() - began)
 
 
 def _sample(crowd: Crowd, running: RunningServer, interval: Interval, at_s: float) -> SoakSample:

@@ -210,7 +210,7 @@ class Settings(BaseSettings):
         1024, "Connections of an address that did not register yet.", LIMITS, ge=1, le=1_000_000
     )
     max_connections_per_participant: int = _field(
-        8, "Listeners with one room token; 0 for no limit.", LIMITS, ge=0, le=1_000_000
+        32, "Listeners with one room token; 0 for no limit.", LIMITS, ge=0, le=1_000_000
     )
     max_connections: int = _field(
         0, "WebSockets; 0: as many as descriptors allow.", LIMITS, ge=0, le=10_000_000

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
+from roomserver.rooms.connections import KEPT_FOR_SOURCES
 from support.api_client import ROOM_PASSWORD, Answer, Api, Socket
 from support.server import PASSWORD, ServerProcess
 
@@ -173,10 +175,28 @@ async def test_a_token_is_for_so_many_connections(api: Api, server: ServerProces
                         break
 
 
-async def test_a_server_takes_so_many_connections(tmp_path: Path) -> None:
+async def test_listeners_leave_a_place_for_a_source(tmp_path: Path) -> None:
     with ServerProcess.start(tmp_path, "--max-connections", "2") as server:
+        server.add_user("full@example.org")
         async with aiohttp.ClientSession() as session:
             api = Api(server.url, session)
+            room = await api.create_room((await api.login("full@example.org"))["accessToken"])
+            token = await api.join(room.code)
+            async with api.listener(room), api.listener(room):
+                async with api.socket() as third:
+                    await third.say("registerListener", roomId=room.id, roomToken=token)
+                    assert (await third.until("error"))["code"] == "too_many_connections"
+                    assert (await third.closed()).code == 4429
+                async with api.source(room):
+                    pass
+
+
+async def test_a_server_takes_so_many_connections(tmp_path: Path) -> None:
+    with ServerProcess.start(tmp_path, "--max-connections", "2") as server:
+        async with aiohttp.ClientSession() as session, AsyncExitStack() as stack:
+            api = Api(server.url, session)
+            for _ in range(KEPT_FOR_SOURCES):
+                await stack.enter_async_context(api.socket())
             async with api.socket():
                 async with api.socket():
                     with pytest.raises(aiohttp.WSServerHandshakeError) as caught:

@@ -117,6 +117,19 @@ async def test_a_client_that_takes_no_answers_is_given_no_more_than_it_can_hold(
         assert {await body(reader) for _ in range(requests)} == {name}
 
 
+async def test_requests_are_not_read_far_ahead_of_their_answers() -> None:
+    request = GET % (b"known" + b"x" * 1000)
+    requests = 8000
+    ahead = 0
+    async with connected(Known().answer) as (reader, writer):
+        writer.write(request * requests)
+        for answered in range(1, requests + 1):
+            await body(reader)
+            unread = writer.transport.get_write_buffer_size()  # all but what sockets hold
+            ahead = max(ahead, (requests - answered) * len(request) - unread)
+    assert ahead < 2 << 20 < requests * len(request) // 2
+
+
 @pytest.mark.parametrize("name", [b"known", b"else"])
 async def test_a_connection_on_which_nobody_asks_any_more_is_closed(
     monkeypatch: pytest.MonkeyPatch, name: bytes

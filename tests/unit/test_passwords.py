@@ -95,18 +95,23 @@ async def test_a_pool_that_has_enough_waiting_refuses_more(pool: CountingPool) -
     assert await pool.check(b"right", hashed)
 
 
-async def test_one_address_gets_a_quarter_of_a_pool(pool: CountingPool) -> None:
+async def test_one_address_gets_half_of_a_pool_and_a_quarter_of_a_busy_one(
+    pool: CountingPool,
+) -> None:
     hashed = await pool.hash(b"right")
     askers = ["192.0.2.1"] * 10 + ["192.0.2.2"]
-    for _ in range(2):  # what is over takes no place
+    for others, places in ((0, 4), (0, 4), (4, 2)):  # what is over takes no place
+        elsewhere = [pool.check(b"right", hashed) for _ in range(others)]
         results = await asyncio.gather(
+            *elsewhere,
             *(pool.check(b"right", hashed, asker=asker) for asker in askers),
             return_exceptions=True,
         )
-        assert results[:2] == [True, True]
-        assert all(isinstance(result, PoolFullError) for result in results[2:-1])
+        del results[:others]
+        assert results[:places] == [True] * places
+        assert all(isinstance(result, PoolFullError) for result in results[places:-1])
         assert results[-1] is True
-    assert pool.refused == 16
+    assert pool.refused == 6 + 6 + 8
 
 
 async def test_bcrypt_stands_back_in_threads_of_its_own(pool: CountingPool) -> None:

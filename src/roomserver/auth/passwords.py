@@ -29,7 +29,8 @@ LOWER_PRIORITY = 10  # added to the nice value
 LOWEST_PRIORITY = 19
 # That a room of another server is gone nobody says here. One forgotten costs a bcrypt again.
 MOST_VERIFIERS = 10_000
-# Of a pool's places, for those who ask from one address: who guesses leaves the others room.
+# Of a pool's places, for those who ask from one address, once half of all are taken: who guesses
+# leaves the others room.
 SHARE_OF_ONE = 4
 
 
@@ -96,12 +97,13 @@ class PasswordPool:
         """Whether the password is the one that was hashed; takes as long with None for a hash, and
         with one that cost less because it was made elsewhere.
 
-        `asker` is the address it comes from, which gets a quarter of the pool at most. Raises
-        PoolFullError.
+        `asker` is the address it comes from, which gets a quarter of the pool when half of it is
+        taken. Raises PoolFullError.
         """
         if asker is None:
             return await self._run(lambda: self._check(password, hashed))
-        if self._of_one[asker] >= self._most_of_one:
+        is_short = self.waiting >= self.capacity // 2
+        if is_short and self._of_one[asker] >= self._most_of_one:
             self.refused += 1
             raise PoolFullError(self.name)
         self._of_one[asker] += 1

@@ -256,12 +256,12 @@ class HttpConnection(web.RequestHandler):
             self.refusal = self._opener(self, head + behind)
             if self.refusal is None:
                 return
+        self._held = b""
         length = _length_of_body(head)
         if len(behind) >= length and self._answer(head, behind[:length]):
-            self._held = behind[length:]
+            self._hold(behind[length:])
             self._answered()
             return
-        self._held = b""
         self._left = length
         self._pass_on(head)
         if behind:
@@ -282,10 +282,13 @@ class HttpConnection(web.RequestHandler):
         if body:
             self._left -= len(body)
             self._pass_on(body)
-        if behind:
-            self._held += behind
-            if len(self._held) >= HELD_BYTES and self.transport is not None:
-                self.transport.pause_reading()
+        self._hold(behind)
+
+    def _hold(self, behind: bytes) -> None:
+        """Keeps what comes behind a request until that is answered, and lets not much more come."""
+        self._held += behind
+        if len(self._held) >= HELD_BYTES and self.transport is not None:
+            self.transport.pause_reading()
 
     def _pass_on(self, data: bytes) -> None:
         """To aiohttp."""

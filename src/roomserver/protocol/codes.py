@@ -42,7 +42,7 @@ class ErrorCode(StrEnum):
     KICKED = "kicked"  # by the owner; may come again
     BANNED = "banned"  # by the owner
     RATE_LIMITED = "rate_limited"  # too many requests of this connection are under way
-    TOO_MANY_CONNECTIONS = "too_many_connections"  # with this token
+    TOO_MANY_CONNECTIONS = "too_many_connections"  # with this token, or in all
     PRESET_NOT_FOUND = "preset_not_found"
     TOO_MANY_PRESETS = "too_many_presets"
     DATABASE_AWAY = "database_away"

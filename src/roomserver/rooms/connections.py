@@ -34,6 +34,8 @@ from roomserver.store.interfaces import LookupsBusyError, RoomStore
 from roomserver.store.records import AuditEvent, LeaveReason
 
 MAX_RENEWAL_LEAD_S = 1800.0
+# Connections beyond the most there may be, in which sources come when listeners take all others.
+KEPT_FOR_SOURCES = 16
 RENEWALS_AT_ONCE = 100  # a signature takes time, and the loop has other things to do
 
 # Why the relay by itself closes connections that did not register.
@@ -122,8 +124,11 @@ class Connections:
 
     @property
     def is_full(self) -> bool:
-        """Whether another connection is one too many."""
-        return 0 < self._max_connections <= len(self._by_id)
+        """Whether another connection is one too many, even for a source."""
+        return self._is_beyond(KEPT_FOR_SOURCES)
+
+    def _is_beyond(self, spare: int) -> bool:
+        return self._max_connections > 0 and len(self._by_id) >= self._max_connections + spare
 
     def may_connect(self, limit_key: str) -> bool:
         """Whether the address has not too many connections that did not register yet."""
@@ -415,6 +420,8 @@ class Connections:
         room, token = self._admit_to_room(sender, wish.room_id, wish.room_token)
         if room.is_full:
             raise Refusal(ErrorCode.ROOM_FULL, "the room is full")
+        if self._is_beyond(1):  # it is among them itself
+            raise Refusal(ErrorCode.TOO_MANY_CONNECTIONS, "the server has no room for listeners")
         if 0 < self._max_per_participant <= self._listening[token.participant]:
             raise Refusal(
                 ErrorCode.TOO_MANY_CONNECTIONS,
