@@ -119,6 +119,19 @@ async def test_after_an_interruption_the_delay_is_what_it_was(page: ClientPage) 
     assert told["click"] < CLICK
 
 
+@pytest.mark.parametrize("apart_ms", [0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0])
+async def test_what_waited_during_an_interruption_adds_no_delay_however_slowly_it_comes(
+    page: ClientPage, apart_ms: float
+) -> None:
+    stalls = [{"at": 10, "ms": 5000}]
+    told = await play(page, rate=48_000, seconds=22, stalls=stalls, jitterMs=1, apartMs=apart_ms)
+    assert not figure(told, 13, "playing")
+    for second in (18, 21):
+        assert figure(told, second, "playing")
+        assert figure(told, second, "bufferMs") <= figure(told, 9, "bufferMs") + 40
+    assert told["click"] < CLICK
+
+
 async def test_another_stream_begins_without_a_click(page: ClientPage) -> None:
     told = await play(page, rate=48_000, seconds=10, restarts=[6], jitterMs=1)
     assert figure(told, 9, "playing")

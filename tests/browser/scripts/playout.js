@@ -59,17 +59,17 @@ function sineFrames(hertz, rate, count) {
  * @param {{rate: number, contextRate?: number, seconds: number, ppm?: number, frameMs?: number,
  *   jitterMs?: number, hertz: number, bufferMs?: number | null,
  *   lost?: number[], stalls?: {at: number, ms: number}[], slower?: {at: number, ms: number}[],
- *   restarts?: number[], restartRate?: number, keep?: [from: number, to: number][]}} options
+ *   restarts?: number[], restartRate?: number, apartMs?: number, keep?: [from: number, to: number][]}} options
  *   `lost`: numbers of frames that never come. `stalls`: from second `at` on nothing comes for so
  *   long, then all of it at once. `slower`: from then on the way takes so much longer (negative:
- *   less). `restarts`: seconds at which another stream begins, of `restartRate`. `keep`: seconds of the
+ *   less). `apartMs`: two frames are never closer, so that what waited comes in a row. `restarts`: seconds at which another stream begins, of `restartRate`. `keep`: seconds of the
  *   output to return.
  */
 export function playTone(options, player = playerFor(options)) {
   let { rate } = options;
   const { seconds, hertz, ppm = 0, frameMs = 20, jitterMs = 0 } = options;
   const contextRate = options.contextRate ?? rate;
-  const { lost = [], stalls = [], slower = [], restarts = [], keep = [] } = options;
+  const { lost = [], stalls = [], slower = [], restarts = [], keep = [], apartMs = 0 } = options;
   const random = randomNumbers(1);
   let samples = (rate * frameMs) / 1000;
   const speed = 1 + ppm * 1e-6; // of the source's clock, by the device's
@@ -90,7 +90,7 @@ export function playTone(options, player = playerFor(options)) {
     for (const { at, ms } of stalls) {
       if (arrival >= at && arrival < at + ms / 1000) arrival = at + ms / 1000;
     }
-    lastArrival = Math.max(lastArrival, arrival);
+    lastArrival = Math.max(lastArrival + apartMs / 1000, arrival);
     return lastArrival * contextRate;
   };
   let arrival = arrivalOf(0);

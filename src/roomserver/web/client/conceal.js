@@ -27,6 +27,7 @@ export class Concealer {
   #mono;
   #period = 1;
   #position = 0; // samples made up since `start`
+  #returned = 0; // of them in `resume`
   #value = [0, 0]; // by what the seam at the start would miss continuity, and its slope
   #slope = [0, 0];
   #silent = true;
@@ -42,9 +43,9 @@ export class Concealer {
     this.#mono = new Float32Array(this.history);
   }
 
-  /** Samples over which `resume` blends. */
-  get blend() {
-    return this.#samples(RETURN_MS);
+  /** Whether `resume` has begun to blend: what is missing now needs another `start`. */
+  get returning() {
+    return this.#returned > 0;
   }
 
   /** Samples after `start` from which on there is silence. */
@@ -63,7 +64,7 @@ export class Concealer {
    * @param {Float32Array} left @param {Float32Array} right @param {number} end
    */
   start(left, right, end) {
-    this.#position = 0;
+    this.#position = this.#returned = 0;
     const energy = this.#prepare(left, right, end);
     this.#silent = energy < 1e-12;
     if (this.#silent) return;
@@ -75,7 +76,7 @@ export class Concealer {
   /** From silence: what follows is faded in by `resume`. */
   startSilent() {
     this.#silent = true;
-    this.#position = 0;
+    this.#position = this.#returned = 0;
   }
 
   /**
@@ -94,15 +95,17 @@ export class Concealer {
    * Real samples stand at `at` again: blends from what was made up to them.
    *
    * @param {Float32Array} left @param {Float32Array} right @param {number} at
-   * @param {number} count How many stand there; over as many as that, at most `blend`.
+   * @param {number} count How many stand there; if they are too few, those behind them are next.
+   * @returns {boolean} Whether it is done.
    */
   resume(left, right, at, count) {
-    const blend = Math.min(count, this.blend);
-    for (let i = 0; i < blend; i++, this.#position++) {
-      const made = fall((i + 1) / (blend + 1));
+    const blend = this.#samples(RETURN_MS);
+    for (let i = 0; i < count && this.#returned < blend; i++, this.#position++) {
+      const made = fall(++this.#returned / (blend + 1));
       left[at + i] = this.#sample(this.#left, 0) * made + left[at + i] * (1 - made);
       right[at + i] = this.#sample(this.#right, 1) * made + right[at + i] * (1 - made);
     }
+    return this.#returned >= blend;
   }
 
   /** @param {Float32Array} kept @param {number} side */

@@ -15,6 +15,8 @@ const LATE_S = 0.2; // when all that came for so long is late, the delay is set 
 const JUMP_S = 0.15; // of delay too much: waited for, lest it be a passing one, and then
 const JUMP_AFTER_S = 1; // left out at once
 const JUMP_NOW_S = 0.5;
+const SETTLING_S = 5; // from a start on, which may have been amid a burst: what is too much then
+const SETTLED_S = 0.04; // is that of the burst, and does not pass
 
 /**
  * What a frame says besides its samples. `mixed`: the payload is left and right as the server mixed
@@ -79,6 +81,7 @@ export class JitterBuffer {
   #scale = 1; // frames of the context per sample
   #origin = 0;
   #started = false;
+  #startedAt = 0;
   #readAt = 0; // timestamp behind the last sample in the queue
 
   // Stereo at the source's rate: read at #position, written at #end.
@@ -331,6 +334,7 @@ export class JitterBuffer {
     if (lead > 0) this.#makeUp(lead);
     this.#readAt = Math.max(first, this.#readAt);
     this.#started = true;
+    this.#startedAt = now;
     this.#dryFor = 0;
     this.#follower.reset();
   }
@@ -344,7 +348,8 @@ export class JitterBuffer {
   #steer(now, count) {
     const excess = this.#delay(now) - this.#arrivals.base - this.#target();
     const seconds = excess / this.#contextRate;
-    if (!(seconds > JUMP_S)) {
+    const settling = now - this.#startedAt < SETTLING_S * this.#contextRate;
+    if (!(seconds > (settling ? SETTLED_S : JUMP_S))) {
       this.#excessSince = NaN;
     } else {
       if (Number.isNaN(this.#excessSince)) this.#excessSince = now;
@@ -415,8 +420,7 @@ export class JitterBuffer {
       this.#mixer.mix(slot, first, this.#left, this.#right, this.#end);
     }
     if (this.#concealing) {
-      this.#concealer.resume(this.#left, this.#right, this.#end, count);
-      this.#concealing = false;
+      this.#concealing = !this.#concealer.resume(this.#left, this.#right, this.#end, count);
     }
     this.#dryFor = 0;
     this.#end += count;
@@ -442,7 +446,7 @@ export class JitterBuffer {
 
   /** From here on samples are not the real ones. */
   #break() {
-    if (this.#concealing) return;
+    if (this.#concealing && !this.#concealer.returning) return;
     this.#concealer.start(this.#left, this.#right, this.#end);
     this.#concealing = true;
   }
