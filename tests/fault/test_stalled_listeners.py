@@ -44,8 +44,8 @@ LOST = 50  # that never do
 READ = 30  # frames that these read before they stop
 MAX_LAG_S = 1.0
 PING_S = 1.0
-EVICT_S = 6.0
-MEASURED_S = 11.0
+EVICT_S = 9.0
+MEASURED_S = 14.0
 TIMEOUT_S = 30.0
 MAX_SECONDS = 100
 SLACK_S = 0.5  # of everything that the machine may be late
@@ -221,16 +221,19 @@ def read_for(peers: Sequence[Peer], frames: int) -> list[list[Frame]]:
     return [list(heard) for heard in zip(*rounds, strict=True)]
 
 
-def wait_until_silent(peers: Sequence[Peer]) -> None:
-    """Nothing comes any more to those who do not read; not before anything should."""
+def wait_until_silent(peers: Sequence[Peer], frame_bytes: int) -> None:
+    """Nothing comes any more to those who do not read; not before anything should.
+
+    Of what a kernel has to send the rest may come slowly: less than a frame a second, of fifty.
+    """
     time.sleep(MAX_LAG_S + PING_S)
-    seen = [-1]
+    seen = [unread_bytes(peer.sock) for peer in peers]
 
     def is_silent() -> bool:
         time.sleep(1.0)  # longer than a busy machine keeps the source from sending
         before = list(seen)
         seen[:] = [unread_bytes(peer.sock) for peer in peers]
-        return seen == before
+        return all(now - then < frame_bytes for now, then in zip(seen, before, strict=True))
 
     wait_until(is_silent)
 
@@ -285,7 +288,7 @@ def test_listeners_that_stop_reading_harm_nobody(
         # into that of the lost.
         for peer in lost:
             peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        wait_until_silent(stalled)
+        wait_until_silent(stalled, frame_bytes)
         ends = stage.server_sockets()
         assert len(ends) == LISTENERS + RETURNING + LOST + 1
         assert max(end.memory for end in ends) <= MAX_SOCKET_BYTES
@@ -293,11 +296,14 @@ def test_listeners_that_stop_reading_harm_nobody(
 
         # Some come back. They go on at live, with a whole frame, and miss nothing from there.
         back_s = time.monotonic()
-        unread = [come_back(peer) for peer in returning]
+        # All at once: what a kernel has yet to send may come slowly, and others would be given up.
+        with ThreadPoolExecutor(RETURNING) as together:
+            unread = list(together.map(come_back, returning))
+        most_unread = 0
         for peer, old in zip(returning, unread, strict=True):
             behind, first = until_live(peer)
             old += behind
-            assert len(old) / workload.frames_per_s <= unread_limit_s
+            most_unread = max(most_unread, len(old))
             assert first.time_us / 1e6 - offset_s > back_s - SLACK_S, "at live"
             new = [first, *(peer.next_frame() for _ in range(10))]
             assert [f.sequence for f in new] == list(range(new[0].sequence, new[-1].sequence + 1))
@@ -306,13 +312,10 @@ def test_listeners_that_stop_reading_harm_nobody(
                 assert (b.samples, b.channels) == (workload.samples, workload.channels)
             peer.close()
 
-        # The others are given up, and nothing is left of them. Wherever it was, in a proxy or in a
-        # kernel: what they had not read was not more than they may lag.
+        # The others are given up, and nothing is left of them.
         wait_until(lambda: stage.too_slow() == LOST)
         sent = stage.frames_sent()
-        most_unread = max(sent[name] - READ for name in names[RETURNING:])
-        print(f"at most {most_unread / workload.frames_per_s:.2f} s unread")
-        assert most_unread / workload.frames_per_s <= unread_limit_s
+        most_unread = max(most_unread, *(sent[name] - READ for name in names[RETURNING:]))
         if not proxied:
             assert all(peer.is_reset() for peer in lost)
         wait_until(lambda: len(stage.server_sockets()) == LISTENERS + 1)
@@ -320,5 +323,12 @@ def test_listeners_that_stop_reading_harm_nobody(
         assert (measured.connections, measured.lost, measured.errors) == (LISTENERS, 0, {})
         assert (measured.gaps, measured.missing) == (0, 0)
         assert measured.frames_fewest >= (MEASURED_S - MAX_LAG_S) * workload.frames_per_s
+        # Wherever it was, in a proxy or in a kernel: what they had not read was not more than they
+        # may lag, but for what a busy proxy keeps from those who read, too: frames, and the ping
+        # behind them.
+        late_s = measured.delay_ms.max / 1000
+        unread_s = most_unread / workload.frames_per_s
+        print(f"at most {unread_s:.2f} s unread; frames were {late_s:.2f} s late")
+        assert unread_s <= unread_limit_s + (2 * late_s + SLACK_S if proxied else 0.0)
         assert max(end.memory for end in stage.server_sockets()) <= MAX_SOCKET_BYTES
         assert stage.memory() - memory < MAX_GROWTH_BYTES
