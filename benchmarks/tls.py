@@ -44,6 +44,7 @@ NGINX_HTTP: Final = """
             proxy_set_header Connection upgrade;
             proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
             proxy_buffering off;
+            proxy_buffer_size 12k;
             proxy_read_timeout 1h;
             proxy_send_timeout 1h;
         }}

@@ -268,7 +268,6 @@ def test_listeners_that_stop_reading_harm_nobody(
 ) -> None:
     workload = WORKLOADS[frame_bytes]
     assert workload.message_bytes == frame_bytes
-    unread_limit_s = MAX_LAG_S + PING_S + SLACK_S
     with on_air(tmp_path, workload, proxied=proxied) as stage, ExitStack() as stack:
         target = Target(stage.server.pid, stage.port, registers=[stage.registration])
         load = stack.enter_context(LoadClient(target, max_seconds=MAX_SECONDS, realtime=True))
@@ -324,11 +323,7 @@ def test_listeners_that_stop_reading_harm_nobody(
         assert (measured.gaps, measured.missing) == (0, 0)
         assert measured.frames_fewest >= (MEASURED_S - MAX_LAG_S) * workload.frames_per_s
         # Wherever it was, in a proxy or in a kernel: what they had not read was not more than they
-        # may lag, but for what a busy proxy keeps from those who read, too: frames, and the ping
-        # behind them.
-        late_s = measured.delay_ms.max / 1000
-        unread_s = most_unread / workload.frames_per_s
-        print(f"at most {unread_s:.2f} s unread; frames were {late_s:.2f} s late")
-        assert unread_s <= unread_limit_s + (2 * late_s + SLACK_S if proxied else 0.0)
+        # may lag.
+        assert most_unread / workload.frames_per_s <= MAX_LAG_S + PING_S + SLACK_S
         assert max(end.memory for end in stage.server_sockets()) <= MAX_SOCKET_BYTES
         assert stage.memory() - memory < MAX_GROWTH_BYTES

@@ -21,10 +21,12 @@ constexpr size_t kSlowBytesPerSecond = 256'000 / 8;
 constexpr int kSlowSendBuffer = 16 * 1024;
 constexpr int kFastSendBuffer = 1024 * 1024;  // for one that was slow: the kernel tunes it no more
 
+constexpr int64_t kLongestBurst = int64_t{kRetainMs} * 1'000'000;  // all that is kept
+
 // Of what players report.
 constexpr int64_t kReportInterval = 500'000'000;
 constexpr int64_t kPauseInterval = 10'000'000'000;
-constexpr int64_t kLongestPause = int64_t{kRetainMs} * 1'000'000;
+constexpr int64_t kLongestPause = kLongestBurst;
 constexpr int64_t kLongestLag = 60'000'000'000;  // beyond that its clock is wrong
 
 // One part is the usual case, and send() spares the kernel the list of parts: 5 % of the whole.
@@ -57,7 +59,7 @@ bool RelayThread::over_lag(Connection& connection) noexcept {
   if (!connection.ping_outstanding || connection.read_paused) return false;
   int64_t lag = now_ns - connection.ping_sent_ns - connection.round_trip_ns;
   // A burst may take as long as the audio in it.
-  int64_t burst_ns = connection.measures_lag ? 0 : int64_t{kRetainMs} * 1'000'000;
+  int64_t burst_ns = connection.measures_lag ? 0 : kLongestBurst;
   connection.lagging = lag > shared.config.max_lag_ns + burst_ns;
   return connection.lagging;
 }
@@ -307,16 +309,16 @@ bool RelayThread::send_due(Connection& connection) {
   bool may_talk = !is_held &&
                   (connection.closing == Closing::open || connection.closing == Closing::queued ||
                    (connection.closing == Closing::replied && connection.outbox));
-  if (may_talk) plan_due(connection, plan);
   bool pings = !is_held && connection.role == PeerRole::listener &&
                connection.closing == Closing::open && now_ns >= connection.next_ping_ns &&
-               !connection.ping_outstanding && !plan.full();
-  if (pings) {
-    plan.ping[0] = 0x80 | static_cast<uint8_t>(WsOpcode::ping);
-    plan.ping[1] = 8;
-    std::memcpy(plan.ping + 2, &now_ns, 8);
-    plan.add(SendPlan::Kind::ping, plan.ping, sizeof plan.ping);
-  }
+               !connection.ping_outstanding;
+  // Before what waits: into a socket that is never quite empty the end of the plan never goes. But
+  // behind a burst, for as long as that may take.
+  bool pings_last =
+      !connection.measures_lag && now_ns - connection.next_ping_ns < kLongestBurst;
+  if (pings && !pings_last) plan.add_ping(now_ns);
+  if (may_talk) plan_due(connection, plan);
+  if (pings && pings_last && !plan.full()) plan.add_ping(now_ns);
   if (plan.count == 0) {
     if (has_frames && connection.cursor == connection.view->blocks.head())
       connection.catching_up = false;

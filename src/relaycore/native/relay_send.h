@@ -4,6 +4,7 @@
 #include <sys/uio.h>
 
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "relay_thread.h"
@@ -53,6 +54,12 @@ struct RelayThread::SendPlan {
     Item& item = items[count++];
     item = {kind, {}, nullptr, nullptr, false};
     return item;
+  }
+  void add_ping(int64_t now_ns) noexcept {
+    ping[0] = 0x80 | static_cast<uint8_t>(WsOpcode::ping);
+    ping[1] = 8;
+    std::memcpy(ping + 2, &now_ns, 8);
+    add(Kind::ping, ping, sizeof ping);
   }
 
   iovec parts[kMaxItems];

@@ -16,7 +16,7 @@ import pytest
 
 from relaycore import Relay
 from relaycore.events import CloseReason, ConnectionClosed
-from support.peer import CLOSE, PING, TEXT, Closed, Events, Frame, Peer
+from support.peer import CLOSE, PING, PONG, TEXT, Closed, Events, Frame, Peer
 from support.relay_room import ALL, FRAME_S, MUTED_S, bind_listener, on_air, until_muted
 
 # Where only reports are to count: what a busy machine may keep a test from answering a ping.
@@ -261,6 +261,25 @@ def test_a_listener_whose_socket_was_full_for_too_long_goes_on_at_live() -> None
         assert counters.rooms[room].frames_dropped == missing[0]
 
 
+def test_a_listener_whose_socket_is_never_quite_empty_is_pinged_all_the_same() -> None:
+    """One that takes all it is sent, but late: frames that wait do not keep its ping back."""
+    with (
+        Relay(threads=1, max_lag_ms=1800, ping_interval_ms=500) as relay,
+        on_air(relay, channels=16) as room,
+    ):
+        listener = behind_a_proxy(relay, room)
+        opcode, payload = listener.read_frame()
+        while opcode != PING:
+            opcode, payload = listener.read_frame()
+        listener.send(PONG, payload)
+        time.sleep(0.4)  # more comes than its socket holds
+        start, opcodes = time.monotonic(), []
+        for n in range(75):
+            time.sleep(max(0.0, start + n * FRAME_S - time.monotonic()))
+            opcodes.append(listener.read_frame()[0])
+        assert PING in opcodes
+
+
 # ---- too little for all ----
 
 
@@ -279,7 +298,7 @@ def take(peer: Peer, most: int) -> tuple[int, list[Frame]]:
             break
         opcode, payload = peer.read_frame()
         if opcode == PING:
-            peer.send(10, payload)
+            peer.send(PONG, payload)
         elif opcode == 2:
             frames.append(Frame.parse(payload))
     return len(data), frames
