@@ -52,6 +52,7 @@ from roomserver.rooms.invites import Invites
 from roomserver.rooms.media import Media
 from roomserver.rooms.moderation import Moderation
 from roomserver.rooms.owners import DisabledOwners
+from roomserver.rooms.places import Places
 from roomserver.rooms.presets import Presets
 from roomserver.rooms.registry import Rooms
 from roomserver.store.database import DatabaseAwayError
@@ -150,10 +151,12 @@ class Server:
                 tokens=tokens,
                 presets=Presets(stores.presets, media),
                 timers=loop,
+                places=Places(
+                    max_connections=most_connections(settings, tls=certificate is not None),
+                    max_unregistered=settings.max_unregistered_per_address,
+                    max_per_participant=settings.max_connections_per_participant,
+                ),
                 max_lag_ms=settings.max_lag_ms,
-                max_unregistered=settings.max_unregistered_per_address,
-                max_connections=most_connections(settings, tls=certificate is not None),
-                max_per_participant=settings.max_connections_per_participant,
                 counters_interval_s=settings.counters_interval_s,
             )
             owners = DisabledOwners(rooms, room_control, stores.accounts.disabled_among)

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from roomserver.rooms.connections import KEPT_FOR_SOURCES
+from roomserver.rooms.places import KEPT_FOR_SOURCES
 from support.api_client import ROOM_PASSWORD, Answer, Api, Socket
 from support.server import PASSWORD, ServerProcess
 

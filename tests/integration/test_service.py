@@ -25,7 +25,9 @@ def test_a_start_that_waits_for_a_database_that_says_nothing_can_be_ended(tmp_pa
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(TIMEOUT_S)
         url = f"postgresql://nobody@127.0.0.1:{silent.getsockname()[1]}/nothing"
-        with ServerProcess.launch(tmp_path, env={"ROOMSERVER_DATABASE_URL": url}) as server:
+        with ServerProcess.start(
+            tmp_path, env={"ROOMSERVER_DATABASE_URL": url}, wait=False
+        ) as server:
             asked, _ = silent.accept()
             server.signal(signal.SIGTERM)
         asked.close()
@@ -41,7 +43,7 @@ def test_a_start_that_waits_for_its_own_database_can_be_ended() -> None:
         with (cluster / "postgresql.conf").open("a") as file:
             file.write("restore_command = 'sleep 600'\n")
         variables = {"ROOMSERVER_DATABASE_URL": "embedded"}
-        with ServerProcess.launch(directory, env=variables) as server:
+        with ServerProcess.start(directory, env=variables, wait=False) as server:
             end = time.monotonic() + TIMEOUT_S
             while read_postmaster(cluster) is None:
                 assert time.monotonic() < end, server.output()
@@ -55,7 +57,7 @@ def test_a_start_that_waits_for_its_own_database_can_be_ended() -> None:
 def test_a_start_that_makes_its_database_can_be_ended() -> None:
     with open_directory() as directory:
         variables = {"ROOMSERVER_DATABASE_URL": "embedded"}
-        with ServerProcess.launch(directory, env=variables, from_nothing=True) as server:
+        with ServerProcess.start(directory, env=variables, from_nothing=True, wait=False) as server:
             server.wait_for_event("postgres_initialising")
             server.signal(signal.SIGTERM)
         assert not started(server)
@@ -77,7 +79,7 @@ def test_the_service_manager_is_told(tmp_path: Path, address: str, watched: bool
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(address.replace("@", "\0"))
         manager.settimeout(TIMEOUT_S)
-        with ServerProcess.launch(tmp_path / "data", env=variables) as server:
+        with ServerProcess.start(tmp_path / "data", env=variables, wait=False) as server:
             assert manager.recv(100) == b"READY=1"
             server.wait_for_event("listening")
             if watched:

@@ -11,6 +11,7 @@ from roomserver.protocol.codes import Role
 from roomserver.rooms.connections import Connections
 from roomserver.rooms.control import RoomControl
 from roomserver.rooms.moderation import Moderation
+from roomserver.rooms.places import Places
 from roomserver.rooms.ports import Closed
 from roomserver.rooms.presets import Presets
 from roomserver.rooms.registry import Rooms
@@ -63,10 +64,12 @@ class ControlPlane:
             tokens=self.tokens,
             presets=Presets(MemoryPresetStore(), self.media),
             timers=self.timers,
+            places=Places(
+                max_connections=max_connections,
+                max_unregistered=4,
+                max_per_participant=max_per_participant,
+            ),
             max_lag_ms=500,
-            max_unregistered=4,
-            max_connections=max_connections,
-            max_per_participant=max_per_participant,
         )
 
     def now(self) -> float:

@@ -70,35 +70,13 @@ class ServerProcess:
         env: Mapping[str, str] | None = None,
         bcrypt_rounds: int = 4,
         from_nothing: bool = False,
+        wait: bool = True,
     ) -> Self:
-        """Starts `roomserver serve` with `options` and waits until it listens.
+        """Starts `roomserver serve` with `options` and waits until it listens, if it is to.
 
         Without a database, unless `options` or `env` say otherwise. For a private one it finds a
-        cluster that is new; it makes that itself `from_nothing`.
+        cluster that is new; it makes that itself `from_nothing`. Not waited for it has no `url`.
         """
-        server = cls.launch(
-            data_dir, *options, env=env, bcrypt_rounds=bcrypt_rounds, from_nothing=from_nothing
-        )
-        try:
-            listening = server.wait_for_event("listening", timeout=START_TIMEOUT_S)
-        except BaseException:
-            server.process.kill()
-            server.stop()
-            raise
-        server.url = listening["urls"][0]
-        server.admin_url = next(iter(listening["admin_urls"]), None)
-        return server
-
-    @classmethod
-    def launch(
-        cls,
-        data_dir: Path,
-        *options: str,
-        env: Mapping[str, str] | None = None,
-        bcrypt_rounds: int = 4,
-        from_nothing: bool = False,
-    ) -> Self:
-        """`start` without waiting: it has no `url` yet."""
         variables = environment(**(env or {}))
         if "--database-url" in options:
             variables["ROOMSERVER_DATABASE_URL"] = options[options.index("--database-url") + 1]
@@ -129,7 +107,19 @@ class ServerProcess:
         server = cls(process, data_dir, variables)
         server._reader = threading.Thread(target=server._read, daemon=True)
         server._reader.start()
+        if wait:
+            server._wait_until_listening()
         return server
+
+    def _wait_until_listening(self) -> None:
+        try:
+            listening = self.wait_for_event("listening", timeout=START_TIMEOUT_S)
+        except BaseException:
+            self.process.kill()
+            self.stop()
+            raise
+        self.url = listening["urls"][0]
+        self.admin_url = next(iter(listening["admin_urls"]), None)
 
     @property
     def ws_url(self) -> str:

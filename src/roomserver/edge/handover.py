@@ -101,13 +101,13 @@ def admitted_address(services: Services, asker: Asker) -> str:
     """The address of a client that may open a WebSocket. Raises Problem (403, 429, 503)."""
     address = services.addresses.of(asker)
     refuse_foreign_page(services, asker)
-    if not services.connections.may_connect(limit_key(address)):
+    if not services.connections.places.may_connect(limit_key(address)):
         raise Problem.later(
             ProblemCode.TOO_MANY_CONNECTIONS,
             "too many connections from this address that did not register",
             after_s=10.0,
         )
-    if services.connections.is_full:
+    if services.connections.places.are_full:
         raise _no_room()
     return address
 

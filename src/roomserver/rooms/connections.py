@@ -24,6 +24,7 @@ from roomserver.rooms.connection import Connection
 from roomserver.rooms.counting import StayCounts
 from roomserver.rooms.dismissal import dismiss
 from roomserver.rooms.mixes import mix_changed, put_in_force
+from roomserver.rooms.places import Places
 from roomserver.rooms.ports import Closed, ListenerCount, MediaVerbs, Timer, Timers
 from roomserver.rooms.presets import Presets
 from roomserver.rooms.registry import Rooms
@@ -34,8 +35,6 @@ from roomserver.store.interfaces import LookupsBusyError, RoomStore
 from roomserver.store.records import AuditEvent, LeaveReason
 
 MAX_RENEWAL_LEAD_S = 1800.0
-# Connections beyond the most there may be, in which sources come when listeners take all others.
-KEPT_FOR_SOURCES = 16
 RENEWALS_AT_ONCE = 100  # a signature takes time, and the loop has other things to do
 
 # Why the relay by itself closes connections that did not register.
@@ -68,13 +67,10 @@ class Connections:
         tokens: Tokens,
         presets: Presets,
         timers: Timers,
+        places: Places,
         max_lag_ms: int,
-        max_unregistered: int,
-        max_connections: int = 0,
-        max_per_participant: int = 0,
         counters_interval_s: float = 30.0,
     ) -> None:
-        """max_connections, max_per_participant: in all, and listeners with one token; 0: any."""
         self._media = media
         self._rooms = rooms
         self._store = store
@@ -82,9 +78,7 @@ class Connections:
         self._presets = presets
         self._timers = timers
         self._max_lag_ms = max_lag_ms
-        self._max_unregistered = max_unregistered
-        self._max_connections = max_connections
-        self._max_per_participant = max_per_participant
+        self.places = places
         self._by_id: dict[int, Connection] = {}
         self._counts = StayCounts(
             media=media,
@@ -96,8 +90,6 @@ class Connections:
         )
         self.ended: Counter[LeaveReason] = Counter()
         """How many connections have ended, and why."""
-        self._unregistered: Counter[str] = Counter()  # by limit key
-        self._listening: Counter[str] = Counter()  # by participant
         # Renew with a quarter of the life left, half an hour at most, and look often enough.
         self._renewal_lead_s = min(MAX_RENEWAL_LEAD_S, tokens.room_s / 4)
         self._renewal: Timer | None = None
@@ -121,18 +113,6 @@ class Connections:
         if self._renewal is not None:
             self._renewal.cancel()
             self._renewal = None
-
-    @property
-    def is_full(self) -> bool:
-        """Whether another connection is one too many, even for a source."""
-        return self._is_beyond(KEPT_FOR_SOURCES)
-
-    def _is_beyond(self, spare: int) -> bool:
-        return self._max_connections > 0 and len(self._by_id) >= self._max_connections + spare
-
-    def may_connect(self, limit_key: str) -> bool:
-        """Whether the address has not too many connections that did not register yet."""
-        return self._unregistered[limit_key] < self._max_unregistered
 
     def admit(
         self,
@@ -165,7 +145,7 @@ class Connections:
             user_agent=sys.intern(user_agent) if user_agent is not None else None,
         )
         self._by_id[connection.id] = connection
-        self._unregistered[limit_key] += 1
+        self.places.connected(limit_key)
 
     # Events of the relay
 
@@ -198,10 +178,7 @@ class Connections:
         reason = gone.leaving or closed.reason
         self._presets.forget(connection)
         self.ended[reason] += 1
-        if gone.token is None:
-            self._count_registered(gone)
-        elif gone.role is Role.LISTENER:
-            _count_down(self._listening, gone.token.participant)
+        self.places.left(gone)
         log.debug(
             "connection_closed",
             client=gone.client_id,
@@ -420,17 +397,11 @@ class Connections:
         room, token = self._admit_to_room(sender, wish.room_id, wish.room_token)
         if room.is_full:
             raise Refusal(ErrorCode.ROOM_FULL, "the room is full")
-        if self._is_beyond(1):  # it is among them itself
-            raise Refusal(ErrorCode.TOO_MANY_CONNECTIONS, "the server has no room for listeners")
-        if 0 < self._max_per_participant <= self._listening[token.participant]:
-            raise Refusal(
-                ErrorCode.TOO_MANY_CONNECTIONS,
-                "this token has as many connections as max_connections_per_participant allows",
-            )
+        if why := self.places.why_not_listen(sender, token):
+            raise Refusal(ErrorCode.TOO_MANY_CONNECTIONS, why)
         sender.subscription = self._merge(DEFAULT, wish)
         sender.nickname = wish.nickname or token.nickname
         self._register(sender, room, token, Role.LISTENER)
-        self._listening[token.participant] += 1
         room.add_listener(
             sender,
             interval_ms=self._interval_in_force(room, sender.subscription),
@@ -500,8 +471,7 @@ class Connections:
         return round_interval(subscription.interval_ms, frame_ms, self._max_lag_ms)
 
     def _register(self, sender: Connection, room: Room, token: RoomToken, role: Role) -> None:
-        if sender.token is None:
-            self._count_registered(sender)
+        self.places.registers(sender, token, role)
         sender.room = room
         sender.role = role
         sender.token = token
@@ -551,9 +521,6 @@ class Connections:
             reason=reason,
             code=closed.code if closed is not None else None,
         )
-
-    def _count_registered(self, connection: Connection) -> None:
-        _count_down(self._unregistered, connection.limit_key)
 
     def _answer_error(self, sender: Connection, code: ErrorCode, message: str) -> None:
         self._media.send(sender.id, encode(server.Error(code, message)))
@@ -614,9 +581,3 @@ class Connections:
         if connection.room is None or connection.token is None or connection.leaving is not None:
             return False
         return self._tokens.expires_within(connection.token, self._renewal_lead_s)
-
-
-def _count_down(counts: Counter[str], key: str) -> None:
-    counts[key] -= 1
-    if counts[key] <= 0:
-        del counts[key]

@@ -118,18 +118,18 @@ async def test_connections_that_did_not_register_are_counted_by_address(
 ) -> None:
     room = await plane.room()
     waiting = [plane.connect("192.0.2.7") for _ in range(4)]
-    assert not plane.connections.may_connect("192.0.2.7")
-    assert plane.connections.may_connect("192.0.2.8")
+    assert not plane.connections.places.may_connect("192.0.2.7")
+    assert plane.connections.places.may_connect("192.0.2.8")
     token = plane.token(room, Role.LISTENER)
     plane.say(waiting[0], {"type": "registerListener", "roomId": room.id, "roomToken": token})
-    assert plane.connections.may_connect("192.0.2.7")
+    assert plane.connections.places.may_connect("192.0.2.7")
     plane.connect("192.0.2.7")
-    assert not plane.connections.may_connect("192.0.2.7")
+    assert not plane.connections.places.may_connect("192.0.2.7")
     plane.hang_up(waiting[1])
-    assert plane.connections.may_connect("192.0.2.7")
+    assert plane.connections.places.may_connect("192.0.2.7")
     plane.hang_up(waiting[0])  # registered: it does not count a second time
     plane.connect("192.0.2.7")
-    assert not plane.connections.may_connect("192.0.2.7")
+    assert not plane.connections.places.may_connect("192.0.2.7")
 
 
 def refusals(plane: ControlPlane) -> list[AuditRecord]:

@@ -167,6 +167,27 @@ async def test_a_full_room_says_so(plane: ControlPlane) -> None:
     assert plane.media.closed[second] == 4429
 
 
+async def test_of_listeners_that_come_at_once_as_many_get_in_as_there_may_be() -> None:
+    plane = ControlPlane(max_connections=2)
+    room = await plane.room()
+    waiting = [plane.connect() for _ in range(4)]
+    for connection in waiting:
+        token = plane.token(room, Role.LISTENER)
+        wish = {"type": "registerListener", "roomId": room.id, "roomToken": token}
+        plane.say(connection, wish)
+    assert {listener.id for listener in room.listeners} == set(waiting[:2])
+    for connection in waiting[2:]:
+        assert plane.media.last(connection)["code"] == "too_many_connections"
+    assert plane.media.last(plane.add_source(room))["type"] == "sourceRegistered"
+    plane.hang_up(waiting[0])
+    # The source is one of two now.
+    assert plane.media.last(plane.add_listener(room))["code"] == "too_many_connections"
+    plane.hang_up(waiting[1])
+    plane.add_listener(room)
+    assert len(room.listeners) == 1
+    plane.close()
+
+
 async def test_a_token_is_for_so_many_connections() -> None:
     plane = ControlPlane(max_per_participant=2)
     room = await plane.room()
