@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,19 +11,23 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytest
 from benchmarks import documents, machine, ramp, scenarios, subjects
-from benchmarks.load import Joined, Measured, Target
+from benchmarks.child import ChildError
+from benchmarks.load import Joined, LoadClient, Measured, Target
 from benchmarks.workload import Workload
 
 from roomserver.clients.load_report import Quantiles
 
 WORKLOAD = Workload(listeners=100)
 SECONDS = 4.0
-FRAMES = 100 * 50 * 4
+FRAMES_OF_ONE = 50 * 4
+FRAMES = 100 * FRAMES_OF_ONE
+NO_TIMES = Quantiles(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+NOTHING_USED = machine.CpuSnapshot({}, 0.0, 0.0, 0.0, 0.0)
 BUSY_S = 0.2
 STARTS_ANOTHER = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
 BUSY_WHEN_TOLD = f"""
@@ -72,14 +77,6 @@ def broken(_: Workload, max_seconds: int) -> Iterator[Target]:
     yield
 
 
-@contextmanager
-def breaks_down(workload: Workload, max_seconds: int) -> Iterator[Target]:
-    """A subject of which it turns out at the end that it has."""
-    with subjects.floor(workload, max_seconds) as target:
-        yield target
-    raise RuntimeError("it ended")
-
-
 def test_a_run_that_fails_costs_no_other() -> None:
     known = {"broken": broken, "floor": subjects.floor}
     few = Workload(listeners=2, channels=1, sample_rate=8000)
@@ -101,17 +98,87 @@ def test_a_ramp_that_fails_costs_no_other() -> None:
             some, rounds=1, seconds=0.5, first=2, most=2, growth=2.0, progress=lambda *_: None
         )
 
-    result = ramped([*climbs, ramp.Climb("breaks down", breaks_down, few)])
-    # Whether the few got all in half a second depends on what else runs here.
-    assert {step.subject for step in result.steps if step.frames} == {"floor", "breaks down"}
-    assert result.steps[-1].failure == "it ended"
-    assert not ramp.limits(result.steps)[-1].open
-    assert {failure.run for failure in result.failures} == {
-        "round 1 of 1: broken",
-        "round 1 of 1: breaks down",
-    }
+    result = ramped(climbs)
+    assert {step.subject for step in result.steps} == {"floor"}
+    assert [failure.run for failure in result.failures] == ["round 1 of 1: broken"]
     with pytest.raises(RuntimeError, match="no ramp gave a result; no such program at all"):
         ramped(climbs[:1])
+
+
+@contextmanager
+def ends_badly(*_: object) -> Iterator[Target]:
+    """A subject that has served everybody when it turns out that it can't end."""
+    yield Target(os.getpid(), port=0)
+    raise RuntimeError("it did not end")
+
+
+class Served:
+    """In place of a load client: so many get all that is due, and with more it breaks down."""
+
+    most = 0
+
+    def __init__(self, *_: object, **options: object) -> None:
+        self.connections = 0
+
+    def join(self, connections: int, _: float) -> None:
+        self.connections = connections
+
+    def wait_for_frames(self, _: int) -> None:
+        pass
+
+    def measure(self, _: float) -> Measured:
+        if self.connections > self.most:
+            raise ChildError("no answer")
+        return measured(self.connections, frames=self.connections * FRAMES_OF_ONE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("most", "counts", "reason"), [(4, [2, 4], "it did not end"), (2, [2], "no answer")]
+)
+def test_how_far_a_subject_gets_is_open_when_something_else_breaks_down(
+    monkeypatch: pytest.MonkeyPatch, most: int, counts: list[int], reason: str
+) -> None:
+    monkeypatch.setattr(Served, "most", most)
+    monkeypatch.setattr(ramp, "LoadClient", Served)
+    monkeypatch.setattr(machine.CpuSnapshot, "take", lambda _: NOTHING_USED)
+    climb = ramp.Climb("ends badly", ends_badly, WORKLOAD)
+    result = ramp.by_turns(
+        [climb], rounds=1, seconds=SECONDS, first=2, most=4, growth=2.0, progress=lambda *_: None
+    )
+    assert [step.listeners for step in result.steps if step.kept_up] == counts
+    (limit,) = ramp.limits(result.steps)
+    assert (limit.limit.median, limit.open) == (counts[-1], True)
+    assert result.failures == [("round 1 of 1: ends badly", reason)]
+
+
+class Killer(LoadClient):
+    """Kills its subject as soon as that serves."""
+
+    def __init__(self, target: Target, **options: Any) -> None:
+        super().__init__(target, **options)
+        self._target = target
+
+    def wait_for_frames(self, frames: int) -> None:
+        super().wait_for_frames(frames)
+        os.kill(self._target.pid, signal.SIGKILL)
+
+
+def test_a_subject_that_breaks_down_has_not_kept_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ramp, "LoadClient", Killer)
+    climb = ramp.Climb("floor", subjects.floor, Workload(2, channels=1, sample_rate=8000))
+    result = ramp.by_turns(
+        [climb], rounds=1, seconds=0.2, first=2, most=4, growth=2.0, progress=lambda *_: None
+    )
+    assert {step.listeners for step in result.steps} == {2}
+    assert not any(step.kept_up for step in result.steps)
+    assert not ramp.limits(result.steps)[0].open
+    assert not result.failures
 
 
 def report_of(result: dict[str, Any]) -> dict[str, Any]:
@@ -123,34 +190,44 @@ def sample(
     subject: str, us_per_frame: float, *, frames: int = FRAMES, lost: int = 0
 ) -> scenarios.CpuSample:
     """A run in which a frame cost so much."""
-    none = Quantiles(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-    connections = WORKLOAD.listeners - lost
     return scenarios.CpuSample(
         0,
         subject,
-        Joined(WORKLOAD.listeners, 0, 0.1, 0.0, 0.0, 0.0, none, {}),
-        Measured(
-            connections=connections,
-            lost=lost,
-            seconds=SECONDS,
+        Joined(WORKLOAD.listeners, 0, 0.1, 0.0, 0.0, 0.0, NO_TIMES, {}),
+        measured(
+            WORKLOAD.listeners - lost,
             frames=frames,
-            frames_fewest=0,
-            frames_most=0,
-            gaps=0,
-            missing=0,
-            bytes=0,
-            reads=0,
-            pings=0,
+            lost=lost,
             server_cpu_s=us_per_frame * frames / 1e6,
-            more_cpu_s=0.0,
-            client_cpu_s=0.0,
-            client_longest_batch_ms=0.0,
-            delay_ms=none,
-            arrival_ms=none,
-            arrival_us=[],
-            errors={},
         ),
-        machine.CpuSnapshot({}, 0.0, 0.0, 0.0, 0.0),
+        NOTHING_USED,
+    )
+
+
+def measured(
+    connections: int, *, frames: int, lost: int = 0, server_cpu_s: float = 0.0
+) -> Measured:
+    """An interval in which those who are left got as much each."""
+    return Measured(
+        connections=connections,
+        lost=lost,
+        seconds=SECONDS,
+        frames=frames,
+        frames_fewest=frames // connections,
+        frames_most=frames // connections,
+        gaps=0,
+        missing=0,
+        bytes=0,
+        reads=0,
+        pings=0,
+        server_cpu_s=server_cpu_s,
+        more_cpu_s=0.0,
+        client_cpu_s=0.0,
+        client_longest_batch_ms=0.0,
+        delay_ms=NO_TIMES,
+        arrival_ms=NO_TIMES,
+        arrival_us=[],
+        errors={},
     )
 
 
@@ -160,14 +237,14 @@ def test_frames_are_due_to_listeners_that_were_lost() -> None:
     assert (row.delivered, row.lost) == (0.75, 50)
 
 
-def test_a_limit_is_open_when_half_of_the_ramps_never_failed() -> None:
+def test_a_limit_is_open_when_ramps_that_never_failed_could_have_raised_it() -> None:
     def ended(*counts: int) -> list[ramp.Step]:
-        """Ramps that end at 18,000, or that fail a step above these."""
+        """Ramps that end at 18,000 or were broken off at 1,000, or that fail a step above these."""
         steps = []
         for number, count in enumerate(counts):
             kept_up = ramp.Step("ws", number, count, due=1, most_p99_ms=None, frames=1, fewest=1)
             failed = ramp.Step("ws", number, count + 1, due=1, most_p99_ms=None)
-            steps += [kept_up] if count == 18_000 else [kept_up, failed]
+            steps += [kept_up] if count in (18_000, 1_000) else [kept_up, failed]
         return steps
 
     def told(*counts: int) -> tuple[float, bool]:
@@ -178,6 +255,8 @@ def test_a_limit_is_open_when_half_of_the_ramps_never_failed() -> None:
     assert told(18_000, 18_000, 10_702) == (18_000, True)
     assert told(18_000, 12_000) == (15_000, True)  # between the two, one of which may be higher
     assert told(10_702) == (10_702, False)
+    assert told(1_000, 12_842, 10_702) == (10_702, True)
+    assert told(1_000, 12_842, 12_842) == (12_842, False)
 
 
 def test_a_ratio_is_that_to_the_floor_beside() -> None:
