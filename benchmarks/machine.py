@@ -84,7 +84,7 @@ def proportional_bytes(pids: Sequence[int]) -> int:
     """Memory of processes that share some of it, which counts once (PSS)."""
     used = 0
     for pid in pids:
-        with contextlib.suppress(OSError):  # it ended meanwhile
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
             used += _kib(PROC / str(pid) / "smaps_rollup", "Pss") * 1024
     return used
 

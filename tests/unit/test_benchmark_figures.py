@@ -70,6 +70,21 @@ def test_memory_is_the_most_that_was_seen() -> None:
     assert machine.resident_bytes(os.getpid()) < before + block_bytes // 2 < most.resident
 
 
+def test_memory_of_what_has_ended_is_none_and_what_may_not_be_read_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        pass
+    assert machine.proportional_bytes([process.pid]) == 0
+
+    def refuse(*_: object) -> int:
+        raise PermissionError("smaps_rollup")
+
+    monkeypatch.setattr(machine, "_kib", refuse)
+    with pytest.raises(PermissionError):
+        machine.proportional_bytes([os.getpid()])
+
+
 @contextmanager
 def broken(_: Workload, max_seconds: int) -> Iterator[Target]:
     """A subject that can't be started."""
