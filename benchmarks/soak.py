@@ -123,7 +123,9 @@ def soak(
     except FAILURES as error:
         if not result.samples:
             raise
-        result.failures.append(Failure.of(f"step {len(result.samples) + 1} of {steps}", error))
+        done = len(result.samples)
+        run = f"step {done + 1} of {steps}" if done < steps else "end"
+        result.failures.append(Failure.of(run, error))
     progress("done", 1.0)
     return result
 

@@ -9,14 +9,16 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import fields
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import pytest
-from benchmarks import documents, machine, ramp, scenarios, subjects
+from benchmarks import documents, machine, ramp, scenarios, soak, subjects
 from benchmarks.child import ChildError
+from benchmarks.crowd import Interval
 from benchmarks.load import Joined, LoadClient, Measured, Target
 from benchmarks.workload import Workload
 
@@ -194,6 +196,39 @@ def test_a_subject_that_breaks_down_has_not_kept_up(monkeypatch: pytest.MonkeyPa
     assert not any(step.kept_up for step in result.steps)
     assert not ramp.limits(result.steps)[0].open
     assert not result.failures
+
+
+def test_a_soak_that_breaks_down_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = dict.fromkeys((f.name for f in fields(Interval)), 1.0)
+    kept = soak.SoakSample(60.0, Interval(**cast(Any, figures)), 0, 0, 0, 0, 0)
+
+    @contextmanager
+    def ends_badly(*_: object, **options: object) -> Iterator[None]:
+        yield
+        raise RuntimeError("the server ended with exit code 1")
+
+    def result_of(done: int, *, falls_silent: bool) -> soak.SoakResult:
+        def samples(*_: object) -> Iterator[soak.SoakSample]:
+            yield from [kept] * done
+            if falls_silent:
+                raise RuntimeError("nobody heard anything")
+
+        monkeypatch.setattr(soak, "running_server", ends_badly)
+        monkeypatch.setattr(soak, "Crowd", nullcontext)
+        monkeypatch.setattr(soak, "_samples", samples)
+        return soak.soak(WORKLOAD, hours=3 / 60, progress=lambda *_: None)
+
+    for done, falls_silent, failure in (
+        (1, True, ("step 2 of 3", "nobody heard anything")),
+        (3, False, ("end", "the server ended with exit code 1")),
+    ):
+        result = result_of(done, falls_silent=falls_silent)
+        assert result.samples == [kept] * done
+        assert result.failures == [failure]
+        told = documents.full(report_of(result.as_json()), "name.json")
+        assert f"Failed: {failure[0]}, since {failure[1]}." in told
+    with pytest.raises(RuntimeError, match="nobody heard anything"):
+        result_of(0, falls_silent=True)
 
 
 def report_of(result: dict[str, Any]) -> dict[str, Any]:
