@@ -117,7 +117,7 @@ class Settings(BaseSettings):
     # State
     data_dir: Path = _field(default_data_dir, "Directory of accounts and secrets.", STATE)
     database_url: SecretStr = _field(
-        EMBEDDED,
+        SecretStr(EMBEDDED),
         "Where rooms are kept: 'embedded' for a private PostgreSQL, a postgresql:// URL (with a"
         " password better in the environment), or 'none' for memory (accounts in a file).",
         STATE,
@@ -236,7 +236,7 @@ class Settings(BaseSettings):
         "10000 per minute", "Successful joins by address and room.", LIMITS
     )
     limits_url: SecretStr = _field(
-        "",
+        SecretStr(""),
         "redis:// URL (with a password better in the environment) where servers that share it"
         " count limits together; else each by itself.",
         LIMITS,

@@ -85,6 +85,10 @@ def test_addresses_with_a_password_are_not_shown_with_the_settings() -> None:
     assert settings.limits_url.get_secret_value() == "redis://u:hidden@h"
 
 
+def test_defaults_are_what_validation_makes_of_them() -> None:
+    assert dict(Settings.model_construct()) == dict(load_settings())
+
+
 def test_unknown_environment_variables_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROOMSERVER_MAX_LAGMS", "1")
     with pytest.raises(ConfigError, match="did you mean 'ROOMSERVER_MAX_LAG_MS'"):
@@ -104,6 +108,9 @@ def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_setting_is_an_option_of_serve(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "300")
     text = CliRunner().invoke(app, ["serve", "--help"]).output
+    assert "Default: embedded." in text
+    assert "Default: ." not in text
+    assert "Default: **" not in text
     for name in Settings.model_fields:
         if name not in NOT_ON_COMMAND_LINE:
             assert f"--{name.replace('_', '-')} " in text or f"--{name}/" in text, name

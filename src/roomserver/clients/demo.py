@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Final
 
 import bcrypt
-from pydantic import SecretStr
 from yarl import URL
 
 from roomserver.app import Server
@@ -30,7 +29,7 @@ from roomserver.clients.entry import RoomEntry
 from roomserver.clients.meters import Display
 from roomserver.clients.synth import SynthSource, channel_name, synthesize
 from roomserver.clients.tasks import stop_on_signals
-from roomserver.config import EMBEDDED, Settings
+from roomserver.config import Settings
 from roomserver.store.stores import open_accounts
 
 SAMPLE_RATE: Final = 48000
@@ -78,8 +77,6 @@ async def run_demo(
             host=options.host,
             port=options.port,
             data_dir=Path(directory),
-            database_url=SecretStr(EMBEDDED),
-            limits_url=SecretStr(""),
         )
         password = secrets.token_urlsafe(16)
         prepare_data_dir(settings.data_dir)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
+from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from roomserver.commands.console import fail
@@ -65,7 +66,9 @@ def _annotation(name: str, field: FieldInfo) -> Any:
     flag = "--" + name.replace("_", "-")
     extra = cast(dict[str, str], field.json_schema_extra)
     default = field.get_default(call_default_factory=True)
-    shown = "" if default is None or default == () else f" Default: {default}."
+    if isinstance(default, SecretStr):
+        default = default.get_secret_value()  # a default is no secret
+    shown = "" if default in (None, (), "") else f" Default: {default}."
     is_switch = field.annotation is bool
     option = typer.Option(
         f"{flag}/--no-{flag[2:]}" if is_switch else flag,
