@@ -30,7 +30,7 @@ LOWEST_PRIORITY = 19
 # That a room of another server is gone nobody says here. One forgotten costs a bcrypt again.
 MOST_VERIFIERS = 10_000
 # Of a pool's places, for those who ask from one address, once half of all are taken: who guesses
-# leaves the others room.
+# from one leaves the others room. From three all of it can be taken.
 SHARE_OF_ONE = 4
 
 
