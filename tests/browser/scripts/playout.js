@@ -59,18 +59,20 @@ function sineFrames(hertz, rate, count) {
  * @param {{rate: number, contextRate?: number, seconds: number, ppm?: number, frameMs?: number,
  *   jitterMs?: number, hertz: number, bufferMs?: number | null,
  *   lost?: number[], stalls?: {at: number, ms: number}[], slower?: {at: number, ms: number}[],
- *   restarts?: number[], restartRate?: number, apartMs?: number, keep?: [from: number, to: number][]}} options
+ *   restarts?: number[], restartRate?: number, apartMs?: number, seed?: number,
+ *   keep?: [from: number, to: number][]}} options
  *   `lost`: numbers of frames that never come. `stalls`: from second `at` on nothing comes for so
  *   long, then all of it at once. `slower`: from then on the way takes so much longer (negative:
- *   less). `apartMs`: two frames are never closer, so that what waited comes in a row. `restarts`: seconds at which another stream begins, of `restartRate`. `keep`: seconds of the
- *   output to return.
+ *   less). `apartMs`: two frames are never closer, so that what waited comes in a row. `restarts`:
+ *   seconds at which another stream begins, of `restartRate`. `seed`: of the jitter. `keep`: seconds
+ *   of the output to return. `skippedMs` in the figures: what was left out of sound that went on.
  */
 export function playTone(options, player = playerFor(options)) {
   let { rate } = options;
   const { seconds, hertz, ppm = 0, frameMs = 20, jitterMs = 0 } = options;
   const contextRate = options.contextRate ?? rate;
   const { lost = [], stalls = [], slower = [], restarts = [], keep = [], apartMs = 0 } = options;
-  const random = randomNumbers(1);
+  const random = randomNumbers(options.seed ?? 1);
   let samples = (rate * frameMs) / 1000;
   const speed = 1 + ppm * 1e-6; // of the source's clock, by the device's
   player.setMix({ faders: [], pans: [-1, 1], mutes: [], solos: [], master: 1 });
@@ -103,6 +105,8 @@ export function playTone(options, player = playerFor(options)) {
   let last = 0;
   let click = 0;
   let clickAt = 0;
+  let skippedMs = 0;
+  let timeBefore = 0;
   const quanta = Math.floor((seconds * contextRate) / 128);
   for (let quantum = 0, now = 0; quantum < quanta; quantum++, now += 128) {
     while (arrival <= now) {
@@ -152,11 +156,13 @@ export function playTone(options, player = playerFor(options)) {
     for (let index = 0; index < keep.length; index++) {
       if (second >= keep[index][0] && second < keep[index][1]) kept[index].push(...left);
     }
-    if (quantum % Math.floor(contextRate / 128) === 0) {
-      const { bufferMs, targetMs, driftPpm, underruns, concealedSamples, playing } =
-        player.figures(now + 128);
-      figures.push({ second, bufferMs, targetMs, driftPpm, underruns, concealedSamples, playing });
+    const told = player.figures(now + 128);
+    if (told.timeUs > 0 && timeBefore > 0) {
+      const ms = (told.timeUs - timeBefore) / 1000 - 128e3 / contextRate;
+      if (ms > 1) skippedMs += ms; // by far more than what clocks that differ take
     }
+    timeBefore = told.timeUs;
+    if (quantum % Math.floor(contextRate / 128) === 0) figures.push({ second, ...told, skippedMs });
   }
   return { figures, click, clickAt, kept: kept.map((samples) => encode(Float32Array.from(samples))) };
 }

@@ -15,8 +15,10 @@ const LATE_S = 0.2; // when all that came for so long is late, the delay is set 
 const JUMP_S = 0.15; // of delay too much: waited for, lest it be a passing one, and then
 const JUMP_AFTER_S = 1; // left out at once
 const JUMP_NOW_S = 0.5;
-const SETTLING_S = 5; // from a start on, which may have been amid a burst: what is too much then
-const SETTLED_S = 0.04; // is that of the burst, and does not pass
+const SETTLED_S = 0.04; // after a start, which may be amid a burst: what that leaves does not pass
+// From a start on, and from what was left out then: more may come. Less than the 4 s after which
+// `Arrivals` first lets go of what happened once: what is held back for that is not the burst's.
+const SETTLING_S = 3;
 
 /**
  * What a frame says besides its samples. `mixed`: the payload is left and right as the server mixed
@@ -81,7 +83,7 @@ export class JitterBuffer {
   #scale = 1; // frames of the context per sample
   #origin = 0;
   #started = false;
-  #startedAt = 0;
+  #settleUntil = 0;
   #readAt = 0; // timestamp behind the last sample in the queue
 
   // Stereo at the source's rate: read at #position, written at #end.
@@ -334,7 +336,7 @@ export class JitterBuffer {
     if (lead > 0) this.#makeUp(lead);
     this.#readAt = Math.max(first, this.#readAt);
     this.#started = true;
-    this.#startedAt = now;
+    this.#settleUntil = now + SETTLING_S * this.#contextRate;
     this.#dryFor = 0;
     this.#follower.reset();
   }
@@ -348,7 +350,7 @@ export class JitterBuffer {
   #steer(now, count) {
     const excess = this.#delay(now) - this.#arrivals.base - this.#target();
     const seconds = excess / this.#contextRate;
-    const settling = now - this.#startedAt < SETTLING_S * this.#contextRate;
+    const settling = now < this.#settleUntil;
     if (!(seconds > (settling ? SETTLED_S : JUMP_S))) {
       this.#excessSince = NaN;
     } else {
@@ -356,6 +358,7 @@ export class JitterBuffer {
       const patience = seconds > JUMP_NOW_S || this.#dryFor > 0 ? 0 : JUMP_AFTER_S;
       if (now - this.#excessSince >= patience * this.#contextRate) {
         this.#jump(Math.round(excess / this.#scale));
+        if (settling) this.#settleUntil = now + SETTLING_S * this.#contextRate;
         return this.#follower.drift;
       }
     }
