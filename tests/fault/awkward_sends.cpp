@@ -1,11 +1,12 @@
 // Preloaded into a server: what relay threads send.
 //   SEND_MS=N    a send with frames takes N ms, as on a machine with too little to do it with
-//   CUT_PINGS=1  a ping at the end of a send is taken only by half, as by a socket that is just full
+//   CUT_PINGS=1  every other send with a ping ends in the middle of it, as into a socket just full
 #include <dlfcn.h>
 #include <pthread.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -48,11 +49,18 @@ extern "C" ssize_t sendmsg(int fd, const msghdr* message, int flags) {
   for (const iovec& part : parts)
     has_frames |= part.iov_len && *static_cast<uint8_t*>(part.iov_base) == 0x82;
   if (send_ms && has_frames) usleep(static_cast<useconds_t>(send_ms * 1000));
-  iovec& last = parts.back();
-  if (cuts_pings && last.iov_len == kPing && *static_cast<uint8_t*>(last.iov_base) == 0x89)
-    last.iov_len = kHalf;
+  auto is_ping = [](const iovec& part) {
+    return part.iov_len == kPing && *static_cast<uint8_t*>(part.iov_base) == 0x89;
+  };
+  auto ping = std::find_if(parts.begin(), parts.end(), is_ping);
+  static bool cut = false;  // there is one thread
+  if (cuts_pings && ping != parts.end() && (cut = !cut)) {
+    ping->iov_len = kHalf;
+    parts.erase(ping + 1, parts.end());
+  }
   msghdr mine = *message;
   mine.msg_iov = parts.data();
+  mine.msg_iovlen = parts.size();
   return real(fd, &mine, flags);
 }
 

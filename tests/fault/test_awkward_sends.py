@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -83,8 +84,13 @@ def test_a_ping_of_which_half_went_out_is_finished_and_the_listener_goes_on(
         registration = json.loads(server.target.registers[0])
         peer = Peer.connect(("127.0.0.1", server.target.port), registration)
         with contextlib.closing(peer):
-            halves, frames = 0, 0
-            while not (halves and frames):  # the first ping may come before the first frame
+            halves = 0
+            frames: list[Frame] = []
+            while halves < 3 or not frames:  # the first ping may come before the first frame
                 was_half, heard = finish_ping(peer)
                 halves += was_half
-                frames += len(heard)
+                frames += heard
+            # What stood behind half a ping went out later, and none of it twice.
+            for a, b in pairwise(frames):
+                assert b.sequence > a.sequence
+                assert b.timestamp - a.timestamp == (b.sequence - a.sequence) * WORKLOAD.samples

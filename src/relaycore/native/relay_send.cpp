@@ -312,10 +312,14 @@ bool RelayThread::send_due(Connection& connection) {
   bool pings = !is_held && connection.role == PeerRole::listener &&
                connection.closing == Closing::open && now_ns >= connection.next_ping_ns &&
                !connection.ping_outstanding;
+  if (pings && !connection.measures_lag && now_ns - connection.next_ping_ns >= kLongestBurst) {
+    // It never got the whole of its burst: from here on it lags like anybody.
+    connection.measures_lag = true;
+    connection.catching_up = false;
+  }
   // Before what waits: into a socket that is never quite empty the end of the plan never goes. But
-  // behind a burst, for as long as that may take.
-  bool pings_last =
-      !connection.measures_lag && now_ns - connection.next_ping_ns < kLongestBurst;
+  // behind a burst, and behind the answer to the handshake.
+  bool pings_last = !connection.measures_lag || connection.bytes_sent == 0;
   if (pings && !pings_last) plan.add_ping(now_ns);
   if (may_talk) plan_due(connection, plan);
   if (pings && pings_last && !plan.full()) plan.add_ping(now_ns);

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from statistics import fmean, pstdev
+from typing import Any
 
 import pytest
 
@@ -23,12 +24,12 @@ from support.relay_room import ALL, FRAME_S, MUTED_S, bind_listener, on_air, unt
 PATIENT_MS = 1000
 
 
-def behind_a_proxy(relay: Relay, room: int) -> Peer:
+def behind_a_proxy(relay: Relay, room: int, **options: Any) -> Peer:
     """A listener whose server's end is a Unix socket, as a proxy's is."""
     client, server = socket.socketpair()
     client.settimeout(10)
     peer = Peer(client, relay.attach(server))
-    relay.bind_listener(peer.connection, room, ALL)
+    relay.bind_listener(peer.connection, room, ALL, **options)
     return peer
 
 
@@ -278,6 +279,26 @@ def test_a_listener_whose_socket_is_never_quite_empty_is_pinged_all_the_same() -
             time.sleep(max(0.0, start + n * FRAME_S - time.monotonic()))
             opcodes.append(listener.read_frame()[0])
         assert PING in opcodes
+
+
+def test_a_burst_is_given_up_when_it_takes_longer_than_its_audio() -> None:
+    """Who takes no more than what comes new never gets to its end, and goes on at live."""
+    with (
+        Relay(threads=1, max_lag_ms=400, ping_interval_ms=300) as relay,
+        on_air(relay, channels=16) as room,
+    ):
+        prompt = bind_listener(relay, room)
+        # The server's clock less ours, but for what the fastest frame took.
+        offset_s = min(f.received_s - f.time_us / 1e6 for f in hear([prompt], 2.0)[0])
+        prompt.close()
+        listener = behind_a_proxy(relay, room, burst_ms=2000)
+        start = time.monotonic()
+        frames: list[Frame] = []
+        while len(frames) < 200:
+            time.sleep(max(0.0, start + len(frames) * FRAME_S - time.monotonic()))
+            frames.append(listener.next_frame())
+        assert max(gaps(frames)) * FRAME_S > 1.0
+        assert frames[-1].received_s - frames[-1].time_us / 1e6 - offset_s < 0.8
 
 
 # ---- too little for all ----
