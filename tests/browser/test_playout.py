@@ -131,6 +131,7 @@ async def test_what_waited_during_an_interruption_adds_no_delay_however_slowly_i
     assert not figure(told, 13, "playing")
     for second in seconds:
         assert figure(told, second, "playing")
+        assert figure(told, second, "targetMs") <= figure(told, 9, "targetMs") + 5
         assert figure(told, second, "bufferMs") <= figure(told, second, "targetMs") + 40
     assert told["click"] < CLICK
 
@@ -143,6 +144,27 @@ async def test_what_is_held_back_for_a_stall_right_after_the_start_is_there_for_
     told = await play(page, rate=48_000, seconds=12, stalls=stalls, jitterMs=1)
     assert figure(told, 11, "underruns") == 1
     assert figure(told, 11, "skippedMs") == 0
+
+
+@pytest.mark.parametrize("ms", [60, 80, 100, 120, 140])
+@pytest.mark.parametrize(
+    ("away", "apart_ms"),
+    [
+        ({"at": 1.5, "ms": 2500}, 0.5),  # it begins anew at 4 s
+        ({"at": 0, "ms": 2000}, 10),  # what waited comes in for as long again
+    ],
+)
+async def test_what_is_held_back_for_a_stall_after_a_burst_is_there_for_the_next(
+    page: ClientPage, away: dict[str, float], apart_ms: float, ms: int
+) -> None:
+    stalls = [away, {"at": 4.8, "ms": ms}, {"at": 8, "ms": ms}]
+    told = await play(page, rate=48_000, seconds=12, stalls=stalls, jitterMs=1, apartMs=apart_ms)
+    # By now the burst is left out, and the stall followed.
+    before = next(f for f in told["figures"] if f["second"] >= 5.9)
+    assert before["targetMs"] > ms - 20
+    assert figure(told, 7.5, "targetMs") < before["targetMs"] - 40
+    for name in ("skippedMs", "underruns", "concealedSamples"):
+        assert figure(told, 11, name) == before[name]
 
 
 async def test_nothing_is_left_out_after_a_start_that_was_amid_no_burst(page: ClientPage) -> None:
@@ -204,3 +226,12 @@ async def test_a_fixed_delay_is_held(page: ClientPage) -> None:
     assert figure(told, 19, "targetMs") == pytest.approx(200)
     assert figure(told, 19, "bufferMs") == pytest.approx(200, abs=8)
     assert told["figures"][-1]["underruns"] == 0
+
+
+async def test_a_shorter_delay_that_is_set_right_after_the_start_is_there_soon(
+    page: ClientPage,
+) -> None:
+    later = {"at": 1, "bufferMs": 100}
+    told = await play(page, rate=48_000, seconds=5, bufferMs=200, jitterMs=1, setLater=later)
+    assert figure(told, 0.9, "bufferMs") == pytest.approx(200, abs=8)
+    assert figure(told, 2.5, "bufferMs") == pytest.approx(100, abs=8)

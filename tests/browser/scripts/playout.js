@@ -60,18 +60,20 @@ function sineFrames(hertz, rate, count) {
  *   jitterMs?: number, hertz: number, bufferMs?: number | null,
  *   lost?: number[], stalls?: {at: number, ms: number}[], slower?: {at: number, ms: number}[],
  *   restarts?: number[], restartRate?: number, apartMs?: number, seed?: number,
+ *   setLater?: {at: number, bufferMs: number | null},
  *   keep?: [from: number, to: number][]}} options
  *   `lost`: numbers of frames that never come. `stalls`: from second `at` on nothing comes for so
  *   long, then all of it at once. `slower`: from then on the way takes so much longer (negative:
  *   less). `apartMs`: two frames are never closer, so that what waited comes in a row. `restarts`:
- *   seconds at which another stream begins, of `restartRate`. `seed`: of the jitter. `keep`: seconds
- *   of the output to return. `skippedMs` in the figures: what was left out of sound that went on.
+ *   seconds at which another stream begins, of `restartRate`. `seed`: of the jitter.
+ *   `setLater`: another target, and when. `keep`: seconds of the output to return. `skippedMs` in the figures: what was left out of sound that went on.
  */
 export function playTone(options, player = playerFor(options)) {
   let { rate } = options;
   const { seconds, hertz, ppm = 0, frameMs = 20, jitterMs = 0 } = options;
   const contextRate = options.contextRate ?? rate;
   const { lost = [], stalls = [], slower = [], restarts = [], keep = [], apartMs = 0 } = options;
+  let { setLater } = options;
   const random = randomNumbers(options.seed ?? 1);
   let samples = (rate * frameMs) / 1000;
   const speed = 1 + ppm * 1e-6; // of the source's clock, by the device's
@@ -141,8 +143,12 @@ export function playTone(options, player = playerFor(options)) {
       next++;
       arrival = arrivalOf(next);
     }
-    player.render(left, right, now);
     const second = now / contextRate;
+    if (setLater !== undefined && second >= setLater.at) {
+      player.setTarget(setLater.bufferMs);
+      setLater = undefined;
+    }
+    player.render(left, right, now);
     for (let i = 0; i < 128; i++) {
       const sample = left[i];
       const residue = Math.abs(sample - factor * last + before);

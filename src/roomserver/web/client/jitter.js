@@ -16,9 +16,7 @@ const JUMP_S = 0.15; // of delay too much: waited for, lest it be a passing one,
 const JUMP_AFTER_S = 1; // left out at once
 const JUMP_NOW_S = 0.5;
 const SETTLED_S = 0.04; // after a start, which may be amid a burst: what that leaves does not pass
-// From a start on, and from what was left out then: more may come. Less than the 4 s after which
-// `Arrivals` first lets go of what happened once: what is held back for that is not the burst's.
-const SETTLING_S = 3;
+const SETTLING_S = 3; // from a start on, and from what was left out then: more may come
 
 /**
  * What a frame says besides its samples. `mixed`: the payload is left and right as the server mixed
@@ -84,6 +82,7 @@ export class JitterBuffer {
   #origin = 0;
   #started = false;
   #settleUntil = 0;
+  #mostTarget = 0; // since the start, or since it was set
   #readAt = 0; // timestamp behind the last sample in the queue
 
   // Stereo at the source's rate: read at #position, written at #end.
@@ -132,6 +131,7 @@ export class JitterBuffer {
   /** A fixed target of the delay, or null: adaptive. @param {number | null} ms */
   setTarget(ms) {
     this.#fixedMs = ms;
+    this.#mostTarget = 0;
   }
 
   /** Linear peak and RMS by channel of the room; see `Mixer`. @param {Float32Array} into */
@@ -337,6 +337,7 @@ export class JitterBuffer {
     this.#readAt = Math.max(first, this.#readAt);
     this.#started = true;
     this.#settleUntil = now + SETTLING_S * this.#contextRate;
+    this.#mostTarget = 0;
     this.#dryFor = 0;
     this.#follower.reset();
   }
@@ -348,22 +349,26 @@ export class JitterBuffer {
 
   /** The ratio that brings the delay to its target; sets it anew where that would take too long. @param {number} now @param {number} count */
   #steer(now, count) {
-    const excess = this.#delay(now) - this.#arrivals.base - this.#target();
-    const seconds = excess / this.#contextRate;
+    const held = this.#delay(now) - this.#arrivals.base;
+    const target = this.#target();
+    this.#mostTarget = Math.max(this.#mostTarget, target);
     const settling = now < this.#settleUntil;
+    // Only what the base falls by is a burst's: what a falling target leaves was for a stall.
+    const surplus = held - (settling ? this.#mostTarget : target);
+    const seconds = surplus / this.#contextRate;
     if (!(seconds > (settling ? SETTLED_S : JUMP_S))) {
       this.#excessSince = NaN;
     } else {
       if (Number.isNaN(this.#excessSince)) this.#excessSince = now;
       const patience = seconds > JUMP_NOW_S || this.#dryFor > 0 ? 0 : JUMP_AFTER_S;
       if (now - this.#excessSince >= patience * this.#contextRate) {
-        this.#jump(Math.round(excess / this.#scale));
+        this.#jump(Math.round(surplus / this.#scale));
         if (settling) this.#settleUntil = now + SETTLING_S * this.#contextRate;
         return this.#follower.drift;
       }
     }
     if (this.#dryFor > 0) return this.#follower.drift; // nothing is heard that could be followed
-    return this.#follower.steer(seconds, count / this.#contextRate);
+    return this.#follower.steer((held - target) / this.#contextRate, count / this.#contextRate);
   }
 
   /** Goes on elsewhere on the timeline, blending over. @param {number} samples Forward. */
