@@ -69,7 +69,7 @@ class CapacityResult:
                 "others": last.others if last else 0.0,
             }
 
-        return [row(limit) for limit in limits(self.ramps.steps)]
+        return [row(limit) for limit in limits(self.ramps)]
 
     def as_json(self) -> dict[str, Any]:
         """Summary and raw results."""

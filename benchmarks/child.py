@@ -22,6 +22,10 @@ class ChildError(Exception):
     """A process ended or kept silent when something was expected of it; says what it printed."""
 
 
+class ChildTimeoutError(ChildError):
+    """It kept silent for too long, and had not ended."""
+
+
 class Child:
     """Starts `command`; leaving the block ends it, if need be the hard way.
 
@@ -78,7 +82,8 @@ class Child:
                 line, self._next = self._next, None
                 line = line or self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
-                raise ChildError(self._story(f"did not say {event!r} in {timeout:g} s")) from None
+                what = f"did not say {event!r} in {timeout:g} s"
+                raise ChildTimeoutError(self._story(what)) from None
             if line is None:
                 self._lines.put(None)
                 raise ChildError(self._story(f"ended without saying {event!r}"))

@@ -13,7 +13,7 @@ FAILURES: Final = (ChildError, LoadError, OSError, RuntimeError, subprocess.Subp
 
 
 class Failure(NamedTuple):
-    """A run from which there is no result, and why."""
+    """A run that went wrong, and why. What it had given by then may be kept all the same."""
 
     run: str
     reason: str

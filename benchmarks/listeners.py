@@ -64,7 +64,7 @@ class ListenersResult:
             }
 
         return sorted(
-            (row(limit) for limit in limits(self.ramps.steps)), key=lambda r: -r["limit"]["median"]
+            (row(limit) for limit in limits(self.ramps)), key=lambda r: -r["limit"]["median"]
         )
 
     def as_json(self) -> dict[str, Any]:

@@ -191,7 +191,7 @@ class LoadClient:
     def join(self, connections: int, timeout: float = JOIN_TIMEOUT_S) -> Joined:
         """Grows to this many connections.
 
-        Raises LoadError when one of them fails, ChildError when it takes longer.
+        Raises LoadError when one of them fails, ChildTimeoutError when it takes longer.
         """
         self.begin_join(connections)
         return self.joined(connections, timeout)

@@ -81,11 +81,23 @@ def resident_bytes(pid: int) -> int:
 
 
 def proportional_bytes(pids: Sequence[int]) -> int:
-    """Memory of processes that share some of it, which counts once (PSS)."""
+    """Memory of processes that share some of it, which counts once (PSS).
+
+    Raises PermissionError where it may not be read.
+    """
     used = 0
     for pid in pids:
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+        try:
             used += _kib(PROC / str(pid) / "smaps_rollup", "Pss") * 1024
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # it ended meanwhile
+        except PermissionError:
+            # As the database of a server that root started, which has an account of its own.
+            raise PermissionError(
+                f"the memory of process {pid} ({_comm(PROC / str(pid))}) may not be read: it runs "
+                "as another account, and CAP_SYS_PTRACE is missing; run this as an account other "
+                "than root, or with that capability (Docker: --cap-add SYS_PTRACE)"
+            ) from None
     return used
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 from benchmarks import machine, scenarios
-from benchmarks.child import ChildError
+from benchmarks.child import ChildTimeoutError
 from benchmarks.failures import FAILURES, Failure
 from benchmarks.load import LoadClient, LoadError, Target
 from benchmarks.scenarios import Progress, Spread
@@ -71,10 +71,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Ramps:
-    """Steps of ramps, and the ramps of which there are none."""
+    """Steps of ramps, and the ramps in which something went wrong, whose steps are kept.
+
+    `broken_off`: subject and round of those that ended by that, before they failed.
+    """
 
     steps: list[Step] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    broken_off: set[tuple[str, int]] = field(default_factory=set)
 
     def as_json(self) -> dict[str, Any]:
         """As they are kept."""
@@ -96,12 +100,12 @@ class Limit:
     open: bool
 
 
-def limits(steps: Sequence[Step]) -> list[Limit]:
+def limits(ramps: Ramps) -> list[Limit]:
     """One for each subject that was ramped."""
 
     def of(subject: str) -> Limit:
         rounds: dict[int, list[Step]] = {}
-        for step in steps:
+        for step in ramps.steps:
             if step.subject == subject:
                 rounds.setdefault(step.round, []).append(step)
         most = [
@@ -110,13 +114,13 @@ def limits(steps: Sequence[Step]) -> list[Limit]:
         ]
         # How far one would have got that never failed nobody knows.
         at_most = [
-            math.inf if ramp[-1].kept_up else count
-            for ramp, count in zip(rounds.values(), most, strict=True)
+            math.inf if ramp[-1].kept_up or (subject, number) in ramps.broken_off else count
+            for (number, ramp), count in zip(rounds.items(), most, strict=True)
         ]
         is_open = statistics.median(at_most) > statistics.median(most)
         return Limit(subject, Spread.of(most), is_open)
 
-    return [of(subject) for subject in dict.fromkeys(step.subject for step in steps)]
+    return [of(subject) for subject in dict.fromkeys(step.subject for step in ramps.steps)]
 
 
 def best_step(steps: Iterable[Step], subject: str) -> Step | None:
@@ -146,9 +150,9 @@ def by_turns(
 ) -> Ramps:
     """A ramp of each in every round.
 
-    One that breaks down keeps the steps before, and has not failed: of a subject that goes down
-    in a step frames or listeners are missing, so that it was what measures, or the subject at its
-    end. Raises RuntimeError when no ramp has a step.
+    One that breaks down keeps the steps before, and has not failed by that: of a subject that goes
+    down in a step frames or listeners are missing, so that it was what measures, or the subject at
+    its end. Raises RuntimeError when no ramp has a step.
     """
     ramps = Ramps()
     for number in range(rounds):
@@ -161,12 +165,15 @@ def by_turns(
             ramp = _ramp(
                 climb, number, seconds=seconds, first=first, most=most, growth=growth, tell=tell
             )
+            failed = False
             try:
-                for step in ramp:
+                for step, failed in ramp:  # noqa: B007  whether the last one was a failure
                     ramps.steps.append(step)
             except FAILURES as error:
                 run = f"round {number + 1} of {rounds}: {climb.name}"
                 ramps.failures.append(Failure.of(run, error))
+                if not failed:
+                    ramps.broken_off.add((climb.name, number))
     if not ramps.steps:
         raise RuntimeError(f"no ramp gave a result; {ramps.failures[0].reason}")
     progress("done", 1.0)
@@ -182,8 +189,11 @@ def _ramp(
     most: int,
     growth: float,
     tell: Callable[[int], None],
-) -> Iterator[Step]:
-    """More and more listeners, until frames due did not come, or too late, twice in a row."""
+) -> Iterator[tuple[Step, bool]]:
+    """More and more listeners, until frames due did not come, or too late, twice in a row.
+
+    With each step, whether the ramp has failed by it.
+    """
     counts = [min(first, most)]
     while counts[-1] < most:
         counts.append(min(most, round(counts[-1] * growth)))
@@ -193,15 +203,14 @@ def _ramp(
         with LoadClient(target, max_seconds=max_seconds, in_flight=in_flight) as load:
             for count in counts:
                 tell(count)
-                for _ in range(2):
+                for again in (False, True):
                     step = _step(climb, number, count, load, target, seconds)
-                    yield step
+                    failed = not step.kept_up and (again or not step.frames)
+                    yield step, failed
+                    if failed:
+                        return
                     if step.kept_up:
                         break
-                    if not step.frames:
-                        return
-                else:
-                    return
 
 
 def _step(
@@ -214,7 +223,7 @@ def _step(
         paced_s = count / target.joins_per_s if target.joins_per_s else 0.0
         load.join(count, JOIN_TIMEOUT_S + paced_s)
         load.wait_for_frames(max(1, round(scenarios.SETTLE_S * workload.frames_per_s)))
-    except (LoadError, ChildError) as error:  # the door is blocked, or nothing comes
+    except (LoadError, ChildTimeoutError) as error:  # the door is blocked, or nothing comes
         return replace(step, failure=str(error))
     before = machine.CpuSnapshot.take(target.pid)
     with machine.watched_memory(target.pid) as memory:

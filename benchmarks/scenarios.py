@@ -339,6 +339,8 @@ def memory(
                     target, max_seconds=SPARE_S, ask=Ask.APART if target.ask else Ask.NO
                 ) as load,
             ):
+                # What may not be read is told before anybody joins.
+                machine.proportional_bytes(machine.descendants(target.pid))
                 for count in (base, workload.listeners):
                     load.join(count)
                     # As long as it takes until the last of them are in the database, too.

@@ -133,6 +133,8 @@ def soak(
 def _samples(
     crowd: Crowd, running: RunningServer, plan: SoakResult, steps: int, progress: Progress
 ) -> Iterator[SoakSample]:
+    # What may not be read is told before anybody joins.
+    machine.proportional_bytes(machine.descendants(running.child.pid))
     chance = random.Random(1)
     progress("listeners join", 0.0)
     listeners = crowd.join(plan.workload.listeners)

@@ -198,7 +198,7 @@ class TlsResult:
 
     def limit_rows(self) -> list[Limit]:
         """One row a subject that was ramped."""
-        return limits(self.ramps.steps)
+        return limits(self.ramps)
 
     def as_json(self) -> dict[str, Any]:
         """Summary and raw results."""

@@ -9,15 +9,16 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any, Self, cast
 
 import numpy as np
 import pytest
 from benchmarks import documents, machine, ramp, scenarios, soak, subjects
-from benchmarks.child import ChildError
+from benchmarks.child import ChildError, ChildTimeoutError
 from benchmarks.crowd import Interval
 from benchmarks.load import Joined, LoadClient, Measured, Target
 from benchmarks.workload import Workload
@@ -83,8 +84,30 @@ def test_memory_of_what_has_ended_is_none_and_what_may_not_be_read_is_told(
         raise PermissionError("smaps_rollup")
 
     monkeypatch.setattr(machine, "_kib", refuse)
-    with pytest.raises(PermissionError):
+    with pytest.raises(PermissionError, match=r"CAP_SYS_PTRACE is missing; run this as"):
         machine.proportional_bytes([os.getpid()])
+
+
+def test_memory_that_may_not_be_read_is_told_before_anybody_joins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    running = SimpleNamespace(child=SimpleNamespace(pid=os.getpid()), pid=os.getpid(), ask="")
+
+    def refuse(*_: object) -> int:
+        raise PermissionError("may not be read")
+
+    def nobody(*_: object, **options: object) -> AbstractContextManager[object]:
+        return nullcontext(SimpleNamespace())  # it can't join
+
+    monkeypatch.setattr(machine, "proportional_bytes", refuse)
+    monkeypatch.setattr(soak, "running_server", lambda *_, **options: nullcontext(running))
+    monkeypatch.setattr(soak, "Crowd", nobody)
+    monkeypatch.setitem(cast(Any, subjects.SUBJECTS), "some", lambda *_: nullcontext(running))
+    monkeypatch.setattr(scenarios, "LoadClient", nobody)
+    with pytest.raises(PermissionError):
+        soak.soak(WORKLOAD, hours=1.0, progress=lambda *_: None)
+    with pytest.raises(PermissionError):
+        scenarios.memory(WORKLOAD, ["some"], rounds=1, progress=lambda *_: None)
 
 
 @contextmanager
@@ -118,7 +141,7 @@ def test_a_ramp_that_fails_costs_no_other() -> None:
     result = ramped(climbs)
     assert {step.subject for step in result.steps} == {"floor"}
     assert [failure.run for failure in result.failures] == ["round 1 of 1: broken"]
-    with pytest.raises(RuntimeError, match="no ramp gave a result; no such program at all"):
+    with pytest.raises(RuntimeError, match=r"no ramp gave a result; no such program at all"):
         ramped(climbs[:1])
 
 
@@ -130,23 +153,31 @@ def ends_badly(*_: object) -> Iterator[Target]:
 
 
 class Served:
-    """In place of a load client: so many get all that is due, and with more it breaks down."""
+    """In place of a load client: so many get all that is due; with more it may break down."""
 
     most = 0
+    breaks_in = ""
 
     def __init__(self, *_: object, **options: object) -> None:
         self.connections = 0
+        self.tries = 0
 
     def join(self, connections: int, _: float) -> None:
         self.connections = connections
+        if connections > self.most and self.breaks_in == "join":
+            raise ChildError("no answer")
 
     def wait_for_frames(self, _: int) -> None:
         pass
 
     def measure(self, _: float) -> Measured:
-        if self.connections > self.most:
+        due = self.connections * FRAMES_OF_ONE
+        if self.connections <= self.most:
+            return measured(self.connections, frames=due)
+        self.tries += 1
+        if self.breaks_in == f"try {self.tries}":
             raise ChildError("no answer")
-        return measured(self.connections, frames=self.connections * FRAMES_OF_ONE)
+        return measured(self.connections, frames=due // 2)
 
     def __enter__(self) -> Self:
         return self
@@ -156,22 +187,76 @@ class Served:
 
 
 @pytest.mark.parametrize(
-    ("most", "counts", "reason"), [(4, [2, 4], "it did not end"), (2, [2], "no answer")]
+    ("most", "breaks_in", "counts", "is_open"),
+    [
+        (4, "", [2, 4], True),
+        (2, "join", [2], True),
+        (2, "try 1", [2], True),
+        (2, "try 2", [2, 4], True),
+        (2, "", [2, 4, 4], False),  # it had failed before its end went wrong
+    ],
 )
 def test_how_far_a_subject_gets_is_open_when_something_else_breaks_down(
-    monkeypatch: pytest.MonkeyPatch, most: int, counts: list[int], reason: str
+    monkeypatch: pytest.MonkeyPatch, most: int, breaks_in: str, counts: list[int], is_open: bool
 ) -> None:
     monkeypatch.setattr(Served, "most", most)
+    monkeypatch.setattr(Served, "breaks_in", breaks_in)
     monkeypatch.setattr(ramp, "LoadClient", Served)
     monkeypatch.setattr(machine.CpuSnapshot, "take", lambda _: NOTHING_USED)
     climb = ramp.Climb("ends badly", ends_badly, WORKLOAD)
     result = ramp.by_turns(
         [climb], rounds=1, seconds=SECONDS, first=2, most=4, growth=2.0, progress=lambda *_: None
     )
-    assert [step.listeners for step in result.steps if step.kept_up] == counts
-    (limit,) = ramp.limits(result.steps)
-    assert (limit.limit.median, limit.open) == (counts[-1], True)
+    assert [step.listeners for step in result.steps] == counts
+    (limit,) = ramp.limits(result)
+    assert (limit.limit.median, limit.open) == (most, is_open)
+    reason = "no answer" if breaks_in else "it did not end"
     assert result.failures == [("round 1 of 1: ends badly", reason)]
+
+
+class Killed(LoadClient):
+    """Is killed while its listeners join."""
+
+    def begin_join(self, connections: int) -> None:
+        super().begin_join(connections)
+        os.kill(self.pid, signal.SIGKILL)
+
+
+def test_a_load_client_that_ends_while_listeners_join_is_no_failure_of_the_subject(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ramp, "LoadClient", Killed)
+    climb = ramp.Climb("floor", subjects.floor, Workload(2, channels=1, sample_rate=8000))
+    with pytest.raises(RuntimeError, match=r"no ramp gave a result; .* ended without saying"):
+        ramp.by_turns(
+            [climb], rounds=1, seconds=0.2, first=2, most=2, growth=2.0, progress=lambda *_: None
+        )
+
+
+class Silent(Served):
+    """Lets nobody in for too long."""
+
+    def join(self, connections: int, _: float) -> None:
+        raise ChildTimeoutError("did not say")
+
+
+def test_newcomers_who_are_not_in_in_time_are_a_failure_of_the_subject(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ramp, "LoadClient", Silent)
+    here = nullcontext(Target(os.getpid(), port=0))
+    result = ramp.by_turns(
+        [ramp.Climb("blocked", lambda *_: here, WORKLOAD)],
+        rounds=1,
+        seconds=SECONDS,
+        first=2,
+        most=4,
+        growth=2.0,
+        progress=lambda *_: None,
+    )
+    assert [step.failure for step in result.steps] == ["did not say"]
+    assert not ramp.limits(result)[0].open
+    assert not result.failures
 
 
 class Killer(LoadClient):
@@ -194,7 +279,7 @@ def test_a_subject_that_breaks_down_has_not_kept_up(monkeypatch: pytest.MonkeyPa
     )
     assert {step.listeners for step in result.steps} == {2}
     assert not any(step.kept_up for step in result.steps)
-    assert not ramp.limits(result.steps)[0].open
+    assert not ramp.limits(result)[0].open
     assert not result.failures
 
 
@@ -298,7 +383,7 @@ def test_a_limit_is_open_when_ramps_that_never_failed_could_have_raised_it() -> 
         return steps
 
     def told(*counts: int) -> tuple[float, bool]:
-        (limit,) = ramp.limits(ended(*counts))
+        (limit,) = ramp.limits(ramp.Ramps(ended(*counts)))
         return limit.limit.median, limit.open
 
     assert told(18_000, 12_842, 10_702) == (12_842, False)
