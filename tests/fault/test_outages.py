@@ -8,7 +8,6 @@ import math
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -57,15 +56,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run([*sudo, "mount", "-t", "tmpfs", "-o", mode, "tmpfs", disk], check=True)
     yield disk
     subprocess.run([*sudo, "umount", "--lazy", disk], check=True)
-
-
-@pytest.fixture(autouse=True)
-def _prompt_threads() -> Iterator[None]:
-    """A thread that plays does not wait for the interpreter, while another has visitors."""
-    usual = sys.getswitchinterval()
-    sys.setswitchinterval(usual / 10)
-    yield
-    sys.setswitchinterval(usual)
 
 
 @asynccontextmanager

@@ -27,6 +27,7 @@ TIMEOUT_S = 60.0
 RATE = 48_000
 CHANNELS = 2
 PACKET = RATE // 50
+BUFFER_MS = 1000
 Flag: TypeAlias = asyncio.Event | threading.Event
 
 
@@ -80,13 +81,16 @@ async def play(api: Api, room: RoomKeys, playing: Flag, done: Flag) -> None:
     is to buffer: the test, not the server, has more to do than one processor can.
     """
     loop = asyncio.get_running_loop()
-    async with api.source(room, bufferMs=1000) as source:
+    async with api.source(room, bufferMs=BUFFER_MS) as source:
         playing.set()
         begin = loop.time()
         for sequence in itertools.count():
             if done.is_set():
                 return
-            await asyncio.sleep(begin + sequence * PACKET / RATE - loop.time())
+            due = begin + sequence * PACKET / RATE
+            await asyncio.sleep(due - loop.time())
+            late_ms = 1000 * (loop.time() - due)
+            assert late_ms < BUFFER_MS, f"the test's own source is {late_ms:.0f} ms late"
             timestamp = sequence * PACKET
             planes = np.broadcast_to(ramp(timestamp, PACKET), (CHANNELS, PACKET))
             await source.ws.send_bytes(source_packet(planes, timestamp, sequence=sequence))

@@ -18,8 +18,10 @@ class Places:
     def __init__(
         self, *, max_connections: int, max_unregistered: int, max_per_participant: int
     ) -> None:
-        """In all, unregistered ones of an address, listeners with one token; 0 but for the second:
-        any number."""
+        """max_connections, max_per_participant: in all, and listeners with one token; 0: any.
+
+        max_unregistered: of one address.
+        """
         self._max_connections = max_connections
         self._max_unregistered = max_unregistered
         self._max_per_participant = max_per_participant
