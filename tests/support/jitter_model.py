@@ -254,10 +254,10 @@ class JitterModel:
             return True
         for channel in holding:
             since = self.since_heard(channel, now_ns)
-            if since < self.longest_packet + self.silence:
-                coming = min(self.longest_packet, since)
-                if channel.end - first + coming < target:
-                    return False
+            silent = since >= self.longest_packet + self.silence
+            coming = since if silent else min(self.longest_packet, since)
+            if channel.end - first + coming < target:
+                return False
         return True
 
     def since_heard(self, channel: Channel, now_ns: int) -> int:

@@ -217,6 +217,27 @@ def test_packets_that_come_seldom_fill_the_target_too(packet_ms: int) -> None:
     assert not any(frame.concealed_mask for frame in frames)
 
 
+@pytest.mark.parametrize("stall_ms", [100, 300, 600])
+def test_a_source_that_stalls_while_it_begins_gets_its_whole_delay(stall_ms: int) -> None:
+    """What is late then is caught up with, and 700 ms are late for a buffer of 1 s at no time."""
+
+    def late(packet: Sent, begin_ms: int, ms: int) -> Sent:
+        begin_ns = START_NS + begin_ms * MS
+        held_up = begin_ns <= packet.arrival_ns < begin_ns + ms * MS
+        arrival_ns = begin_ns + ms * MS if held_up else packet.arrival_ns
+        return Sent(arrival_ns, packet.channel, packet.timestamp, packet.samples)
+
+    buffer = JitterBuffer(2, 8000, target_ms=1000)
+    packets = steady(rate=8000, lengths=[160], duration_s=6, channels=2)
+    packets = [late(late(packet, 200, stall_ms), 3000, 700) for packet in packets]
+
+    frames = play(buffer, packets)
+
+    assert not any(frame.concealed_mask for frame in frames)
+    assert [frame.index for frame in frames if frame.discontinuity] == [0]
+    assert abs(buffer.fill_ms - 1000) < 250  # the mean of arrivals has moved
+
+
 @pytest.mark.parametrize("target_ms", [None, 10, 400, 1000])
 def test_without_a_packet_for_2_s_a_stream_is_buffering(target_ms: float | None) -> None:
     packets = steady(rate=8000, lengths=[160], duration_s=3)

@@ -259,7 +259,9 @@ std::int64_t JitterBuffer::samples_since(std::int64_t then_ns, std::int64_t now_
 
 // Whether every active channel holds the target from `from` on. The packet that an active channel
 // is about to send counts with the time that passed since its last one: with packets as long as
-// the target, holding all of it would mean waiting for a second one.
+// the target, holding all of it would mean waiting for a second one. Of one that fell silent all
+// counts that would have come by now: no more comes, or it has stalled, and what it sends late then
+// has the whole target to come in, as later on.
 bool JitterBuffer::ready(std::int64_t now_ns, std::uint64_t from) const noexcept {
   if (finishing_) return true;
   const auto target = static_cast<std::int64_t>(std::llround(target_));
@@ -272,9 +274,8 @@ bool JitterBuffer::ready(std::int64_t now_ns, std::uint64_t from) const noexcept
     const std::int64_t extent = wrapping_difference(ch.end, from);
     longest = std::max(longest, extent);
     const std::int64_t since = samples_since(ch.heard_ns, now_ns);
-    if (since >= packet + silence_) continue;  // it fell silent
-    const std::int64_t coming = std::min(packet, since);
-    waiting = waiting || extent + coming < target;
+    const bool silent = since >= packet + silence_;
+    waiting = waiting || extent + (silent ? since : std::min(packet, since)) < target;
   }
   // A channel that holds the others up must not let them run out of the window.
   return !waiting || longest >= samples_in(kMaxTargetMs);

@@ -11,13 +11,13 @@
 // position, leaving room for earlier ones; playing begins at the earliest sample held then, which
 // becomes timeline timestamp `origin`.
 //
-// States. Buffering, until every active channel holds the target: a channel that never spoke, or
-// that brought nothing new for 200 ms longer than the longest packet lasts, holds nothing up, and
-// when that is true of all of them what is held is played even if it is less. Live, one frame a
-// tick without exception, until no channel had a sample for 200 ms; then buffering again. The first
-// frame after buffering has `discontinuity`; its timestamp goes on by as much as the source's clock
-// did, if that is forward and not beyond the time that really passed (plus the window), else it
-// adjoins the last frame.
+// States. Buffering, until every active channel holds the target. A channel that never spoke holds
+// nothing up; one that brought nothing new for 200 ms longer than the longest packet lasts does only
+// until it would hold the target had it gone on: then what is held is played even if it is less. Live,
+// one frame a tick without exception, until no channel had a sample for 200 ms; then buffering again.
+// The first frame after buffering has `discontinuity`; its timestamp goes on by as much as the
+// source's clock did, if that is forward and not beyond the time that really passed (plus the
+// window), else it adjoins the last frame.
 //
 // What was held up may come all at once when a stopped link goes on. With a fixed target no more
 // of it is played than that, give or take 250 ms: the rest is passed over when playing begins again,
