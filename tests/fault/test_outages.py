@@ -40,6 +40,7 @@ VISITS_PER_S = 100
 JOINS = 2000
 AT_ONCE = 40
 AWAY_S = 60.0
+STANDSTILL_S = 0.5  # of a server whose rooms buffer a second
 LONGEST_PAUSE_S = 2.0  # of a listener that shares an event loop with 200 whose server is gone
 HEARD_AFTER = 50  # frames
 STAYS = "SELECT count(*) FROM relay.room_participants"
@@ -139,6 +140,31 @@ async def assert_once(tables: Connection, clients: list[str]) -> None:
     assert len(left) == len(set(left))
     assert set(left) <= set(joined)
     assert await tables.fetchval("SELECT count(*) FROM relay.dead_letters") == 0
+
+
+@pytest.mark.parametrize("begins", ["buffering", "playing"])
+async def test_a_server_that_stands_still_for_a_moment_loses_no_sound(
+    begins: str,
+    cluster: Cluster,
+    tables: Connection,
+    session: aiohttp.ClientSession,
+    tmp_path: Path,
+) -> None:
+    """As a machine that has too much to do may let it; its source does not wait."""
+    async with server(tmp_path, cluster, A) as a:
+        await asyncio.to_thread(a.add_user)
+        api = Api(a.url, session)
+        room = await api.create_room((await api.login())["accessToken"])
+        async with broadcast(api, room) as listener:
+            if begins == "playing":
+                async with asyncio.timeout(TIMEOUT_S):
+                    while not any(isinstance(m, Frame) for m in listener.seen):  # noqa: ASYNC110
+                        await asyncio.sleep(0.02)
+            for _ in range(3):
+                await asyncio.sleep(0.8)  # less than it buffers before it plays
+                a.signal(signal.SIGSTOP)
+                await asyncio.sleep(STANDSTILL_S)
+                a.signal(signal.SIGCONT)
 
 
 @pytest.mark.timeout(180)

@@ -103,7 +103,8 @@ class JitterModel:
         self.anchored = False
         self.live = False
         self.ever_live = False
-        self.finishing = False
+        self.told_to_finish = False
+        self.finishing = False  # and all is placed
         self.ended = False
         self.discontinuity = False
         self.stop_source = 0
@@ -119,19 +120,32 @@ class JitterModel:
         self.channels[channel].queue.append(packet)
 
     def finish(self) -> None:
-        self.finishing = True
+        self.told_to_finish = True
 
     # ---- placing ----
 
-    def drain(self) -> list[Packet]:
-        """Places what was pushed; which packets brought something new."""
+    def drain(self, now_ns: int, due_ns: int) -> list[Packet]:
+        """Places what was pushed; which packets brought something new.
+
+        A frame was due at `due_ns` (0: none has been): if that is long ago, what finds room behind
+        those that are due now waits for them.
+        """
+        late = self.samples_since(due_ns, now_ns) if due_ns else 0
+        if late < -(-self.rate * self.frame_ms // 1000):
+            late = -self.ahead  # nothing waits
         news = []
         for channel in self.channels:
-            while channel.queue:
+            while channel.queue and not self.is_early(channel.queue[0], late):
                 packet = channel.queue.popleft()
                 if self.place(channel, packet):
                     news.append(packet)
+        self.finishing = self.told_to_finish and not any(c.queue for c in self.channels)
         return news
+
+    def is_early(self, packet: Packet, late: int) -> bool:
+        begin = signed(packet.timestamp - self.head_source)
+        beyond = begin + len(packet.samples) > self.ahead
+        return (self.live or self.anything_held()) and beyond and 0 <= begin < self.ahead + late
 
     def place(self, channel: Channel, packet: Packet) -> bool:
         """Whether it brought something new."""
@@ -209,18 +223,20 @@ class JitterModel:
     def tick(
         self,
         now_ns: int,
+        due_ns: int,
         next_ns: int,
         target: int,
         *,
         starves: bool = False,
         exceeds: bool = False,
     ) -> ModelFrame | None:
-        """One due tick. `next_ns` is when the next one will be due, `target` in samples.
+        """One tick that was due at `due_ns`, and what came until then is placed already.
+
+        `next_ns` is when the next one will be due, `target` in samples.
 
         `starves`: held is far less than the target, so that running dry is the end for now.
         `exceeds`: after an interruption held is far more than the target, which is the end at once.
         """
-        self.drain()
         if self.finishing and not self.anything_held():
             self.ended = True
             self.live = False
@@ -230,7 +246,8 @@ class JitterModel:
             first = min((min(c.held) for c in self.channels if c.held), default=None)
             if first is None or not self.ready(now_ns, first, target):
                 return None
-            self.begin(now_ns, self.at_target(now_ns, first, target))
+            missed = self.samples_since(due_ns, now_ns)
+            self.begin(now_ns, self.at_target(now_ns, first, target + missed))
         frame = self.play()
         dry = (self.astray or starves) and not self.anything_held()
         last = (dry or exceeds) and not self.finishing
@@ -261,8 +278,10 @@ class JitterModel:
         return True
 
     def since_heard(self, channel: Channel, now_ns: int) -> int:
-        """In samples."""
-        return max(0, now_ns - channel.heard_ns) * self.rate // 1_000_000_000
+        return self.samples_since(channel.heard_ns, now_ns)
+
+    def samples_since(self, then_ns: int, now_ns: int) -> int:
+        return min(max(0, now_ns - then_ns), 10_000_000_000) * self.rate // 1_000_000_000
 
     def at_target(self, now_ns: int, first: int, target: int) -> int:
         """Where to begin: after an interruption, with a fixed target, not far more than that."""

@@ -73,12 +73,27 @@ def steady(
 
 
 def play(
-    buffer: JitterBuffer, packets: Iterable[Sent], *, until_ns: int | None = None
+    buffer: JitterBuffer,
+    packets: Iterable[Sent],
+    *,
+    until_ns: int | None = None,
+    pauses: Sequence[tuple[int, int]] = (),
 ) -> list[Frame]:
-    """Push every packet when it comes and pop every frame when it is due."""
+    """Push every packet when it comes and pop every frame when it is due.
+
+    pauses: times and lengths in ns; what is due in one is popped when it is over.
+    """
     frames: list[Frame] = []
     now = START_NS
-    pop_at = max(now, buffer.next_deadline_ns)
+
+    def next_pop(earliest_ns: int) -> int:
+        due_ns = max(earliest_ns, buffer.next_deadline_ns)
+        for begin_ns, length_ns in pauses:
+            if begin_ns <= due_ns < begin_ns + length_ns:
+                return begin_ns + length_ns
+        return due_ns
+
+    pop_at = next_pop(now)
 
     def pop_until(time_ns: int) -> None:
         nonlocal pop_at
@@ -86,7 +101,7 @@ def play(
             frame = buffer.pop(pop_at)
             if frame is not None:
                 frames.append(frame)
-            pop_at = buffer.next_deadline_ns
+            pop_at = next_pop(pop_at)
 
     last = now
     for packet in sorted(packets, key=lambda packet: packet.arrival_ns):
@@ -178,7 +193,7 @@ class ComparedRun:
         deadline_ns = self.buffer.next_deadline_ns
         held_ms = self.buffer.fill_ms if self.buffer.state == "live" else 0.0
         frame = self.buffer.pop(now_ns)
-        self.news += self.model.drain()
+        self.news += self.model.drain(now_ns, deadline_ns)
         if now_ns >= deadline_ns:
             # Half samples are rounded up; going through ms must not change that.
             target = math.floor(self.buffer.target_ms * self.rate / 1000 + 0.5 + 1e-6)
@@ -196,7 +211,9 @@ class ComparedRun:
                 and held_ms > self.buffer.target_ms + EXCESS_MS - SLACK_MS
             )
             next_ns = self.buffer.next_deadline_ns
-            expected = self.model.tick(now_ns, next_ns, target, starves=starves, exceeds=exceeds)
+            expected = self.model.tick(
+                now_ns, deadline_ns or now_ns, next_ns, target, starves=starves, exceeds=exceeds
+            )
         else:
             expected = None
         assert (frame is None) == (expected is None)

@@ -238,6 +238,31 @@ def test_a_source_that_stalls_while_it_begins_gets_its_whole_delay(stall_ms: int
     assert abs(buffer.fill_ms - 1000) < 250  # the mean of arrivals has moved
 
 
+@pytest.mark.parametrize("late_ms", [100, 300, 700])
+@pytest.mark.parametrize("target_ms", [None, 60, 400, 1000])
+def test_frames_that_are_fetched_late_are_all_there_and_no_later_than_they_were(
+    target_ms: float | None, late_ms: int
+) -> None:
+    """Nobody pops for a while, amid the buffering too; the source goes on meanwhile."""
+    packets = steady(rate=8000, lengths=[160], duration_s=6, channels=2)
+    on_time = JitterBuffer(2, 8000, target_ms=target_ms)
+    late = JitterBuffer(2, 8000, target_ms=target_ms)
+    first_ms = 100 if target_ms is None else target_ms - 50
+    pauses = [(START_NS + round(ms * MS), late_ms * MS) for ms in (first_ms, 2000, 3000, 4500)]
+
+    expected = play(on_time, packets)
+    frames = play(late, packets, pauses=pauses)
+
+    assert len(frames) == len(expected)
+    for frame, other in zip(frames, expected, strict=True):
+        assert np.array_equal(frame.samples, other.samples)
+        assert frame.concealed_mask == 0
+        assert (frame.index, frame.timestamp) == (other.index, other.timestamp)
+        assert abs(frame.deadline_ns - other.deadline_ns) < 10 * MS
+    assert late.counters(0) == on_time.counters(0)
+    assert late.fill_ms == pytest.approx(on_time.fill_ms, abs=10)
+
+
 @pytest.mark.parametrize("target_ms", [None, 10, 400, 1000])
 def test_without_a_packet_for_2_s_a_stream_is_buffering(target_ms: float | None) -> None:
     packets = steady(rate=8000, lengths=[160], duration_s=3)

@@ -142,6 +142,15 @@ void JitterBuffer::place(unsigned channel, std::uint64_t source_timestamp,
   }
 }
 
+bool JitterBuffer::is_early(std::uint64_t source_timestamp, std::size_t n,
+                            std::int64_t now_ns) const noexcept {
+  if (finishing_ || !ticked_ || !(live_ || held())) return false;
+  const std::int64_t late = samples_since(deadline_ns_, now_ns);
+  const std::int64_t begin = wrapping_difference(source_timestamp, head_source_);
+  return late >= max_frame_ && begin < ahead_ + late &&
+         begin > ahead_ - static_cast<std::int64_t>(n);
+}
+
 // Copies in what is not there yet; returns how much that was. The first to come is kept.
 std::size_t JitterBuffer::fill_in(Channel& channel, std::uint64_t position, const float* samples,
                                   std::size_t n) noexcept {
@@ -257,31 +266,40 @@ std::int64_t JitterBuffer::samples_since(std::int64_t then_ns, std::int64_t now_
   return ns * config_.sample_rate / 1'000'000'000;
 }
 
-// Whether every active channel holds the target from `from` on. The packet that an active channel
-// is about to send counts with the time that passed since its last one: with packets as long as
-// the target, holding all of it would mean waiting for a second one. Of one that fell silent all
-// counts that would have come by now: no more comes, or it has stalled, and what it sends late then
-// has the whole target to come in, as later on.
-bool JitterBuffer::ready(std::int64_t now_ns, std::uint64_t from) const noexcept {
-  if (finishing_) return true;
-  const auto target = static_cast<std::int64_t>(std::llround(target_));
+// What every active channel holds from `from` on, in samples. The packet that an active channel is
+// about to send counts with the time that passed since its last one: with packets as long as the
+// target, holding all of it would mean waiting for a second one. Of one that fell silent all counts
+// that would have come by now: no more comes, or it has stalled, and what it sends late then has the
+// whole target to come in, as later on.
+std::int64_t JitterBuffer::level(std::int64_t now_ns, std::uint64_t from) const noexcept {
   const auto packet = static_cast<std::int64_t>(arrivals_.longest_packet());
-  bool waiting = false;
-  std::int64_t longest = 0;
+  std::int64_t least = std::numeric_limits<std::int64_t>::max();
   for (unsigned c = 0; c < config_.channels; ++c) {
     const Channel& ch = channels_[c];
     if (wrapping_difference(ch.end, head_) <= 0) continue;
-    const std::int64_t extent = wrapping_difference(ch.end, from);
-    longest = std::max(longest, extent);
     const std::int64_t since = samples_since(ch.heard_ns, now_ns);
     const bool silent = since >= packet + silence_;
-    waiting = waiting || extent + (silent ? since : std::min(packet, since)) < target;
+    const std::int64_t coming = silent ? since : std::min(packet, since);
+    least = std::min(least, wrapping_difference(ch.end, from) + coming);
   }
-  // A channel that holds the others up must not let them run out of the window.
-  return !waiting || longest >= samples_in(kMaxTargetMs);
+  return least;
 }
 
+// A channel that holds the others up must not let them run out of the window.
+bool JitterBuffer::fills_window(std::uint64_t from) const noexcept {
+  for (unsigned c = 0; c < config_.channels; ++c) {
+    if (wrapping_difference(channels_[c].end, head_) > 0 &&
+        wrapping_difference(channels_[c].end, from) >= samples_in(kMaxTargetMs)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// What this tick, if it is late, has missed of the time to begin is caught up with: by what is held
+// and by what the arrivals say, since more may be held than the window has room for.
 void JitterBuffer::begin(std::int64_t now_ns, std::uint64_t from) noexcept {
+  const double held = static_cast<double>(level(now_ns, from));
   const auto skipped = static_cast<std::size_t>(from - head_);
   for (unsigned c = 0; c < config_.channels; ++c) {
     channels_[c].counters.late += give_up(channels_[c], skipped);
@@ -300,13 +318,17 @@ void JitterBuffer::begin(std::int64_t now_ns, std::uint64_t from) noexcept {
   began_ns_ = now_ns;
   ever_live_ = true;
   discontinuity_ = true;
-  deadline_ns_ = now_ns;
+  const double missed = std::max(held, arrivals_.ahead_of(head_source_, now_ns)) - target_;
+  const auto late = static_cast<double>(elapsed_ns(deadline_ns_, now_ns));
+  const double missed_ns = std::clamp(1e9 * missed / config_.sample_rate, 0.0, std::max(late, 0.0));
+  deadline_ns_ = later_by(now_ns, -std::llround(missed_ns));
 }
 
 // Where playing begins when `from` is the earliest sample held. After an interruption what was held
-// up on its way may come all at once: of that no more is played than a fixed target wants, or the
-// delay would be longer from now on.
-std::uint64_t JitterBuffer::at_target(std::int64_t now_ns, std::uint64_t from) const noexcept {
+// up on its way may come all at once: of that no more is played than a fixed target wants (and what
+// is `allowed` beyond), or the delay would be longer from now on.
+std::uint64_t JitterBuffer::at_target(std::int64_t now_ns, std::uint64_t from,
+                                      std::int64_t allowed) const noexcept {
   if (!ever_live_ || finishing_ || config_.target_ms <= 0) return from;
   const auto packet = static_cast<std::int64_t>(arrivals_.longest_packet());
   std::int64_t shortest = std::numeric_limits<std::int64_t>::max();
@@ -317,7 +339,7 @@ std::uint64_t JitterBuffer::at_target(std::int64_t now_ns, std::uint64_t from) c
     shortest = std::min(shortest, wrapping_difference(ch.end, from));
   }
   if (shortest == std::numeric_limits<std::int64_t>::max()) return from;
-  const std::int64_t excess = shortest - static_cast<std::int64_t>(std::llround(target_));
+  const std::int64_t excess = shortest - allowed - static_cast<std::int64_t>(std::llround(target_));
   return excess > samples_in(kExcessMs) ? from + static_cast<std::uint64_t>(excess) : from;
 }
 
@@ -359,6 +381,7 @@ void JitterBuffer::advance(std::size_t n) noexcept {
 JitterBuffer::Tick JitterBuffer::tick(std::int64_t now_ns, float* const* planes,
                                       FrameInfo& info) noexcept {
   if (ended_ || (ticked_ && elapsed_ns(deadline_ns_, now_ns) < 0)) return Tick::none;
+  if (!ticked_) deadline_ns_ = now_ns;
   ticked_ = true;
   arrivals_.fold(now_ns);
   retarget(now_ns);
@@ -372,12 +395,13 @@ JitterBuffer::Tick JitterBuffer::tick(std::int64_t now_ns, float* const* planes,
       deadline_ns_ = later_by(now_ns, frame_ns_);
       return Tick::buffering;
     }
-    if (!ready(now_ns, from)) {
+    const std::int64_t spare = level(now_ns, from) - static_cast<std::int64_t>(std::llround(target_));
+    if (spare < 0 && !finishing_ && !fills_window(from)) {
       // Looked at often, so that playing begins at the target and not up to a frame above it.
       deadline_ns_ = later_by(now_ns, kReadyPollNs);
       return Tick::buffering;
     }
-    begin(now_ns, at_target(now_ns, from));
+    begin(now_ns, at_target(now_ns, from, samples_since(deadline_ns_, now_ns)));
   }
 
   const unsigned n = next_frame_samples();
@@ -440,7 +464,7 @@ bool JitterBuffer::starves() const noexcept {
 bool JitterBuffer::exceeds() const noexcept {
   return config_.target_ms > 0 && resumed_ && hears(deadline_ns_) &&
          elapsed_ns(began_ns_, deadline_ns_) >= kSettleMs * kNsPerMs &&
-         at_target(deadline_ns_, head_) != head_ &&
+         at_target(deadline_ns_, head_, 0) != head_ &&
          arrivals_.ahead_of(head_source_, deadline_ns_) - target_ >
              static_cast<double>(samples_in(kExcessMs));
 }

@@ -64,13 +64,17 @@ JitterPort::Popped JitterPort::pop(std::int64_t now_ns, float* const* planes,
   // acquire: pairs with the release in finish(). Read before the rings, so that all that was
   // pushed before finish() is placed before the buffer is told.
   const bool finishing = finishing_.load(std::memory_order_acquire);
+  bool all = true;
   for (unsigned c = 0; c < config_.channels; ++c) {
-    rings_[c].drain([this, c](std::uint64_t timestamp, std::int64_t arrival_ns, const float* a,
-                              std::size_t a_n, const float* b, std::size_t b_n) {
+    all &= rings_[c].drain([=, this](std::uint64_t timestamp, std::int64_t arrival_ns,
+                                     const float* a, std::size_t a_n, const float* b,
+                                     std::size_t b_n) {
+      if (buffer_->is_early(timestamp, a_n + b_n, now_ns)) return false;
       buffer_->place(c, timestamp, arrival_ns, a, a_n, b, b_n);
+      return true;
     });
   }
-  if (finishing) buffer_->finish();
+  if (finishing && all) buffer_->finish();
   const bool played =
       planes != nullptr && buffer_->tick(now_ns, planes, info) == JitterBuffer::Tick::frame;
   publish();

@@ -38,10 +38,9 @@ void Room::begin_stream(SourceSession session) {
 
 void Room::finish_stream(const SourceLink* link, bool drained) {
   if (!session_ || session_->link.get() != link || finishing_) return;
-  drain_rings();
   finishing_ = true;
   drained_ = drained;
-  session_->jitter->finish();
+  if (drain_rings()) session_->jitter->finish();
   if (session_->jitter->ended()) end_stream();
 }
 
@@ -59,14 +58,18 @@ void Room::end_stream() {
   session_.reset();
 }
 
-void Room::drain_rings() {
-  if (!session_) return;
+bool Room::drain_rings() {
+  if (!session_) return true;
   SourceLink& link = *session_->link;
   JitterBuffer& jitter = *session_->jitter;
+  bool all = true;
   for (unsigned c = 0; c < link.format.channels; ++c) {
-    link.ring(c).drain([&](uint64_t timestamp, int64_t arrival_ns, const float* first,
-                           size_t first_n, const float* second, size_t second_n) {
+    all &= link.ring(c).drain([&](uint64_t timestamp, int64_t arrival_ns, const float* first,
+                                  size_t first_n, const float* second, size_t second_n) {
+      // This thread may be late, and the source is not: its packets wait for the frames that are due.
+      if (jitter.is_early(timestamp, first_n + second_n, thread_.now_ns)) return false;
       jitter.place(c, timestamp, arrival_ns, first, first_n, second, second_n);
+      return true;
     });
   }
   // acq_rel: see SourceLink::writer_waits.
@@ -75,16 +78,21 @@ void Room::drain_rings() {
     RelayThread& reader = *thread_.shared.threads[thread_of(source)];
     reader.call([source](RelayThread& t) { t.resume_reading(source); });
   }
+  return all;
 }
 
 int64_t Room::tick(int64_t now_ns) {
   if (!session_) return 0;
-  drain_rings();
   JitterBuffer& jitter = *session_->jitter;
   // A stalled thread has several frames to catch up with; the bound lets the others have their turn.
   for (int i = 0; i < 8; ++i) {
     int64_t deadline = jitter.next_deadline_ns();
     if (deadline > now_ns) break;
+    if (drain_rings() && finishing_) jitter.finish();
+    if (jitter.ended()) {
+      end_stream();
+      return 0;
+    }
     Block* block = spare_block();
     if (!block) break;
     float* planes[kMaxChannels];

@@ -40,8 +40,8 @@ class Room : Counted<"Room"> {
   // Cuts the stream off where it is.
   void end_stream();
 
-  // Moves what the source wrote into the jitter buffer.
-  void drain_rings();
+  // Moves what the source wrote into the jitter buffer; whether all of it.
+  bool drain_rings();
   // Makes the blocks that are due. Returns when it wants to be called again; 0: there is no stream.
   int64_t tick(int64_t now_ns);
 

@@ -55,30 +55,34 @@ class ChannelRing : Counted<"ChannelRing"> {
   // ---- consumer ----
 
   // Hands every record that was there when the call began to
-  //   f(timestamp, arrival_ns, const float* a, na, const float* b, nb)
-  // oldest first; the samples are a's, then b's, borrowed for the time of the call. Returns the
-  // number of records. Bounded: what arrives meanwhile waits for the next call.
+  //   bool f(timestamp, arrival_ns, const float* a, na, const float* b, nb)
+  // oldest first; the samples are a's, then b's, borrowed for the time of the call. False leaves
+  // that record, and those behind it, for another call. Returns whether none was left. Bounded: what
+  // arrives meanwhile waits for the next call.
   template <class F>
-  std::size_t drain(F&& f) {
+  bool drain(F&& f) {
     std::size_t words = ring_.readable();
-    std::size_t records = 0;
     while (words > kHeaderWords) {
       const Header header = read_header();
       const std::size_t record = kHeaderWords + header.length;
       const auto span = ring_.peek(record);
+      bool taken;
       if (span.first_n >= kHeaderWords) {
-        f(header.timestamp, header.arrival_ns, static_cast<const float*>(span.first + kHeaderWords),
-          span.first_n - kHeaderWords, static_cast<const float*>(span.second), span.second_n);
+        taken = f(header.timestamp, header.arrival_ns,
+                  static_cast<const float*>(span.first + kHeaderWords),
+                  span.first_n - kHeaderWords, static_cast<const float*>(span.second),
+                  span.second_n);
       } else {  // the header itself goes over the end of the memory
         const std::size_t rest = kHeaderWords - span.first_n;
-        f(header.timestamp, header.arrival_ns, static_cast<const float*>(span.second + rest),
-          span.second_n - rest, static_cast<const float*>(nullptr), std::size_t{0});
+        taken = f(header.timestamp, header.arrival_ns,
+                  static_cast<const float*>(span.second + rest), span.second_n - rest,
+                  static_cast<const float*>(nullptr), std::size_t{0});
       }
+      if (!taken) return false;
       ring_.release(record);
       words -= record;
-      ++records;
     }
-    return records;
+    return true;
   }
 
  private:

@@ -7,7 +7,8 @@
 //
 // Timeline. A source timestamp is a position; all arithmetic on it is modulo 2^64. `head` is the
 // next position to play. Samples are taken from 1 s behind the head (late) to 1.25 s ahead of it
-// (placed); everything outside is dropped, whatever its timestamp. The first packet fixes the
+// (placed); everything outside is dropped, whatever its timestamp (is_early() tells what had better
+// wait for the head to move on). The first packet fixes the
 // position, leaving room for earlier ones; playing begins at the earliest sample held then, which
 // becomes timeline timestamp `origin`.
 //
@@ -105,6 +106,11 @@ class JitterBuffer : Counted<"JitterBuffer"> {
   void place(unsigned channel, std::uint64_t source_timestamp, std::int64_t arrival_ns,
              const float* a, std::size_t a_n, const float* b, std::size_t b_n) noexcept;
 
+  // Whether this packet is beyond the window, wholly or in part, only until the frames are played that
+  // a late tick has to catch up with: whoever keeps it until then loses nothing of it. On time it is
+  // false: of a source that is really so far ahead the rest is dropped, or its delay would grow.
+  bool is_early(std::uint64_t source_timestamp, std::size_t n, std::int64_t now_ns) const noexcept;
+
   enum class Tick {
     none,       // not due yet, or ended
     buffering,  // due, but nothing may be played yet; asks again 5 ms or a frame later
@@ -166,8 +172,10 @@ class JitterBuffer : Counted<"JitterBuffer"> {
   bool held(std::size_t beyond = 0) const noexcept;
   bool earliest(std::uint64_t& position) const noexcept;
   std::int64_t samples_since(std::int64_t then_ns, std::int64_t now_ns) const noexcept;
-  bool ready(std::int64_t now_ns, std::uint64_t from) const noexcept;
-  std::uint64_t at_target(std::int64_t now_ns, std::uint64_t from) const noexcept;
+  std::int64_t level(std::int64_t now_ns, std::uint64_t from) const noexcept;
+  bool fills_window(std::uint64_t from) const noexcept;
+  std::uint64_t at_target(std::int64_t now_ns, std::uint64_t from,
+                          std::int64_t allowed) const noexcept;
   void begin(std::int64_t now_ns, std::uint64_t from) noexcept;
   void advance(std::size_t n) noexcept;
   void stop() noexcept;
