@@ -129,11 +129,9 @@ def short(files: Sequence[Mapping[str, Any]]) -> str:
         elif result["scenario"] == "memory" and {"relay", "server"} <= rows.keys():
             relay = rows["relay"]["resident"]["median"] / 1000
             server = rows["server"]["resident"]["median"] / 1000
-            database = rows["server"].get("database")  # older results don't tell it
-            stored = f"; {database['median'] / 1000:.1f} kB in its database's" if database else ""
             lines.append(
                 f"- Memory per listener: **{server:.1f} kB** in the server's process, of which "
-                f"{relay:.1f} kB in the relay{stored}."
+                f"{relay:.1f} kB in the relay."
             )
         elif result["scenario"] == "listeners" and "server" in rows:
             lines.append(_most_listeners(result, rows))

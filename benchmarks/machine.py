@@ -80,15 +80,29 @@ def resident_bytes(pid: int) -> int:
     return pages * PAGE_BYTES
 
 
-def proportional_bytes(pids: Sequence[int]) -> int:
-    """Memory of processes that share some of it, which counts once (PSS).
+class ProportionalMemory(NamedTuple):
+    """Memory of processes that share some of it, which counts once (PSS), bytes.
+
+    `buffers` is what they have touched so far of memory that they set up to share, as a database
+    does when it starts; `own` all the rest.
+    """
+
+    own: int = 0
+    buffers: int = 0
+
+
+def proportional_memory(pids: Sequence[int]) -> ProportionalMemory:
+    """Memory of these processes together.
 
     Raises PermissionError where it may not be read.
     """
-    used = 0
+    own = buffers = 0
     for pid in pids:
         try:
-            used += _kib(PROC / str(pid) / "smaps_rollup", "Pss") * 1024
+            rollup = PROC / str(pid) / "smaps_rollup"
+            shared = _kib(rollup, "Pss_Shmem")
+            own += _kib(rollup, "Pss") - shared
+            buffers += shared
         except (FileNotFoundError, ProcessLookupError):
             pass  # it ended meanwhile
         except PermissionError:
@@ -98,7 +112,7 @@ def proportional_bytes(pids: Sequence[int]) -> int:
                 "as another account, and CAP_SYS_PTRACE is missing; run this as an account other "
                 "than root, or with that capability (Docker: --cap-add SYS_PTRACE)"
             ) from None
-    return used
+    return ProportionalMemory(own * 1024, buffers * 1024)
 
 
 def disk_bytes(folder: Path) -> int:

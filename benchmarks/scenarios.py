@@ -250,8 +250,8 @@ def _cpu_sample(
 class MemorySample:
     """Memory of one subject with so many listeners, bytes.
 
-    `database` is that of the processes it started (proportional: what they share counts once),
-    `tcp_buffers` that of the whole machine.
+    `database` is the own memory of the processes it started, `buffers` what they have touched of
+    the memory they share, `tcp_buffers` those of the whole machine.
     """
 
     subject: str
@@ -259,6 +259,7 @@ class MemorySample:
     listeners: int
     resident: int
     database: int
+    buffers: int
     tcp_buffers: int
 
 
@@ -269,6 +270,7 @@ class MemoryRow:
     subject: str
     resident: Spread
     database: Spread
+    buffers: Spread
     tcp_buffers: Spread
 
 
@@ -293,7 +295,7 @@ class MemoryResult:
         """The summary: one row a subject."""
 
         def row(subject: str) -> MemoryRow:
-            names = ("resident", "database", "tcp_buffers")
+            names = ("resident", "database", "buffers", "tcp_buffers")
             spreads = (Spread.of(self.per_connection(subject, name)) for name in names)
             return MemoryRow(subject, *spreads)
 
@@ -340,7 +342,7 @@ def memory(
                 ) as load,
             ):
                 # What may not be read is told before anybody joins.
-                machine.proportional_bytes(machine.descendants(target.pid))
+                machine.proportional_memory(machine.descendants(target.pid))
                 for count in (base, workload.listeners):
                     load.join(count)
                     # As long as it takes until the last of them are in the database, too.
@@ -356,6 +358,6 @@ def _memory_sample(name: str, number: int, count: int, target: Target) -> Memory
         number,
         count,
         machine.resident_bytes(target.pid),
-        machine.proportional_bytes(machine.descendants(target.pid)),
+        *machine.proportional_memory(machine.descendants(target.pid)),
         machine.tcp_buffer_bytes(),
     )

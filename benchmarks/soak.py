@@ -134,7 +134,7 @@ def _samples(
     crowd: Crowd, running: RunningServer, plan: SoakResult, steps: int, progress: Progress
 ) -> Iterator[SoakSample]:
     # What may not be read is told before anybody joins.
-    machine.proportional_bytes(machine.descendants(running.child.pid))
+    machine.proportional_memory(machine.descendants(running.child.pid))
     chance = random.Random(1)
     progress("listeners join", 0.0)
     listeners = crowd.join(plan.workload.listeners)
@@ -159,6 +159,6 @@ def _sample(crowd: Crowd, running: RunningServer, interval: Interval, at_s: floa
         int(crowd.client.listeners()["returns"].sum()),
         len(list((process / "fd").iterdir())),
         len(list((process / "task").iterdir())),
-        machine.proportional_bytes(machine.descendants(pid)),
+        sum(machine.proportional_memory(machine.descendants(pid))),
         machine.disk_bytes(running.data_dir),
     )

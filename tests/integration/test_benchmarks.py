@@ -122,6 +122,9 @@ def test_memory_is_the_slope_between_two_numbers_of_listeners() -> None:
         ("server", LISTENERS),
     ]
     assert all(s.resident > 0 for s in result.samples)
+    assert all(
+        (s.database > 0, s.buffers > 0) == (s.subject == "server",) * 2 for s in result.samples
+    )
     assert len(result.per_connection("server", "resident")) == 1
 
 

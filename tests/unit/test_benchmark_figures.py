@@ -78,14 +78,14 @@ def test_memory_of_what_has_ended_is_none_and_what_may_not_be_read_is_told(
 ) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         pass
-    assert machine.proportional_bytes([process.pid]) == 0
+    assert machine.proportional_memory([process.pid]) == (0, 0)
 
     def refuse(*_: object) -> int:
         raise PermissionError("smaps_rollup")
 
     monkeypatch.setattr(machine, "_kib", refuse)
     with pytest.raises(PermissionError, match=r"CAP_SYS_PTRACE is missing; run this as"):
-        machine.proportional_bytes([os.getpid()])
+        machine.proportional_memory([os.getpid()])
 
 
 def test_memory_that_may_not_be_read_is_told_before_anybody_joins(
@@ -99,7 +99,7 @@ def test_memory_that_may_not_be_read_is_told_before_anybody_joins(
     def nobody(*_: object, **options: object) -> AbstractContextManager[object]:
         return nullcontext(SimpleNamespace())  # it can't join
 
-    monkeypatch.setattr(machine, "proportional_bytes", refuse)
+    monkeypatch.setattr(machine, "proportional_memory", refuse)
     monkeypatch.setattr(soak, "running_server", lambda *_, **options: nullcontext(running))
     monkeypatch.setattr(soak, "Crowd", nobody)
     monkeypatch.setitem(cast(Any, subjects.SUBJECTS), "some", lambda *_: nullcontext(running))
