@@ -148,7 +148,8 @@ def bad_network(rng: random.Random, target_ms: float | None, duration_s: float) 
     frames = run.frames
     assert [frame.index for frame in frames] == list(range(len(frames)))
     assert all(b.timestamp == a.timestamp + 160 for a, b in itertools.pairwise(frames))
-    assert [frame.discontinuity for frame in frames] == [True] + [False] * (len(frames) - 1)
+    if target_ms is None or target_ms >= 80:  # with less, all may be late until it begins anew
+        assert [frame.discontinuity for frame in frames] == [True] + [False] * (len(frames) - 1)
     numbers = [(packet.timestamp - first) % 2**64 // length for packet in came]
     span = max(numbers) + 1 - min(numbers)
     # Playing may begin before the first packet came, and go on while the last is on its way.
