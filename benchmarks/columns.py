@@ -243,15 +243,15 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
     "memory": Layout(
         title="Memory per connection",
         caption="slope from {base} connections to all, medians of rounds (lowest–highest); "
-        "database: its processes' own, and what they have touched of the buffers they share, whose "
-        "size is fixed (older results: both together); TCP buffers: the kernel's, of both ends and "
+        "database: with all listeners, its processes' own and what they have touched of the buffers "
+        "they share, neither of which is a listener's; TCP buffers: the kernel's, of both ends and "
         "of all sockets of this machine",
         target="0.5 kB at most in the relay, 2 kB in the whole `roomserver`",
         columns={
             "subject": named_subject,
             "resident, kB": spread("resident", 2, 1e-3),
-            "database, kB": spread("database", 2, 1e-3),
-            "its buffers, kB": spread("buffers", 2, 1e-3),
+            "database, MB": spread("database", 1, 1e-6),
+            "its buffers, MB": spread("buffers", 1, 1e-6),
             "TCP buffers, kB": spread("tcp_buffers", 2, 1e-3),
         },
     ),

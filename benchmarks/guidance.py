@@ -128,8 +128,6 @@ def _memory(files: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     columns: Columns = {
         "what": named_subject,
         "process, kB": kilobytes("resident"),
-        "its database, kB": kilobytes("database"),
-        "the database's buffers, kB": kilobytes("buffers"),
         "TCP buffers at both ends, kB": kilobytes("tcp_buffers"),
     }
     for where, result in _results(files, "memory"):

@@ -265,7 +265,7 @@ class MemorySample:
 
 @dataclass(frozen=True, slots=True)
 class MemoryRow:
-    """One subject: bytes that one connection more costs."""
+    """One subject: bytes that one connection more costs; of the database, those with all of them."""
 
     subject: str
     resident: Spread
@@ -295,9 +295,18 @@ class MemoryResult:
         """The summary: one row a subject."""
 
         def row(subject: str) -> MemoryRow:
-            names = ("resident", "database", "buffers", "tcp_buffers")
-            spreads = (Spread.of(self.per_connection(subject, name)) for name in names)
-            return MemoryRow(subject, *spreads)
+            full = [
+                s
+                for s in self.samples
+                if s.subject == subject and s.listeners == self.workload.listeners
+            ]
+            return MemoryRow(
+                subject,
+                resident=Spread.of(self.per_connection(subject, "resident")),
+                database=Spread.of([s.database for s in full]),
+                buffers=Spread.of([s.buffers for s in full]),
+                tcp_buffers=Spread.of(self.per_connection(subject, "tcp_buffers")),
+            )
 
         return [row(subject) for subject in dict.fromkeys(s.subject for s in self.samples)]
 
