@@ -243,7 +243,7 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
     "memory": Layout(
         title="Memory per connection",
         caption="slope from {base} connections to all, medians of rounds (lowest–highest); "
-        "database: with all listeners, its processes' own and what they have touched of the buffers "
+        "database: with all of them, its processes' own and what they have touched of the buffers "
         "they share, neither of which is a listener's; TCP buffers: the kernel's, of both ends and "
         "of all sockets of this machine",
         target="0.5 kB at most in the relay, 2 kB in the whole `roomserver`",

@@ -265,7 +265,7 @@ class MemorySample:
 
 @dataclass(frozen=True, slots=True)
 class MemoryRow:
-    """One subject: bytes that one connection more costs; of the database, those with all of them."""
+    """One subject: bytes that one connection more costs; the database's, with all of them."""
 
     subject: str
     resident: Spread
