@@ -81,7 +81,9 @@ cdef class JitterBuffer:
     The buffer is first *buffering*, until every channel that is heard holds the target delay. Then
     it is *live* until no channel had a sample for 200 ms. Packets are placed by their timestamps
     from the position played (earlier is late) to 1.25 s ahead of it; everything else is dropped,
-    but when all that came for 200 ms agrees on another position, playing goes on there.
+    but when all that came for 200 ms agrees on another position, playing goes on there. Nothing is
+    lost because `pop` is called late: what goes beyond the window then waits for the frames that
+    are due.
 
     Parameters
     ----------
@@ -176,8 +178,8 @@ cdef class JitterBuffer:
 
         Returns
         -------
-        True; or False when the other thread has not popped for so long that there is no room. No
-        part of the packet was taken then.
+        True; or False when the other thread has not popped for so long, or has not caught up with
+        that yet, that there is no room. No part of the packet was taken then.
 
         Raises
         ------
@@ -233,7 +235,7 @@ cdef class JitterBuffer:
         return result == Pushed.ok
 
     def pop(self, now_ns=None, out=None):
-        """Take in what was pushed, and play the next frame if it is due. Popping thread.
+        """Take in what was pushed and has its time, and play the next frame if due. Popping thread.
 
         Call it at `next_deadline_ns`, and again as long as it gives a frame: after a pause several
         are due.

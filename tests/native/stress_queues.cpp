@@ -71,16 +71,17 @@ void records_between_threads(uint64_t first_index, Placement placement) {
   pin(placement.consumer);
   std::minstd_rand random(1);
   for (uint64_t record = 0; record < kRecords;) {
-    const size_t drained =
-        ring.drain([&](uint64_t timestamp, int64_t arrival_ns, const float* a, size_t a_n,
-                       const float* b, size_t b_n) {
-          require(timestamp == record && arrival_ns == -static_cast<int64_t>(record), "order");
-          require(a_n + b_n == length_of(random), "length");
-          for (size_t i = 0; i < a_n + b_n; ++i)
-            require((i < a_n ? a[i] : b[i - a_n]) == sample_of(record, i), "samples");
-          ++record;
-        });
-    if (drained == 0) std::this_thread::yield();
+    const uint64_t first = record;
+    ring.drain([&](uint64_t timestamp, int64_t arrival_ns, const float* a, size_t a_n,
+                   const float* b, size_t b_n) {
+      require(timestamp == record && arrival_ns == -static_cast<int64_t>(record), "order");
+      require(a_n + b_n == length_of(random), "length");
+      for (size_t i = 0; i < a_n + b_n; ++i)
+        require((i < a_n ? a[i] : b[i - a_n]) == sample_of(record, i), "samples");
+      ++record;
+      return true;
+    });
+    if (record == first) std::this_thread::yield();
   }
   producer.join();
 }
@@ -115,6 +116,7 @@ void a_source_that_waits_is_woken(Placement placement) {
     packets.wait("a source sends, or is woken");
     link->ring(0).drain([&](uint64_t timestamp, int64_t, const float*, size_t, const float*, size_t) {
       require(timestamp == next++, "order");
+      return true;
     });
     if (link->writer_waits.exchange(false, std::memory_order_acq_rel)) space.ring();
   }

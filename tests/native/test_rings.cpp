@@ -40,6 +40,7 @@ bool take(ChannelRing& ring, std::deque<Record>& expected) {
     good = good && !expected.empty() && expected.front().timestamp == timestamp &&
            expected.front().arrival_ns == arrival_ns && expected.front().samples == samples;
     if (!expected.empty()) expected.pop_front();
+    return true;
   });
   return good && expected.empty();
 }
@@ -71,6 +72,29 @@ TEST(records_come_out_as_they_went_in_wherever_the_memory_ends) {
     }
     CHECK(take(ring, expected));
     CHECK_EQ(ring.free_samples(), size_t{59});
+  }
+}
+
+TEST(a_record_that_is_not_taken_stays_with_those_behind_it) {
+  for (uint64_t first_index : kBeforeWrap) {
+    ChannelRing ring;
+    CHECK(ring.init(59, first_index));
+    uint64_t pushed = 0, taken = 0;
+    const std::vector<float> samples(7, 0.5f);
+    for (int round = 0; round < 1000; ++round) {
+      while (ring.push(pushed, 0, samples.data(), samples.size())) ++pushed;
+      const uint64_t wanted = taken + static_cast<uint64_t>(round) % 5;
+      const bool all = ring.drain([&](uint64_t timestamp, int64_t, const float*, size_t a_n,
+                                      const float*, size_t b_n) {
+        CHECK_EQ(timestamp, taken);
+        CHECK_EQ(a_n + b_n, samples.size());
+        if (taken == wanted) return false;
+        ++taken;
+        return true;
+      });
+      CHECK_EQ(all, taken == pushed);
+      CHECK_EQ(taken, std::min(wanted, pushed));
+    }
   }
 }
 

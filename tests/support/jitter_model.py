@@ -24,6 +24,7 @@ STRAY_MS = 200
 STRAY_TOLERANCE_MS = 500
 FADE_IN_MS = 5
 FULL_MS = 1150
+READ_MS = 100
 EXCESS_MS = 250
 NS_PER_MS = 1_000_000
 
@@ -109,6 +110,8 @@ class JitterModel:
         self.discontinuity = False
         self.stop_source = 0
         self.stop_ns = 0
+        self.behind_ns = 0  # how late the last late tick was that did not begin
+        self.behind_at_ns = 0
         self.stray: tuple[int, int] | None = None
         self.astray = False  # all that came for 200 ms agrees on another position
         self.longest_packet = 0
@@ -127,25 +130,28 @@ class JitterModel:
     def drain(self, now_ns: int, due_ns: int) -> list[Packet]:
         """Places what was pushed; which packets brought something new.
 
-        A frame was due at `due_ns` (0: none has been): if that is long ago, what finds room behind
-        those that are due now waits for them.
+        A frame was due at `due_ns` (0: none has been): if that is long ago, what goes on beyond the
+        window waits until those are played that are due.
         """
-        late = self.samples_since(due_ns, now_ns) if due_ns else 0
-        if late < -(-self.rate * self.frame_ms // 1000):
-            late = -self.ahead  # nothing waits
+        late_ns = now_ns - due_ns if due_ns else 0
+        if not self.live and now_ns - self.behind_at_ns < READ_MS * NS_PER_MS:
+            late_ns = max(late_ns, self.behind_ns)
+        late = late_ns >= self.frame_ms * NS_PER_MS
         news = []
         for channel in self.channels:
-            while channel.queue and not self.is_early(channel.queue[0], late):
+            while channel.queue and not (late and self.is_early(channel, channel.queue[0])):
                 packet = channel.queue.popleft()
                 if self.place(channel, packet):
                     news.append(packet)
         self.finishing = self.told_to_finish and not any(c.queue for c in self.channels)
         return news
 
-    def is_early(self, packet: Packet, late: int) -> bool:
+    def is_early(self, channel: Channel, packet: Packet) -> bool:
         begin = signed(packet.timestamp - self.head_source)
         beyond = begin + len(packet.samples) > self.ahead
-        return (self.live or self.anything_held()) and beyond and 0 <= begin < self.ahead + late
+        follows = begin <= channel.end - self.head + self.silence
+        begins = self.anything_held() and not self.ever_live
+        return (self.live or begins) and beyond and follows
 
     def place(self, channel: Channel, packet: Packet) -> bool:
         """Whether it brought something new."""
@@ -244,10 +250,13 @@ class JitterModel:
             return None
         if not self.live:
             first = min((min(c.held) for c in self.channels if c.held), default=None)
-            if first is None or not self.ready(now_ns, first, target):
+            if first is None:
                 return None
-            missed = self.samples_since(due_ns, now_ns)
-            self.begin(now_ns, self.at_target(now_ns, first, target + missed))
+            if not self.ready(now_ns, first, target):
+                if now_ns - due_ns >= self.frame_ms * NS_PER_MS:
+                    self.behind_ns, self.behind_at_ns = now_ns - due_ns, now_ns
+                return None
+            self.begin(now_ns, self.at_target(now_ns, first, target))
         frame = self.play()
         dry = (self.astray or starves) and not self.anything_held()
         last = (dry or exceeds) and not self.finishing

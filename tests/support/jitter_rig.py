@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -259,11 +259,14 @@ class ComparedRun:
                 pop_at = max(pop_at, next_pop())
             self.push(packet)
 
-    def finish(self) -> None:
+    def finish(self, late_ms: Callable[[], float] = lambda: 0) -> None:
+        """The rest; each pop comes by so much too late."""
         self.buffer.finish()
         self.model.finish()
+        now = START_NS
         for _ in range(10_000):
             if self.buffer.ended:
                 return
-            self.pop(self.buffer.next_deadline_ns)
+            now = max(now, self.buffer.next_deadline_ns + int(late_ms() * MS))
+            self.pop(now)
         raise AssertionError("the buffer did not end")

@@ -263,6 +263,57 @@ def test_frames_that_are_fetched_late_are_all_there_and_no_later_than_they_were(
     assert late.fill_ms == pytest.approx(on_time.fill_ms, abs=10)
 
 
+def test_what_waits_for_late_frames_is_played_though_nothing_follows() -> None:
+    packets = steady(rate=8000, lengths=[160], duration_s=3)
+    last_ns = packets[-1].arrival_ns
+    buffer = JitterBuffer(1, 8000, target_ms=1000)
+
+    frames = play(buffer, packets, pauses=[(last_ns - 700 * MS, 700 * MS + 1)])
+    buffer.finish()
+    while not buffer.ended:  # all at once, as late as it is
+        frame = buffer.pop(max(last_ns + 1, buffer.next_deadline_ns))
+        if frame is not None:
+            frames.append(frame)
+
+    assert np.array_equal(heard(frames), signal(0, 3 * 8000))
+    assert buffer.counters(0) == ChannelCounters(3 * 8000, 0, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("begin_ms", [100, 300, 600])
+@pytest.mark.parametrize("target_ms", [400, 1000])
+def test_what_came_while_nobody_listened_is_read_bit_by_bit(target_ms: int, begin_ms: int) -> None:
+    """A thread that stood still amid the buffering, and then reads 40 ms of audio every ms."""
+    length_ms = target_ms - 50
+    begin_ns, end_ns = START_NS + begin_ms * MS, START_NS + (begin_ms + length_ms) * MS
+    packets = steady(rate=8000, lengths=[160], duration_s=4)
+    waiting = [packet for packet in packets if packet.arrival_ns >= begin_ns]
+    read = [packet for packet in packets if packet.arrival_ns < begin_ns] + [
+        Sent(max(packet.arrival_ns, end_ns + i // 2 * MS), 0, packet.timestamp, packet.samples)
+        for i, packet in enumerate(waiting)
+    ]
+    buffer = JitterBuffer(1, 8000, target_ms=target_ms)
+
+    frames = play(buffer, read, pauses=[(begin_ns, length_ms * MS)])
+
+    assert not any(frame.concealed_mask for frame in frames)
+    played = np.concatenate([frame.samples[0] for frame in frames])
+    assert np.array_equal(played, signal(0, len(played)))
+    first_ns = frames[0].deadline_ns
+    assert abs(first_ns - (START_NS + target_ms * MS)) < 100 * MS
+
+
+def test_a_packet_far_ahead_holds_nothing_up_that_comes_behind_it() -> None:
+    packets = steady(rate=8000, lengths=[160], duration_s=4)
+    pause = (START_NS + 1500 * MS, 700 * MS)
+    stray = Sent(pause[0] + 1, 0, packets[0].timestamp + 3 * 8000, signal(0, 160))
+    buffer = JitterBuffer(1, 8000, target_ms=100)
+
+    frames = play(buffer, [*packets, stray], pauses=[pause])
+
+    assert not any(frame.concealed_mask for frame in frames)
+    assert buffer.counters(0).dropped == 160
+
+
 @pytest.mark.parametrize("target_ms", [None, 10, 400, 1000])
 def test_without_a_packet_for_2_s_a_stream_is_buffering(target_ms: float | None) -> None:
     packets = steady(rate=8000, lengths=[160], duration_s=3)

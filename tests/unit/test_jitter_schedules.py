@@ -175,6 +175,43 @@ def test_a_bad_network(seed: int, target_ms: float | None) -> None:
     bad_network(random.Random(seed), target_ms, duration_s=0.4)
 
 
+@pytest.mark.timeout(300)
+@given(
+    seed=st.integers(0, 2**32),
+    frame_ms=st.sampled_from([5, 20, 60]),
+    lengths=st.sampled_from([[160], [40, 160], [800]]),
+    target_ms=st.sampled_from([None, 60, 400, 1000, 1000]),
+    delay_ms=st.sampled_from([0, 40, 300]),
+    burst_ms=st.sampled_from([0, 300, 1400]),
+    stall_ms=st.sampled_from([50, 400, 900, 1500]),
+    late_ms=st.sampled_from([0, 400, 900]),
+)
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_long_standstills(
+    seed: int,
+    frame_ms: int,
+    lengths: list[int],
+    target_ms: float | None,
+    delay_ms: float,
+    burst_ms: int,
+    stall_ms: float,
+    late_ms: float,
+) -> None:
+    """Of the one who plays, to the very end, and of the link."""
+    rng = random.Random(seed)
+    packets = steady(rate=8000, lengths=lengths, duration_s=1.8, channels=2)
+    begin = START_NS + rng.randrange(1000) * MS
+    end = begin + burst_ms * MS
+    packets = [
+        Sent(end if begin <= p.arrival_ns < end else p.arrival_ns, 0, p.timestamp, p.samples)
+        for p in packets
+    ]
+    packets = disturb(packets, rng, delay_ms=delay_ms, loss=0.02, twice=0.02)
+    run = ComparedRun(channels=2, rate=8000, frame_ms=frame_ms, target_ms=target_ms)
+    run.run(packets, rng, stall_ms=stall_ms)
+    run.finish(lambda: rng.uniform(0, late_ms) if rng.random() < 0.2 else 0)
+
+
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("target_ms", [None, PATIENT_MS])
 def test_a_bad_network_for_a_while(seed: int, target_ms: float | None) -> None:

@@ -29,6 +29,8 @@ constexpr std::int64_t kAssumeNs = 10'000'000'000;
 constexpr double kEasing = 500e-6;
 constexpr std::int64_t kNsPerMs = 1'000'000;
 constexpr std::int64_t kReadyPollNs = 5 * kNsPerMs;
+// So long it may take to read what came while a thread stood still.
+constexpr std::int64_t kReadNs = 100 * kNsPerMs;
 // A fixed target may be exceeded by so much before it is worth an interruption.
 constexpr std::int64_t kExcessMs = 250;
 // So long what was held up may take to come before the delay is judged.
@@ -142,13 +144,14 @@ void JitterBuffer::place(unsigned channel, std::uint64_t source_timestamp,
   }
 }
 
-bool JitterBuffer::is_early(std::uint64_t source_timestamp, std::size_t n,
+bool JitterBuffer::is_early(unsigned channel, std::uint64_t source_timestamp, std::size_t n,
                             std::int64_t now_ns) const noexcept {
-  if (finishing_ || !ticked_ || !(live_ || held())) return false;
-  const std::int64_t late = samples_since(deadline_ns_, now_ns);
+  if (channel >= config_.channels || finishing_ || !ticked_) return false;
+  if (!live_ && (ever_live_ || !held())) return false;
+  if (late_ns(now_ns) < frame_ns_) return false;
   const std::int64_t begin = wrapping_difference(source_timestamp, head_source_);
-  return late >= max_frame_ && begin < ahead_ + late &&
-         begin > ahead_ - static_cast<std::int64_t>(n);
+  const std::int64_t end = wrapping_difference(channels_[channel].end, head_);
+  return begin > ahead_ - static_cast<std::int64_t>(n) && begin <= end + silence_;
 }
 
 // Copies in what is not there yet; returns how much that was. The first to come is kept.
@@ -266,6 +269,14 @@ std::int64_t JitterBuffer::samples_since(std::int64_t then_ns, std::int64_t now_
   return ns * config_.sample_rate / 1'000'000'000;
 }
 
+// How late a tick is now. One that finds too little to begin with is late still when, soon after, the
+// rest has been read that came while it stood still.
+std::int64_t JitterBuffer::late_ns(std::int64_t now_ns) const noexcept {
+  const std::int64_t late = std::max<std::int64_t>(elapsed_ns(deadline_ns_, now_ns), 0);
+  const bool recent = !live_ && elapsed_ns(behind_at_ns_, now_ns) < kReadNs;
+  return recent ? std::max(late, behind_ns_) : late;
+}
+
 // What every active channel holds from `from` on, in samples. The packet that an active channel is
 // about to send counts with the time that passed since its last one: with packets as long as the
 // target, holding all of it would mean waiting for a second one. Of one that fell silent all counts
@@ -296,10 +307,11 @@ bool JitterBuffer::fills_window(std::uint64_t from) const noexcept {
   return false;
 }
 
-// What this tick, if it is late, has missed of the time to begin is caught up with: by what is held
-// and by what the arrivals say, since more may be held than the window has room for.
+// What a late tick has missed of the time to begin is caught up with: by what is held and, the first
+// time, by when the first packet came, since there may be more to come than the window has room for.
 void JitterBuffer::begin(std::int64_t now_ns, std::uint64_t from) noexcept {
-  const double held = static_cast<double>(level(now_ns, from));
+  const auto late = static_cast<double>(late_ns(now_ns));
+  auto ahead = static_cast<double>(level(now_ns, from));
   const auto skipped = static_cast<std::size_t>(from - head_);
   for (unsigned c = 0; c < config_.channels; ++c) {
     channels_[c].counters.late += give_up(channels_[c], skipped);
@@ -313,22 +325,20 @@ void JitterBuffer::begin(std::int64_t now_ns, std::uint64_t from) noexcept {
       timestamp_ += head_source_ - stop_source_;
     }
   }
+  if (!ever_live_) ahead = std::max(ahead, arrivals_.ahead_since_anchor(head_source_, now_ns));
+  const double missed_ns = 1e9 * (ahead - target_) / config_.sample_rate;
+  deadline_ns_ = later_by(now_ns, -std::llround(std::clamp(missed_ns, 0.0, late)));
   live_ = true;
   resumed_ = ever_live_;
   began_ns_ = now_ns;
   ever_live_ = true;
   discontinuity_ = true;
-  const double missed = std::max(held, arrivals_.ahead_of(head_source_, now_ns)) - target_;
-  const auto late = static_cast<double>(elapsed_ns(deadline_ns_, now_ns));
-  const double missed_ns = std::clamp(1e9 * missed / config_.sample_rate, 0.0, std::max(late, 0.0));
-  deadline_ns_ = later_by(now_ns, -std::llround(missed_ns));
 }
 
 // Where playing begins when `from` is the earliest sample held. After an interruption what was held
-// up on its way may come all at once: of that no more is played than a fixed target wants (and what
-// is `allowed` beyond), or the delay would be longer from now on.
-std::uint64_t JitterBuffer::at_target(std::int64_t now_ns, std::uint64_t from,
-                                      std::int64_t allowed) const noexcept {
+// up on its way may come all at once: of that no more is played than a fixed target wants, or the
+// delay would be longer from now on.
+std::uint64_t JitterBuffer::at_target(std::int64_t now_ns, std::uint64_t from) const noexcept {
   if (!ever_live_ || finishing_ || config_.target_ms <= 0) return from;
   const auto packet = static_cast<std::int64_t>(arrivals_.longest_packet());
   std::int64_t shortest = std::numeric_limits<std::int64_t>::max();
@@ -339,7 +349,7 @@ std::uint64_t JitterBuffer::at_target(std::int64_t now_ns, std::uint64_t from,
     shortest = std::min(shortest, wrapping_difference(ch.end, from));
   }
   if (shortest == std::numeric_limits<std::int64_t>::max()) return from;
-  const std::int64_t excess = shortest - allowed - static_cast<std::int64_t>(std::llround(target_));
+  const std::int64_t excess = shortest - static_cast<std::int64_t>(std::llround(target_));
   return excess > samples_in(kExcessMs) ? from + static_cast<std::uint64_t>(excess) : from;
 }
 
@@ -397,11 +407,15 @@ JitterBuffer::Tick JitterBuffer::tick(std::int64_t now_ns, float* const* planes,
     }
     const std::int64_t spare = level(now_ns, from) - static_cast<std::int64_t>(std::llround(target_));
     if (spare < 0 && !finishing_ && !fills_window(from)) {
+      if (const std::int64_t late = elapsed_ns(deadline_ns_, now_ns); late >= frame_ns_) {
+        behind_ns_ = late;
+        behind_at_ns_ = now_ns;
+      }
       // Looked at often, so that playing begins at the target and not up to a frame above it.
       deadline_ns_ = later_by(now_ns, kReadyPollNs);
       return Tick::buffering;
     }
-    begin(now_ns, at_target(now_ns, from, samples_since(deadline_ns_, now_ns)));
+    begin(now_ns, at_target(now_ns, from));
   }
 
   const unsigned n = next_frame_samples();
@@ -464,7 +478,7 @@ bool JitterBuffer::starves() const noexcept {
 bool JitterBuffer::exceeds() const noexcept {
   return config_.target_ms > 0 && resumed_ && hears(deadline_ns_) &&
          elapsed_ns(began_ns_, deadline_ns_) >= kSettleMs * kNsPerMs &&
-         at_target(deadline_ns_, head_, 0) != head_ &&
+         at_target(deadline_ns_, head_) != head_ &&
          arrivals_.ahead_of(head_source_, deadline_ns_) - target_ >
              static_cast<double>(samples_in(kExcessMs));
 }

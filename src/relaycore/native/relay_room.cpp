@@ -7,6 +7,11 @@
 #include "relay_thread.h"
 
 namespace relaycore {
+namespace {
+
+constexpr unsigned kTurnMs = 160;  // half of what the channel rings hold
+
+}  // namespace
 
 // ---- blocks on their way to another thread ----
 
@@ -67,13 +72,14 @@ bool Room::drain_rings() {
     all &= link.ring(c).drain([&](uint64_t timestamp, int64_t arrival_ns, const float* first,
                                   size_t first_n, const float* second, size_t second_n) {
       // This thread may be late, and the source is not: its packets wait for the frames that are due.
-      if (jitter.is_early(timestamp, first_n + second_n, thread_.now_ns)) return false;
+      if (jitter.is_early(c, timestamp, first_n + second_n, thread_.now_ns)) return false;
       jitter.place(c, timestamp, arrival_ns, first, first_n, second, second_n);
       return true;
     });
   }
   // acq_rel: see SourceLink::writer_waits.
-  if (link.writer_waits.exchange(false, std::memory_order_acq_rel)) {
+  source_waited_ = link.writer_waits.exchange(false, std::memory_order_acq_rel);
+  if (source_waited_) {
     uint64_t source = link.connection;
     RelayThread& reader = *thread_.shared.threads[thread_of(source)];
     reader.call([source](RelayThread& t) { t.resume_reading(source); });
@@ -84,8 +90,10 @@ bool Room::drain_rings() {
 int64_t Room::tick(int64_t now_ns) {
   if (!session_) return 0;
   JitterBuffer& jitter = *session_->jitter;
-  // A stalled thread has several frames to catch up with; the bound lets the others have their turn.
-  for (int i = 0; i < 8; ++i) {
+  // A stalled thread has several frames to catch up with. The bound lets the others have their turn,
+  // the source first: what was sent in time is read before its frames are due, so to speak.
+  source_waited_ = false;
+  for (unsigned ms = 0; ms < kTurnMs && !source_waited_; ms += session_->info->frame_ms) {
     int64_t deadline = jitter.next_deadline_ns();
     if (deadline > now_ns) break;
     if (drain_rings() && finishing_) jitter.finish();

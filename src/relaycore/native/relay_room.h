@@ -72,6 +72,7 @@ class Room : Counted<"Room"> {
   std::unique_ptr<SourceSession> session_;
   bool was_live_ = false;
   bool finishing_ = false;
+  bool source_waited_ = false;  // for room in the rings, when they were drained last
   bool drained_ = false;
   uint64_t origin_ = 0;        // first timestamp of the stream
   uint64_t timeline_end_ = 0;  // first timestamp that no stream of this room has used

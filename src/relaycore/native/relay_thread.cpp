@@ -195,6 +195,8 @@ void RelayThread::arm_timer() {
 void RelayThread::handle_events(int timeout_ms) {
   epoll_event events[kEventsPerWait];
   int count = epoll_wait(epoll_fd_, events, kEventsPerWait, timeout_ms);
+  // A process that was stopped hears of that first; what came meanwhile goes before the ticks.
+  if (count < 0 && errno == EINTR) count = epoll_wait(epoll_fd_, events, kEventsPerWait, 0);
   now_ns = monotonic_ns();
   note_due(now_ns);
   for (int i = 0; i < count; ++i) {

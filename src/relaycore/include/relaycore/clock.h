@@ -139,6 +139,11 @@ class ArrivalClock {
     return at(time_ns) - mean_ - position(timestamp);
   }
 
+  // The same by the packet alone that it was anchored with.
+  double ahead_since_anchor(std::uint64_t timestamp, std::int64_t time_ns) const noexcept {
+    return at(time_ns) + longest_packet() - position(timestamp);
+  }
+
   std::int64_t last_arrival_ns() const noexcept { return last_arrival_ns_; }
   double longest_packet() const noexcept { return length_.peak(); }
   double lateness() const noexcept { return late_.peak(); }

@@ -7,10 +7,9 @@
 //
 // Timeline. A source timestamp is a position; all arithmetic on it is modulo 2^64. `head` is the
 // next position to play. Samples are taken from 1 s behind the head (late) to 1.25 s ahead of it
-// (placed); everything outside is dropped, whatever its timestamp (is_early() tells what had better
-// wait for the head to move on). The first packet fixes the
-// position, leaving room for earlier ones; playing begins at the earliest sample held then, which
-// becomes timeline timestamp `origin`.
+// (placed); everything outside is dropped, whatever its timestamp, but for what had better wait for
+// the head to move on (is_early()). The first packet fixes the position, leaving room for earlier ones;
+// playing begins at the earliest sample held then, which becomes timeline timestamp `origin`.
 //
 // States. Buffering, until every active channel holds the target. A channel that never spoke holds
 // nothing up; one that brought nothing new for 200 ms longer than the longest packet lasts does only
@@ -106,10 +105,12 @@ class JitterBuffer : Counted<"JitterBuffer"> {
   void place(unsigned channel, std::uint64_t source_timestamp, std::int64_t arrival_ns,
              const float* a, std::size_t a_n, const float* b, std::size_t b_n) noexcept;
 
-  // Whether this packet is beyond the window, wholly or in part, only until the frames are played that
-  // a late tick has to catch up with: whoever keeps it until then loses nothing of it. On time it is
-  // false: of a source that is really so far ahead the rest is dropped, or its delay would grow.
-  bool is_early(std::uint64_t source_timestamp, std::size_t n, std::int64_t now_ns) const noexcept;
+  // Whether this packet follows on what is held, but goes beyond the window, while a late tick has
+  // frames to catch up with, which make room for it: whoever keeps it until then loses nothing of it.
+  // On time it is false: of a source that is really so far ahead the rest is dropped, or its delay
+  // would grow. So it is while the stream is interrupted, where a burst is cut down to the target.
+  bool is_early(unsigned channel, std::uint64_t source_timestamp, std::size_t n,
+                std::int64_t now_ns) const noexcept;
 
   enum class Tick {
     none,       // not due yet, or ended
@@ -172,10 +173,10 @@ class JitterBuffer : Counted<"JitterBuffer"> {
   bool held(std::size_t beyond = 0) const noexcept;
   bool earliest(std::uint64_t& position) const noexcept;
   std::int64_t samples_since(std::int64_t then_ns, std::int64_t now_ns) const noexcept;
+  std::int64_t late_ns(std::int64_t now_ns) const noexcept;
   std::int64_t level(std::int64_t now_ns, std::uint64_t from) const noexcept;
   bool fills_window(std::uint64_t from) const noexcept;
-  std::uint64_t at_target(std::int64_t now_ns, std::uint64_t from,
-                          std::int64_t allowed) const noexcept;
+  std::uint64_t at_target(std::int64_t now_ns, std::uint64_t from) const noexcept;
   void begin(std::int64_t now_ns, std::uint64_t from) noexcept;
   void advance(std::size_t n) noexcept;
   void stop() noexcept;
@@ -248,6 +249,8 @@ class JitterBuffer : Counted<"JitterBuffer"> {
   bool ended_ = false;
 
   std::int64_t deadline_ns_ = 0;
+  std::int64_t behind_ns_ = 0;     // how late the last late tick of the buffering was
+  std::int64_t behind_at_ns_ = 0;  // and when that was
   std::int64_t first_ns_ = 0;     // arrival of the first packet
   std::int64_t began_ns_ = 0;     // when it went live
   std::int64_t retarget_ns_ = 0;

@@ -50,7 +50,7 @@ class JitterPort : Counted<"JitterPort"> {
 
   // ---- popping thread ----
 
-  // Takes in what was pushed; then, if one is due and there are planes for it, plays a frame.
+  // Takes in what was pushed (of what is early, when it is late: JitterBuffer::is_early); then, if one is due and there are planes for it, plays a frame.
   Popped pop(std::int64_t now_ns, float* const* planes, FrameInfo& info) noexcept;
 
   // ---- any thread ----
