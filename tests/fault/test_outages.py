@@ -17,19 +17,23 @@ from pathlib import Path
 
 import aiohttp
 import asyncpg
+import numpy as np
 import pytest
 
 from roomserver.store.database import Connection
 from support.api_client import Api, RoomKeys, Socket
 from support.peer import Closed, Frame
 from support.postgres import Cluster
+from support.server import ServerProcess
 from support.shared_database import (
+    CHANNELS,
     PACKET,
     RATE,
     TIMEOUT_S,
     assert_whole,
     kill,
     play,
+    ramp,
     server,
     until,
 )
@@ -40,7 +44,7 @@ VISITS_PER_S = 100
 JOINS = 2000
 AT_ONCE = 40
 AWAY_S = 60.0
-STANDSTILL_S = 0.5  # of a server whose rooms buffer a second
+STANDSTILL_S = 0.8  # of a server whose rooms buffer a second
 LONGEST_PAUSE_S = 2.0  # of a listener that shares an event loop with 200 whose server is gone
 HEARD_AFTER = 50  # frames
 STAYS = "SELECT count(*) FROM relay.room_participants"
@@ -57,6 +61,16 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run([*sudo, "mount", "-t", "tmpfs", "-o", mode, "tmpfs", disk], check=True)
     yield disk
     subprocess.run([*sudo, "umount", "--lazy", disk], check=True)
+
+
+@contextlib.contextmanager
+def stopped(process: ServerProcess) -> Iterator[None]:
+    """A server that stands still."""
+    process.signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.signal(signal.SIGCONT)
 
 
 @asynccontextmanager
@@ -161,10 +175,28 @@ async def test_a_server_that_stands_still_for_a_moment_loses_no_sound(
                     while not any(isinstance(m, Frame) for m in listener.seen):  # noqa: ASYNC110
                         await asyncio.sleep(0.02)
             for _ in range(3):
-                await asyncio.sleep(0.8)  # less than it buffers before it plays
-                a.signal(signal.SIGSTOP)
-                await asyncio.sleep(STANDSTILL_S)
-                a.signal(signal.SIGCONT)
+                await asyncio.sleep(0.3)  # amid the second that it buffers first
+                with stopped(a):
+                    await asyncio.sleep(STANDSTILL_S)
+
+
+async def test_the_last_sound_of_a_source_that_leaves_a_server_at_a_standstill_is_played(
+    cluster: Cluster, tables: Connection, session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    samples = np.broadcast_to(ramp(0, 3 * RATE), (CHANNELS, 3 * RATE))
+    async with server(tmp_path, cluster, A) as a:
+        await asyncio.to_thread(a.add_user)
+        api = Api(a.url, session)
+        room = await api.create_room((await api.login())["accessToken"])
+        async with api.listener(room) as listener, api.source(room, bufferMs=1000) as source:
+            await source.play(samples[:, : 2 * RATE], rate=RATE)
+            with stopped(a):
+                await source.play(samples[:, 2 * RATE :], rate=RATE, timestamp=2 * RATE)
+                await source.say("unregisterSource")
+            await listener.until("roomSuspended")
+            frames = [m for m in listener.seen if isinstance(m, Frame) and m.kind == 2]
+    assert_whole(frames)
+    assert sum(frame.samples for frame in frames) >= 3 * RATE
 
 
 @pytest.mark.timeout(180)

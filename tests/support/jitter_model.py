@@ -24,7 +24,7 @@ STRAY_MS = 200
 STRAY_TOLERANCE_MS = 500
 FADE_IN_MS = 5
 FULL_MS = 1150
-READ_MS = 100
+POLL_MS = 5
 EXCESS_MS = 250
 NS_PER_MS = 1_000_000
 
@@ -110,8 +110,8 @@ class JitterModel:
         self.discontinuity = False
         self.stop_source = 0
         self.stop_ns = 0
-        self.behind_ns = 0  # how late the last late tick was that did not begin
-        self.behind_at_ns = 0
+        self.behind_ns = 0  # by so much the ticks of this buffering were late
+        self.early = False  # something waits for room
         self.stray: tuple[int, int] | None = None
         self.astray = False  # all that came for 200 ms agrees on another position
         self.longest_packet = 0
@@ -130,28 +130,35 @@ class JitterModel:
     def drain(self, now_ns: int, due_ns: int) -> list[Packet]:
         """Places what was pushed; which packets brought something new.
 
-        A frame was due at `due_ns` (0: none has been): if that is long ago, what goes on beyond the
-        window waits until those are played that are due.
+        A frame was due at `due_ns` (0: none has been): what goes beyond the window, but would not
+        had all been played that is due, waits for that.
         """
-        late_ns = now_ns - due_ns if due_ns else 0
-        if not self.live and now_ns - self.behind_at_ns < READ_MS * NS_PER_MS:
-            late_ns = max(late_ns, self.behind_ns)
-        late = late_ns >= self.frame_ms * NS_PER_MS
+        late_ns = max(0, now_ns - due_ns) if due_ns else 0
+        if not self.live:
+            late_ns += self.behind_ns
         news = []
         for channel in self.channels:
-            while channel.queue and not (late and self.is_early(channel, channel.queue[0])):
+            while channel.queue and not self.is_early(channel.queue[0], late_ns):
                 packet = channel.queue.popleft()
                 if self.place(channel, packet):
                     news.append(packet)
         self.finishing = self.told_to_finish and not any(c.queue for c in self.channels)
         return news
 
-    def is_early(self, channel: Channel, packet: Packet) -> bool:
+    def is_early(self, packet: Packet, late_ns: int) -> bool:
         begin = signed(packet.timestamp - self.head_source)
-        beyond = begin + len(packet.samples) > self.ahead
-        follows = begin <= channel.end - self.head + self.silence
+        end = begin + len(packet.samples)
         begins = self.anything_held() and not self.ever_live
-        return (self.live or begins) and beyond and follows
+        furthest = max(self.head, *(c.end for c in self.channels)) - self.head
+        early = (
+            (self.live or begins)
+            and late_ns >= self.frame_ms * NS_PER_MS
+            and begin >= -(-self.rate * self.frame_ms // 1000)
+            and self.ahead < end <= self.ahead + self.samples_since(0, late_ns)
+            and begin <= furthest + self.samples(STRAY_TOLERANCE_MS)
+        )
+        self.early = self.early or early
+        return early
 
     def place(self, channel: Channel, packet: Packet) -> bool:
         """Whether it brought something new."""
@@ -251,10 +258,11 @@ class JitterModel:
         if not self.live:
             first = min((min(c.held) for c in self.channels if c.held), default=None)
             if first is None:
+                self.behind_ns = 0
                 return None
-            if not self.ready(now_ns, first, target):
-                if now_ns - due_ns >= self.frame_ms * NS_PER_MS:
-                    self.behind_ns, self.behind_at_ns = now_ns - due_ns, now_ns
+            if not (self.early or self.ready(now_ns, first, target)):
+                if now_ns - due_ns > POLL_MS * NS_PER_MS:
+                    self.behind_ns += now_ns - due_ns
                 return None
             self.begin(now_ns, self.at_target(now_ns, first, target))
         frame = self.play()
@@ -320,6 +328,8 @@ class JitterModel:
             passed = 1e-9 * self.rate * (now_ns - self.stop_ns)
             if 0 <= jump <= passed + self.ahead:
                 self.timestamp += jump
+        self.behind_ns = 0
+        self.early = False
         self.live = True
         self.ever_live = True
         self.discontinuity = True

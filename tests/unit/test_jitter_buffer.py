@@ -279,19 +279,22 @@ def test_what_waits_for_late_frames_is_played_though_nothing_follows() -> None:
     assert buffer.counters(0) == ChannelCounters(3 * 8000, 0, 0, 0, 0, 0)
 
 
-@pytest.mark.parametrize("begin_ms", [100, 300, 600])
+@pytest.mark.parametrize("packet_ms", [20, 295])
+@pytest.mark.parametrize("begin_ms", [300, 450, 600])
 @pytest.mark.parametrize("target_ms", [400, 1000])
-def test_what_came_while_nobody_listened_is_read_bit_by_bit(target_ms: int, begin_ms: int) -> None:
-    """A thread that stood still amid the buffering, and then reads 40 ms of audio every ms."""
+def test_what_came_while_nobody_listened_is_read_bit_by_bit(
+    target_ms: int, begin_ms: int, packet_ms: int
+) -> None:
+    """A thread that stood still amid the buffering, and then reads a packet every 4 ms."""
     length_ms = target_ms - 50
     begin_ns, end_ns = START_NS + begin_ms * MS, START_NS + (begin_ms + length_ms) * MS
-    packets = steady(rate=8000, lengths=[160], duration_s=4)
+    packets = steady(rate=8000, lengths=[8 * packet_ms], duration_s=4, channels=2)
     waiting = [packet for packet in packets if packet.arrival_ns >= begin_ns]
     read = [packet for packet in packets if packet.arrival_ns < begin_ns] + [
-        Sent(max(packet.arrival_ns, end_ns + i // 2 * MS), 0, packet.timestamp, packet.samples)
+        Sent(max(packet.arrival_ns, end_ns + 4 * i * MS), 0, packet.timestamp, packet.samples)
         for i, packet in enumerate(waiting)
     ]
-    buffer = JitterBuffer(1, 8000, target_ms=target_ms)
+    buffer = JitterBuffer(2, 8000, target_ms=target_ms)
 
     frames = play(buffer, read, pauses=[(begin_ns, length_ms * MS)])
 

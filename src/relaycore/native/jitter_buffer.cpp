@@ -29,8 +29,8 @@ constexpr std::int64_t kAssumeNs = 10'000'000'000;
 constexpr double kEasing = 500e-6;
 constexpr std::int64_t kNsPerMs = 1'000'000;
 constexpr std::int64_t kReadyPollNs = 5 * kNsPerMs;
-// So long it may take to read what came while a thread stood still.
-constexpr std::int64_t kReadNs = 100 * kNsPerMs;
+// What is later than this is not caught up with in full.
+constexpr std::int64_t kMaxLateNs = 10'000 * kNsPerMs;
 // A fixed target may be exceeded by so much before it is worth an interruption.
 constexpr std::int64_t kExcessMs = 250;
 // So long what was held up may take to come before the delay is judged.
@@ -144,14 +144,22 @@ void JitterBuffer::place(unsigned channel, std::uint64_t source_timestamp,
   }
 }
 
-bool JitterBuffer::is_early(unsigned channel, std::uint64_t source_timestamp, std::size_t n,
-                            std::int64_t now_ns) const noexcept {
-  if (channel >= config_.channels || finishing_ || !ticked_) return false;
-  if (!live_ && (ever_live_ || !held())) return false;
-  if (late_ns(now_ns) < frame_ns_) return false;
+bool JitterBuffer::is_early(std::uint64_t source_timestamp, std::size_t n,
+                            std::int64_t now_ns) noexcept {
   const std::int64_t begin = wrapping_difference(source_timestamp, head_source_);
-  const std::int64_t end = wrapping_difference(channels_[channel].end, head_);
-  return begin > ahead_ - static_cast<std::int64_t>(n) && begin <= end + silence_;
+  const auto length = static_cast<std::int64_t>(n);
+  // What begins in the next frame can't wait, however long it is.
+  if (begin < max_frame_ || begin <= ahead_ - length || finishing_ || !ticked_) return false;
+  if (!live_ && (ever_live_ || !held())) return false;
+  const std::int64_t late = late_ns(now_ns);
+  if (late < frame_ns_ || begin > ahead_ - length + samples_since(0, late)) return false;
+  std::int64_t end = 0;
+  for (unsigned c = 0; c < config_.channels; ++c) {
+    end = std::max(end, wrapping_difference(channels_[c].end, head_));
+  }
+  if (begin > end + samples_in(kStrayToleranceMs)) return false;
+  early_ = true;
+  return true;
 }
 
 // Copies in what is not there yet; returns how much that was. The first to come is kept.
@@ -269,12 +277,11 @@ std::int64_t JitterBuffer::samples_since(std::int64_t then_ns, std::int64_t now_
   return ns * config_.sample_rate / 1'000'000'000;
 }
 
-// How late a tick is now. One that finds too little to begin with is late still when, soon after, the
-// rest has been read that came while it stood still.
+// How late a tick is now, with what those before it were late that found too little to begin with:
+// after a standstill it takes several until all has been read that came meanwhile.
 std::int64_t JitterBuffer::late_ns(std::int64_t now_ns) const noexcept {
   const std::int64_t late = std::max<std::int64_t>(elapsed_ns(deadline_ns_, now_ns), 0);
-  const bool recent = !live_ && elapsed_ns(behind_at_ns_, now_ns) < kReadNs;
-  return recent ? std::max(late, behind_ns_) : late;
+  return std::min(late, kMaxLateNs) + (live_ ? 0 : behind_ns_);
 }
 
 // What every active channel holds from `from` on, in samples. The packet that an active channel is
@@ -328,6 +335,8 @@ void JitterBuffer::begin(std::int64_t now_ns, std::uint64_t from) noexcept {
   if (!ever_live_) ahead = std::max(ahead, arrivals_.ahead_since_anchor(head_source_, now_ns));
   const double missed_ns = 1e9 * (ahead - target_) / config_.sample_rate;
   deadline_ns_ = later_by(now_ns, -std::llround(std::clamp(missed_ns, 0.0, late)));
+  behind_ns_ = 0;
+  early_ = false;
   live_ = true;
   resumed_ = ever_live_;
   began_ns_ = now_ns;
@@ -402,15 +411,15 @@ JitterBuffer::Tick JitterBuffer::tick(std::int64_t now_ns, float* const* planes,
         end();
         return Tick::none;
       }
+      behind_ns_ = 0;
       deadline_ns_ = later_by(now_ns, frame_ns_);
       return Tick::buffering;
     }
     const std::int64_t spare = level(now_ns, from) - static_cast<std::int64_t>(std::llround(target_));
-    if (spare < 0 && !finishing_ && !fills_window(from)) {
-      if (const std::int64_t late = elapsed_ns(deadline_ns_, now_ns); late >= frame_ns_) {
-        behind_ns_ = late;
-        behind_at_ns_ = now_ns;
-      }
+    if (spare < 0 && !finishing_ && !early_ && !fills_window(from)) {
+      // Not what any look is late by: that adds up, and a start has nothing to catch up with then.
+      const std::int64_t late = std::min(elapsed_ns(deadline_ns_, now_ns), kMaxLateNs);
+      if (late > kReadyPollNs) behind_ns_ = std::min(behind_ns_ + late, kMaxLateNs);
       // Looked at often, so that playing begins at the target and not up to a frame above it.
       deadline_ns_ = later_by(now_ns, kReadyPollNs);
       return Tick::buffering;

@@ -69,7 +69,7 @@ JitterPort::Popped JitterPort::pop(std::int64_t now_ns, float* const* planes,
     all &= rings_[c].drain([=, this](std::uint64_t timestamp, std::int64_t arrival_ns,
                                      const float* a, std::size_t a_n, const float* b,
                                      std::size_t b_n) {
-      if (buffer_->is_early(c, timestamp, a_n + b_n, now_ns)) return false;
+      if (buffer_->is_early(timestamp, a_n + b_n, now_ns)) return false;
       buffer_->place(c, timestamp, arrival_ns, a, a_n, b, b_n);
       return true;
     });

@@ -9,7 +9,7 @@
 namespace relaycore {
 namespace {
 
-constexpr unsigned kTurnMs = 160;  // half of what the channel rings hold
+constexpr unsigned kTurnMs = 160;  // about half of what the channel rings hold
 
 }  // namespace
 
@@ -72,7 +72,7 @@ bool Room::drain_rings() {
     all &= link.ring(c).drain([&](uint64_t timestamp, int64_t arrival_ns, const float* first,
                                   size_t first_n, const float* second, size_t second_n) {
       // This thread may be late, and the source is not: its packets wait for the frames that are due.
-      if (jitter.is_early(c, timestamp, first_n + second_n, thread_.now_ns)) return false;
+      if (jitter.is_early(timestamp, first_n + second_n, thread_.now_ns)) return false;
       jitter.place(c, timestamp, arrival_ns, first, first_n, second, second_n);
       return true;
     });
@@ -90,13 +90,15 @@ bool Room::drain_rings() {
 int64_t Room::tick(int64_t now_ns) {
   if (!session_) return 0;
   JitterBuffer& jitter = *session_->jitter;
-  // A stalled thread has several frames to catch up with. The bound lets the others have their turn,
-  // the source first: what was sent in time is read before its frames are due, so to speak.
-  source_waited_ = false;
-  for (unsigned ms = 0; ms < kTurnMs && !source_waited_; ms += session_->info->frame_ms) {
+  // A stalled thread has several frames to catch up with. The bound lets the others have their turn;
+  // and the source, once it has room in its rings again: what it sent in time is to be read in time.
+  bool source_has_room = false;
+  for (unsigned ms = 0; ms < kTurnMs && !source_has_room; ms += session_->info->frame_ms) {
     int64_t deadline = jitter.next_deadline_ns();
     if (deadline > now_ns) break;
-    if (drain_rings() && finishing_) jitter.finish();
+    const bool all = drain_rings();
+    source_has_room = all && source_waited_;
+    if (all && finishing_) jitter.finish();
     if (jitter.ended()) {
       end_stream();
       return 0;

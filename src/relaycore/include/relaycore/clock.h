@@ -139,7 +139,7 @@ class ArrivalClock {
     return at(time_ns) - mean_ - position(timestamp);
   }
 
-  // The same by the packet alone that it was anchored with.
+  // The same by the packet alone that it was anchored with, taken to be as long as the longest.
   double ahead_since_anchor(std::uint64_t timestamp, std::int64_t time_ns) const noexcept {
     return at(time_ns) + longest_packet() - position(timestamp);
   }

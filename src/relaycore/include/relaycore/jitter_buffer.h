@@ -105,12 +105,12 @@ class JitterBuffer : Counted<"JitterBuffer"> {
   void place(unsigned channel, std::uint64_t source_timestamp, std::int64_t arrival_ns,
              const float* a, std::size_t a_n, const float* b, std::size_t b_n) noexcept;
 
-  // Whether this packet follows on what is held, but goes beyond the window, while a late tick has
-  // frames to catch up with, which make room for it: whoever keeps it until then loses nothing of it.
-  // On time it is false: of a source that is really so far ahead the rest is dropped, or its delay
-  // would grow. So it is while the stream is interrupted, where a burst is cut down to the target.
-  bool is_early(unsigned channel, std::uint64_t source_timestamp, std::size_t n,
-                std::int64_t now_ns) const noexcept;
+  // Whether this packet goes beyond the window, but would not had the tick been on time, which has
+  // frames to catch up with and so makes room: whoever keeps it until then loses nothing of it. Not
+  // so on time: of a source that is really so far ahead the rest is dropped, or its delay would grow.
+  // Nor while the stream is interrupted, where a burst is cut down to the target, and not for what
+  // does not follow, roughly, on what is held: what comes behind it must not wait for that.
+  bool is_early(std::uint64_t source_timestamp, std::size_t n, std::int64_t now_ns) noexcept;
 
   enum class Tick {
     none,       // not due yet, or ended
@@ -247,10 +247,10 @@ class JitterBuffer : Counted<"JitterBuffer"> {
   bool ticked_ = false;
   bool finishing_ = false;
   bool ended_ = false;
+  bool early_ = false;  // more has come than the window has room for
 
   std::int64_t deadline_ns_ = 0;
-  std::int64_t behind_ns_ = 0;     // how late the last late tick of the buffering was
-  std::int64_t behind_at_ns_ = 0;  // and when that was
+  std::int64_t behind_ns_ = 0;  // by so much the ticks of this buffering were late
   std::int64_t first_ns_ = 0;     // arrival of the first packet
   std::int64_t began_ns_ = 0;     // when it went live
   std::int64_t retarget_ns_ = 0;

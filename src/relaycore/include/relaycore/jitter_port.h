@@ -50,7 +50,8 @@ class JitterPort : Counted<"JitterPort"> {
 
   // ---- popping thread ----
 
-  // Takes in what was pushed (of what is early, when it is late: JitterBuffer::is_early); then, if one is due and there are planes for it, plays a frame.
+  // Takes in what was pushed, but for what is early (JitterBuffer::is_early); then plays a frame, if
+  // one is due and there are planes for it.
   Popped pop(std::int64_t now_ns, float* const* planes, FrameInfo& info) noexcept;
 
   // ---- any thread ----
