@@ -157,7 +157,7 @@ class JitterModel:
             and self.ahead < end <= self.ahead + self.samples_since(0, late_ns)
             and begin <= furthest + self.samples(STRAY_TOLERANCE_MS)
         )
-        self.early = self.early or early
+        self.early = self.early or (early and not self.live)
         return early
 
     def place(self, channel: Channel, packet: Packet) -> bool:
@@ -217,6 +217,7 @@ class JitterModel:
 
     def anchor(self, packet: Packet) -> None:
         self.anchored = True
+        self.early = False
         self.stray = None
         self.astray = False
         self.head_source = packet.timestamp - self.samples(ROOM_MS)

@@ -263,6 +263,17 @@ def test_frames_that_are_fetched_late_are_all_there_and_no_later_than_they_were(
     assert late.fill_ms == pytest.approx(on_time.fill_ms, abs=10)
 
 
+def test_what_waited_once_does_not_cut_the_next_buffering_short() -> None:
+    packets = steady(rate=8000, lengths=[160], duration_s=9)
+    late = (START_NS + 3000 * MS, 600 * MS)  # then some of it is beyond the window
+    packets = [p for p in packets if not 5 <= p.timestamp / 8000 < 7]
+    buffer = JitterBuffer(1, 8000, target_ms=1000)
+
+    play(buffer, packets, pauses=[late])
+
+    assert abs(buffer.fill_ms - 1000) < 30
+
+
 def test_what_waits_for_late_frames_is_played_though_nothing_follows() -> None:
     packets = steady(rate=8000, lengths=[160], duration_s=3)
     last_ns = packets[-1].arrival_ns

@@ -158,7 +158,7 @@ bool JitterBuffer::is_early(std::uint64_t source_timestamp, std::size_t n,
     end = std::max(end, wrapping_difference(channels_[c].end, head_));
   }
   if (begin > end + samples_in(kStrayToleranceMs)) return false;
-  early_ = true;
+  early_ = !live_;
   return true;
 }
 
@@ -240,6 +240,7 @@ void JitterBuffer::anchor(std::uint64_t source_timestamp, std::int64_t arrival_n
   }
   arrivals_.anchor(source_timestamp, arrival_ns);
   anchored_ = true;
+  early_ = false;
   stray_ = false;
   astray_ = false;
 }

@@ -247,10 +247,10 @@ class JitterBuffer : Counted<"JitterBuffer"> {
   bool ticked_ = false;
   bool finishing_ = false;
   bool ended_ = false;
-  bool early_ = false;  // more has come than the window has room for
+  bool early_ = false;  // buffering, and more has come than the window has room for
 
   std::int64_t deadline_ns_ = 0;
-  std::int64_t behind_ns_ = 0;  // by so much the ticks of this buffering were late
+  std::int64_t behind_ns_ = 0;    // by so much the ticks of this buffering were late
   std::int64_t first_ns_ = 0;     // arrival of the first packet
   std::int64_t began_ns_ = 0;     // when it went live
   std::int64_t retarget_ns_ = 0;

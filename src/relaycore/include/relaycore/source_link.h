@@ -40,8 +40,8 @@ class SourceLink final : public Shared, Counted<"SourceLink"> {
   // Set by the writer when a packet did not fit, before it looks at the rings once more; taken back
   // by the reader after it has drained them. Both exchange, with acq_rel: if the reader's exchange
   // comes second it finds the flag set; if the writer's does, it acquires what the reader released,
-  // so that the look that follows sees the space, if there was any to make. A plain store on either side, sequentially
-  // consistent or not, would leave a third possibility, in which both wait.
+  // so that the look that follows sees the space, if there was any to make. A plain store on either
+  // side, sequentially consistent or not, would leave a third possibility, in which both wait.
   std::atomic<bool> writer_waits{false};
   // relaxed: told by the room's thread when the stream is over; the writer drops what still comes.
   // One that waits for space is woken through its thread's queue, which brings the flag along.
