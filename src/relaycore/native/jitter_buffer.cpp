@@ -144,6 +144,19 @@ void JitterBuffer::place(unsigned channel, std::uint64_t source_timestamp,
   }
 }
 
+bool JitterBuffer::drain(unsigned channel, ChannelRing& ring, std::int64_t now_ns) noexcept {
+  return ring.drain([=, this](std::uint64_t timestamp, std::int64_t arrival_ns, const float* a,
+                              std::size_t a_n, const float* b, std::size_t b_n) {
+    if (is_early(timestamp, a_n + b_n, now_ns)) return false;
+    place(channel, timestamp, arrival_ns, a, a_n, b, b_n);
+    return true;
+  });
+}
+
+// Whether a packet loses nothing by waiting for the frames that a late tick has to catch up with. Not
+// so on time: of a source that is really so far ahead the rest is dropped, or its delay would grow.
+// Nor while the stream is interrupted, where a burst is cut down to the target, and not for what does
+// not follow, roughly, on what is held: what comes behind it must not wait for that.
 bool JitterBuffer::is_early(std::uint64_t source_timestamp, std::size_t n,
                             std::int64_t now_ns) noexcept {
   const std::int64_t begin = wrapping_difference(source_timestamp, head_source_);

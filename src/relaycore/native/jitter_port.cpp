@@ -66,13 +66,7 @@ JitterPort::Popped JitterPort::pop(std::int64_t now_ns, float* const* planes,
   const bool finishing = finishing_.load(std::memory_order_acquire);
   bool all = true;
   for (unsigned c = 0; c < config_.channels; ++c) {
-    all &= rings_[c].drain([=, this](std::uint64_t timestamp, std::int64_t arrival_ns,
-                                     const float* a, std::size_t a_n, const float* b,
-                                     std::size_t b_n) {
-      if (buffer_->is_early(timestamp, a_n + b_n, now_ns)) return false;
-      buffer_->place(c, timestamp, arrival_ns, a, a_n, b, b_n);
-      return true;
-    });
+    all &= buffer_->drain(c, rings_[c], now_ns);
   }
   if (finishing && all) buffer_->finish();
   const bool played =

@@ -66,17 +66,9 @@ void Room::end_stream() {
 bool Room::drain_rings() {
   if (!session_) return true;
   SourceLink& link = *session_->link;
-  JitterBuffer& jitter = *session_->jitter;
   bool all = true;
-  for (unsigned c = 0; c < link.format.channels; ++c) {
-    all &= link.ring(c).drain([&](uint64_t timestamp, int64_t arrival_ns, const float* first,
-                                  size_t first_n, const float* second, size_t second_n) {
-      // This thread may be late, and the source is not: its packets wait for the frames that are due.
-      if (jitter.is_early(timestamp, first_n + second_n, thread_.now_ns)) return false;
-      jitter.place(c, timestamp, arrival_ns, first, first_n, second, second_n);
-      return true;
-    });
-  }
+  for (unsigned c = 0; c < link.format.channels; ++c)
+    all &= session_->jitter->drain(c, link.ring(c), thread_.now_ns);
   // acq_rel: see SourceLink::writer_waits.
   source_waited_ = link.writer_waits.exchange(false, std::memory_order_acq_rel);
   if (source_waited_) {

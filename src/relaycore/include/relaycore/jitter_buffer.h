@@ -8,7 +8,7 @@
 // Timeline. A source timestamp is a position; all arithmetic on it is modulo 2^64. `head` is the
 // next position to play. Samples are taken from 1 s behind the head (late) to 1.25 s ahead of it
 // (placed); everything outside is dropped, whatever its timestamp, but for what had better wait for
-// the head to move on (is_early()). The first packet fixes the position, leaving room for earlier ones;
+// the head to move on (drain()). The first packet fixes the position, leaving room for earlier ones;
 // playing begins at the earliest sample held then, which becomes timeline timestamp `origin`.
 //
 // States. Buffering, until every active channel holds the target. A channel that never spoke holds
@@ -52,6 +52,7 @@
 #include <memory>
 
 #include "relaycore/bit_ring.h"
+#include "relaycore/channel_ring.h"
 #include "relaycore/clock.h"
 #include "relaycore/live_objects.h"
 
@@ -105,12 +106,9 @@ class JitterBuffer : Counted<"JitterBuffer"> {
   void place(unsigned channel, std::uint64_t source_timestamp, std::int64_t arrival_ns,
              const float* a, std::size_t a_n, const float* b, std::size_t b_n) noexcept;
 
-  // Whether this packet goes beyond the window, but would not had the tick been on time, which has
-  // frames to catch up with and so makes room: whoever keeps it until then loses nothing of it. Not
-  // so on time: of a source that is really so far ahead the rest is dropped, or its delay would grow.
-  // Nor while the stream is interrupted, where a burst is cut down to the target, and not for what
-  // does not follow, roughly, on what is held: what comes behind it must not wait for that.
-  bool is_early(std::uint64_t source_timestamp, std::size_t n, std::int64_t now_ns) noexcept;
+  // Places what waits in a channel's ring. Whether all of it: what goes beyond the window, but would
+  // not had the tick been on time, waits for the frames that are to be caught up with.
+  bool drain(unsigned channel, ChannelRing& ring, std::int64_t now_ns) noexcept;
 
   enum class Tick {
     none,       // not due yet, or ended
@@ -170,6 +168,7 @@ class JitterBuffer : Counted<"JitterBuffer"> {
   // Positions of the timeline, and states (jitter_buffer.cpp).
   void anchor(std::uint64_t source_timestamp, std::int64_t arrival_ns) noexcept;
   void settle(std::uint64_t source_timestamp, std::int64_t arrival_ns, std::int64_t n) noexcept;
+  bool is_early(std::uint64_t source_timestamp, std::size_t n, std::int64_t now_ns) noexcept;
   bool held(std::size_t beyond = 0) const noexcept;
   bool earliest(std::uint64_t& position) const noexcept;
   std::int64_t samples_since(std::int64_t then_ns, std::int64_t now_ns) const noexcept;

@@ -50,7 +50,7 @@ class JitterPort : Counted<"JitterPort"> {
 
   // ---- popping thread ----
 
-  // Takes in what was pushed, but for what is early (JitterBuffer::is_early); then plays a frame, if
+  // Takes in what was pushed, but for what is to wait (JitterBuffer::drain); then plays a frame, if
   // one is due and there are planes for it.
   Popped pop(std::int64_t now_ns, float* const* planes, FrameInfo& info) noexcept;
 
