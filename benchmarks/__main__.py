@@ -21,6 +21,7 @@ from benchmarks import (
     pacing,
     runs,
     soak,
+    stalled,
     tls,
     unheard,
 )
@@ -273,7 +274,7 @@ def browser_command(
 def stalled_command(
     listeners: Annotated[int, typer.Option(min=10, max=18_000, help="Connections.")] = 1000,
     rounds: Rounds = None,
-    seconds: Seconds = 4.0,
+    seconds: Seconds = stalled.SECONDS,
     quick: Quick = False,
     json: Json = False,
     output: Output = None,
@@ -335,7 +336,10 @@ def soak_command(
     output: Output = None,
 ) -> None:
     """Hours of listeners who come and go: memory, descriptors and delay stay level."""
-    runs.keep([runs.run_soak(Workload(listeners), hours=hours)], json, output)
+    result = runs.run_soak(Workload(listeners), hours=hours)
+    runs.keep([result], json, output)
+    if result["failures"]:
+        raise SystemExit("the soak ended early")
 
 
 @app.command()

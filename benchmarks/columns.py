@@ -19,6 +19,7 @@ SUBJECTS: Final = {
 }
 STREAMED: Final = {
     "floor": "a plain C `send()` loop",
+    "group-floor": "a C loop that groups frames",
     "relay": "`relaycore.Relay` in a Python program",
     "server": "the whole `roomserver`",
     "server-2": "the whole `roomserver` with two relay threads",
@@ -187,14 +188,13 @@ def _kilobytes(row: Row) -> str:
     return f"{row['bytes'] / 1000:.0f}"
 
 
-def _most(row: Row) -> str:
+def most(row: Row) -> str:
+    """A limit that ramps found, and how far they differed."""
     limit = row["limit"]
-    mark = "≥ " if row["open"] else ""
-    return f"{mark}{limit['median']:.0f} ({limit['low']:.0f}–{limit['high']:.0f})"
-
-
-def _at_most(row: Row) -> str:
-    return f"{'≥ ' if row['open'] else ''}{row['listeners']:,}"
+    if not limit:
+        return "–"
+    apart = f" ({limit['low']:,.0f}–{limit['high']:,.0f})" if limit["low"] < limit["high"] else ""
+    return f"{'≥ ' if row['open'] else ''}{limit['median']:,.0f}{apart}"
 
 
 def _per_core(row: Row) -> str:
@@ -298,7 +298,7 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
         "server, client, others: cores used",
         columns={
             "subject": named("subject", ENCRYPTED),
-            "listeners": _most,
+            "listeners": most,
             "server": number("server"),
             "client": number("client"),
             "others": number("others"),
@@ -313,7 +313,7 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
         "18,000 of the mono stream",
         columns={
             "what": named_subject,
-            "listeners": _most,
+            "listeners": most,
             "p50 / p99 ms": lambda row: f"{row['p50_ms']:.0f} / {row['p99_ms']:.0f}",
             "server, cores": number("server"),
             "load client": number("client"),
@@ -322,13 +322,14 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
     ),
     "capacity": Layout(
         title="Listeners that one relay thread serves",
-        caption="the greatest number that got every frame in time, and what was used there; ≥: "
-        "more were not tried; per core: that number over the server's cores",
+        caption="the greatest number that got every frame in time: median of ramps "
+        "(lowest–highest), and what was used where most did; ≥: more were not tried; per core: "
+        "those over the server's cores",
         columns={
             "stream": lambda row: str(row["format"]),
             "kbit/s": lambda row: f"{row['message_bytes'] * 8 / row['frame_ms']:,.0f}",
             "sent every": lambda row: f"{max(row['interval_ms'], row['frame_ms'])} ms",
-            "listeners": _at_most,
+            "listeners": most,
             "server, cores": number("server"),
             "per core": _per_core,
             "p50 / p99 ms": lambda row: f"{row['p50_ms']:.0f} / {row['p99_ms']:.0f}",
@@ -389,15 +390,18 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
         title="Beside listeners that stopped reading",
         caption="of those who read; medians of rounds (lowest–highest); ratio: of p99 beside "
         "stalled ones to p99 without, each in a server of its own, by round; TCP buffers are the "
-        "kernel's, of both ends",
+        "kernel's, of both ends; memory: the most that was seen; reset: of those who stall, in all "
+        "rounds",
         target="1.1 × without",
         columns={
             "who": named("condition", {"all read": "nobody stalls", "stalled": "others stall"}),
             "listeners": lambda row: str(row["listeners"]),
+            "delivered": delivered,
             "frames missing": lambda row: str(row["missing"]),
             "p50, ms": spread("p50_ms", 1),
             "p99, ms": spread("p99_ms", 1),
             "× without": spread("ratio"),
+            "reset": lambda row: f"{row['reset']} of {row['stalled']}",
             "memory, MB": megabytes("resident_mb"),
             "TCP buffers, MB": megabytes("tcp_mb"),
             "server, cores": spread("server"),

@@ -16,7 +16,8 @@ from typing import Any, Final
 from benchmarks import guidance, plots
 from benchmarks.child import ROOT
 from benchmarks.columns import ENCRYPTED, LAYOUTS, SCHEDULING, STREAMED, busy, markdown, parts
-from benchmarks.subjects import SUBJECTS
+from benchmarks.listeners import FLOOR
+from benchmarks.peers import PEERS
 
 MEASURED: Final = re.compile(
     r"(<!-- measured:begin[^>]*-->\n).*?(<!-- measured:end -->)", re.DOTALL
@@ -111,7 +112,7 @@ def short(files: Sequence[Mapping[str, Any]]) -> str:
         if result["scenario"] == "cpu" and "server" in rows:
             row, floor = rows["server"], rows.get("floor")
             ratio = f", {row['ratio']['median']:.2f} × a plain C `send()` loop" if floor else ""
-            peers = [r for name, r in rows.items() if name not in SUBJECTS and r["ratio"]]
+            peers = [r for name, r in rows.items() if name in PEERS and r["ratio"]]
             if best := min(peers, key=lambda r: float(r["ratio"]["median"]), default=None):
                 named = STREAMED[best["subject"]]
                 ratio += f" (the best peer, {named}: {best['ratio']['median']:.2f} ×)"
@@ -137,9 +138,11 @@ def short(files: Sequence[Mapping[str, Any]]) -> str:
             lines.append(_most_listeners(result, rows))
         elif result["scenario"] == "mixes" and {"shared", "own"} <= rows.keys():
             ratio = rows["own"]["ratio"]
+            p99 = {name: rows[name]["p99_ms"]["median"] for name in ("own", "shared")}
             lines.append(
                 f"- {result['title']}: one for each, changed every second, costs "
-                f"**{ratio['median']:.2f} × the CPU of one for all**."
+                f"**{ratio['median']:.2f} × the CPU of one for all**; 99 % of the frames come "
+                f"within {p99['own']:.0f} ms, and {p99['shared']:.0f} with one for all."
             )
         elif result["scenario"] == "joins" and "join" in rows:
             ratio = rows["join"]["ratio"]
@@ -165,7 +168,10 @@ def short(files: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _most_listeners(result: Mapping[str, Any], rows: Mapping[str, Any]) -> str:
-    """How many the server serves, and the best of its peers."""
+    """How many the server serves, and the best of its peers.
+
+    The ratio is that of the server as peers run, without real-time scheduling, if that was ramped.
+    """
 
     def most(row: Mapping[str, Any]) -> float:
         return float(row["limit"]["median"])
@@ -180,14 +186,16 @@ def _most_listeners(result: Mapping[str, Any], rows: Mapping[str, Any]) -> str:
     )
     if ordinary := rows.get("server-no-realtime"):
         text += f"; without SCHED_FIFO, as peers run, {told(ordinary)}"
-    peers = [row for name, row in rows.items() if name not in SUBJECTS and most(row)]
+    if floor := rows.get(FLOOR):
+        text += f"; {STREAMED[FLOOR]} and does nothing else serves {told(floor)}"
+    peers = [row for name, row in rows.items() if name in PEERS and most(row)]
     if not peers:
         return f"{text}."
     best = max(peers, key=most)
     text += f"; the best peer, {STREAMED[best['subject']]}, serves {told(best)}"
     if best["open"]:  # how many more is not known
         return f"{text}."
-    ratio = most(own) / most(best)
+    ratio = most(ordinary or own) / most(best)
     return (
         f"{text}: **{ratio:.1f} ×**, {ratio / growth:.1f} × at least, since a ramp goes up by "
         f"{(growth - 1) * 100:.0f} %."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from benchmarks.columns import LAYOUTS, Columns, Row, how_fine, markdown, named_subject
+from benchmarks.columns import LAYOUTS, Columns, Row, how_fine, markdown, most, named_subject
 from benchmarks.workload import Workload
 
 SEGMENT_BYTES: Final = 1448
@@ -165,18 +165,11 @@ def _tls(files: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         "nginx": "nginx with TLS in front, both together",
     }
 
-    def limit(row: Row) -> str:
-        of = row["limit"]
-        if not of:
-            return "–"
-        spread = f" ({of['low']:,.0f}–{of['high']:,.0f})" if of["low"] < of["high"] else ""
-        return f"{'≥ ' if row['open'] else ''}{of['median']:,.0f}{spread}"
-
     columns: Columns = {
         "what": lambda row: names[row["subject"]],
         "CPU, µs / frame": lambda row: f"{row['us_per_frame']:.1f}",
         "listeners per core at that": _per_core,
-        "most that got every frame": limit,
+        "most that got every frame": most,
     }
     for where, result in _results(files, "tls"):
         limits = {row["subject"]: row for row in result["limits"]}

@@ -12,7 +12,9 @@ from benchmarks.scenarios import Progress
 from benchmarks.subjects import Subject
 from benchmarks.workload import Workload
 
+FLOOR: Final = "group-floor"
 SUBJECTS: Final[Mapping[str, Subject]] = {
+    FLOOR: subjects.group_floor,
     "relay": subjects.relay,
     "server": subjects.server,
     "server-2": subjects.server_of_two,

@@ -36,7 +36,7 @@ COLOURS: Final = {
     "server-2": "#7b3294",
     "server-no-realtime": "#d6604d",
     "relay": "#f4847a",
-    "floor": "#7f7f7f",
+    "group-floor": "#7f7f7f",
     "bun": "#1f4e9c",
     "picows": "#2c9f6b",
     "nchan": "#8c6d1f",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -73,6 +75,7 @@ FEW_ROUNDS = 5
 OWN = ("relay", "server", "server-2", "server-no-realtime", "plain", "tls")
 """Subjects that have to start; the others need what may not be installed."""
 TRIAL_S = 30
+QUIET_LINE_EVERY_S = 30.0
 OTHER_DESCRIPTORS = 500
 """What a process opens besides its connections, at most."""
 Run = Callable[[], dict[str, Any]]
@@ -383,7 +386,7 @@ def run_stalled(
     workload: Workload | None = None,
     *,
     rounds: int | None = None,
-    seconds: float = 4.0,
+    seconds: float = stalled.SECONDS,
     quick: bool = False,
 ) -> dict[str, Any]:
     """Runs and prints the scenario; returns what is kept."""
@@ -521,9 +524,21 @@ def keep(results: Sequence[dict[str, Any]], json: bool, output: Path | None) -> 
 
 @contextmanager
 def progress(title: str) -> Iterator[scenarios.Progress]:
-    """A bar on standard error while a scenario runs."""
+    """A bar on standard error while a scenario runs; a line now and then if it is no terminal."""
+    errors = Console(stderr=True)
+    if not errors.is_terminal:
+        said_at = -math.inf
+
+        def say(what: str, done: float) -> None:
+            nonlocal said_at
+            if (now := time.monotonic()) - said_at >= QUIET_LINE_EVERY_S:
+                said_at = now
+                errors.print(f"{title}: {what} ({done:.0%})", markup=False, highlight=False)
+
+        yield say
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=errors, transient=True) as bar:
         task = bar.add_task(title, total=1.0)
 
         def tell(what: str, done: float) -> None:

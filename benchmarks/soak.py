@@ -13,6 +13,7 @@ from typing import Any, Final
 from benchmarks import machine
 from benchmarks.crowd import Crowd, Interval
 from benchmarks.failures import FAILURES, Failure
+from benchmarks.load_process import JOINED
 from benchmarks.scenarios import SETTLE_S, SPARE_S, Progress
 from benchmarks.subjects import RunningServer, running_server
 from benchmarks.workload import Workload
@@ -26,14 +27,19 @@ CHURN: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class SoakSample:
-    """One step, and how it is at its end. `returned`: how often somebody came back so far.
+    """One step, and how it is at its end.
 
-    `database` is the memory of PostgreSQL's processes, `stored` what the data directory takes.
+    So far: `cut` and `lost`, how often somebody was cut off, or lost without that; `returned`, how
+    often somebody was back and heard. `away` are those who are not in at the moment. `database` is
+    the memory of PostgreSQL's processes, `stored` what the data directory takes.
     """
 
     at_s: float
     interval: Interval
+    cut: int
+    lost: int
     returned: int
+    away: int
     descriptors: int
     threads: int
     database: int
@@ -79,6 +85,9 @@ class SoakResult:
             row("delay p99, ms", lambda s: s.interval.p99_ms),
             row("cores of the server", lambda s: s.interval.server),
             row("frames delivered, %", lambda s: s.interval.delivered * 100),
+            row("frames missing, of those who were there", lambda s: s.interval.missing),
+            row("listeners away at a step's end", lambda s: s.away),
+            row("losses so far that are not cuts", lambda s: s.lost),
         ]
 
     def as_json(self) -> dict[str, Any]:
@@ -87,8 +96,8 @@ class SoakResult:
         return {
             "scenario": "soak",
             "workload": asdict(self.workload) | {"message_bytes": self.workload.message_bytes},
-            "title": f"{self.workload}; {hours:.2g} h, {self.churn:.0%} cut off and back every "
-            f"{self.step_s:g} s",
+            "title": f"{self.workload}; {hours:.4g} h, {self.churn:.0%} cut off every "
+            f"{self.step_s:g} s, to come back",
             "rounds": len(self.samples),
             "seconds": self.step_s,
             "summary": self.rows(),
@@ -108,7 +117,7 @@ def soak(
     """Lets listeners hear one server for so long, while some are cut off and come back.
 
     What is due to those is missing while they are away: frames delivered are below 100 %. A step
-    that fails is the last; those before it are the result, if there are any.
+    that fails, or Ctrl-C, is the last; those before it are the result, if there are any.
     """
     result = SoakResult(workload, churn, step_s)
     steps = max(2, round(hours * 3600 / step_s))
@@ -120,7 +129,7 @@ def soak(
         ):
             for sample in _samples(crowd, running, result, steps, progress):
                 result.samples.append(sample)
-    except FAILURES as error:
+    except (*FAILURES, KeyboardInterrupt) as error:
         if not result.samples:
             raise
         done = len(result.samples)
@@ -140,23 +149,35 @@ def _samples(
     listeners = crowd.join(plan.workload.listeners)
     crowd.client.rejoin(True)
     time.sleep(SETTLE_S)
-    began = time.monotonic()
+    began, cut = time.monotonic(), 0
     for number in range(steps):
         progress(f"step {number + 1} of {steps}", number / steps)
+        before = _losses(crowd)
         crowd.client.drop(chance.sample(listeners, round(plan.churn * len(listeners))))
+        cut += _losses(crowd) - before
         interval = crowd.measure(plan.workload, plan.step_s)
         if not interval.frames:
             raise RuntimeError("nobody heard anything")
-        yield _sample(crowd, running, interval, time.monotonic() - began)
+        yield _sample(crowd, running, interval, time.monotonic() - began, cut)
 
 
-def _sample(crowd: Crowd, running: RunningServer, interval: Interval, at_s: float) -> SoakSample:
+def _losses(crowd: Crowd) -> int:
+    return int(crowd.client.listeners()["losses"].sum())
+
+
+def _sample(
+    crowd: Crowd, running: RunningServer, interval: Interval, at_s: float, cut: int
+) -> SoakSample:
     pid = running.child.pid
     process = Path("/proc") / str(pid)
+    records = crowd.client.listeners()
     return SoakSample(
         round(at_s, 1),
         interval,
-        int(crowd.client.listeners()["returns"].sum()),
+        cut,
+        int(records["losses"].sum()) - cut,
+        int(records["returns"].sum()),
+        int((records["state"] != JOINED).sum()),
         len(list((process / "fd").iterdir())),
         len(list((process / "task").iterdir())),
         sum(machine.proportional_memory(machine.descendants(pid))),

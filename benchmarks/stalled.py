@@ -12,17 +12,19 @@ from benchmarks.subjects import running_server
 from benchmarks.workload import Workload
 
 SHARE: Final = 0.1
-STALLING_S: Final = 3.0
-"""From the last byte that a stalled listener reads until its socket is full, and it is given up."""
+RESET_S: Final = 15.0
+"""So long has a listener taken nothing when the server gives it up; it is the default."""
+SECONDS: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True)
 class StalledSample:
-    """As many listeners of two servers: of one, others are stalled."""
+    """As many listeners of two servers: of one, others are stalled, of whom so many are reset."""
 
     round: int
     without: Interval
     beside: Interval
+    reset: int
 
     @property
     def ratio(self) -> float:
@@ -43,14 +45,22 @@ class StalledResult:
         """The summary: those who read, without stalled ones and beside them."""
         ratio = asdict(Spread.of([s.ratio for s in self.samples]))
 
-        def row(condition: str, intervals: list[Interval]) -> dict[str, Any]:
+        still = max(1, round(self.workload.listeners * self.share)) * len(self.samples)
+
+        def row(
+            condition: str, intervals: list[Interval], reset: int, stalled: int
+        ) -> dict[str, Any]:
             def spread(of: str) -> dict[str, float]:
                 return asdict(Spread.of([getattr(i, of) for i in intervals]))
 
             return {
                 "condition": condition,
                 "listeners": intervals[0].listeners,
+                "delivered": min(i.delivered for i in intervals),
+                "lost": sum(i.lost for i in intervals),
                 "missing": sum(i.missing for i in intervals),
+                "reset": reset,
+                "stalled": stalled,
                 "p50_ms": spread("p50_ms"),
                 "p99_ms": spread("p99_ms"),
                 "ratio": ratio if condition == "stalled" else None,
@@ -61,8 +71,13 @@ class StalledResult:
             }
 
         return [
-            row("all read", [s.without for s in self.samples]),
-            row("stalled", [s.beside for s in self.samples]),
+            row("all read", [s.without for s in self.samples], 0, 0),
+            row(
+                "stalled",
+                [s.beside for s in self.samples],
+                sum(s.reset for s in self.samples),
+                still,
+            ),
         ]
 
     def as_json(self) -> dict[str, Any]:
@@ -85,34 +100,37 @@ def stalled(
     seconds: float,
     progress: Progress,
     share: float = SHARE,
-    stalling_s: float = STALLING_S,
+    reset_s: float = RESET_S,
 ) -> StalledResult:
     """Measures listeners that read, alone and beside others who read nothing any more.
 
     The others, a share of all, are not there where nobody stalls. In each round both run once, in
-    servers of their own, and their order turns. The interval begins when the stalled ones lag, and
-    contains their being reset.
+    servers of their own, and their order turns. The interval begins with the last byte that the
+    stalled ones read.
     """
     result = StalledResult(workload, share, seconds)
     still = max(1, round(workload.listeners * share))
     for number in range(rounds):
-        intervals: dict[int, Interval] = {}
+        runs: dict[int, tuple[Interval, int]] = {}
         for i, stopped in enumerate((0, still)[:: -1 if number % 2 else 1]):
             progress(f"round {number + 1} of {rounds}: {stopped} stall", (number + i / 2) / rounds)
-            intervals[stopped] = _measure(
-                workload, workload.listeners - still, stopped, seconds, stalling_s
+            runs[stopped] = _measure(
+                workload, workload.listeners - still, stopped, seconds, reset_s
             )
-        result.samples.append(StalledSample(number, intervals[0], intervals[still]))
+        (without, _), (beside, reset) = runs[0], runs[still]
+        result.samples.append(StalledSample(number, without, beside, reset))
     progress("done", 1.0)
     return result
 
 
 def _measure(
-    workload: Workload, reading: int, stopped: int, seconds: float, stalling_s: float
-) -> Interval:
-    limit = round(seconds + stalling_s) + SPARE_S
+    workload: Workload, reading: int, stopped: int, seconds: float, reset_s: float
+) -> tuple[Interval, int]:
+    """What those who read got, and how many of the others the server gave up."""
+    limit = round(seconds) + SPARE_S
+    options = ("--evict-after-s", f"{reset_s:g}")
     with (
-        running_server(workload, limit, database="embedded") as running,
+        running_server(workload, limit, database="embedded", options=options) as running,
         Crowd(running) as crowd,
         Crowd(running) as stalling,
     ):
@@ -120,5 +138,5 @@ def _measure(
         numbers = stalling.join(stopped)
         time.sleep(SETTLE_S)
         stalling.client.limit(numbers, 0)
-        time.sleep(stalling_s)
-        return crowd.measure(workload, seconds)
+        interval = crowd.measure(workload, seconds)
+        return interval, sum(f.lost for f in stalling.client.figures())

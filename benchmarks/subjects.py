@@ -59,6 +59,20 @@ def send_floor(
 
 
 @contextmanager
+def group_floor(workload: Workload, max_seconds: int) -> Iterator[Target]:
+    """A C loop that sends each of the listeners there are all that it has not had."""
+    command: list[str | Path] = [
+        natives.build("group_floor"),
+        *("--message", str(workload.message_bytes)),
+        *("--tick-us", str(workload.frame_ms * 1000)),
+        *("--max-seconds", str(max_seconds)),
+    ]
+    with Child(command) as child:
+        said = child.expect("listening", START_TIMEOUT_S)
+        yield Target(child.pid, said["port"], clock_offset_us=said["clock_offset_us"])
+
+
+@contextmanager
 def relay(workload: Workload, max_seconds: int) -> Iterator[Target]:
     """`relaycore.Relay` with one thread in a small Python process."""
     command: list[str | Path] = [sys.executable, "-m", "benchmarks.bare_relay", "--threads", "1"]

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from benchmarks import nginx, scenarios, subjects
+from benchmarks.failures import Failure
 from benchmarks.load import Target
 from benchmarks.ramp import Climb, Limit, Ramps, by_turns, limits
 from benchmarks.scenarios import CpuResult, Progress, Spread
@@ -238,13 +239,16 @@ def tls(
     )
     if not ramped:
         return TlsResult(cost, growth=growth)
-    ramps = by_turns(
-        [Climb(name, SUBJECTS[name], workload) for name in ramped],
-        rounds=limit_rounds,
-        seconds=seconds,
-        first=FIRST,
-        most=most,
-        growth=growth,
-        progress=lambda what, done: progress(f"limit of {what}", share + (1 - share) * done),
-    )
+    try:
+        ramps = by_turns(
+            [Climb(name, SUBJECTS[name], workload) for name in ramped],
+            rounds=limit_rounds,
+            seconds=seconds,
+            first=FIRST,
+            most=most,
+            growth=growth,
+            progress=lambda what, done: progress(f"limit of {what}", share + (1 - share) * done),
+        )
+    except RuntimeError as error:  # the cost is known all the same
+        ramps = Ramps(failures=[Failure.of("every ramp", error)])
     return TlsResult(cost, ramps, growth)

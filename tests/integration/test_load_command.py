@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import re
@@ -11,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +22,10 @@ import pytest
 
 from roomserver.clients.account import AccountEntry
 from roomserver.clients.connection import RoomApi
-from roomserver.clients.load import LoadRun, Progress, made_rooms
+from roomserver.clients.errors import ClientError
+from roomserver.clients.load import LoadRun, Progress
 from roomserver.clients.load_options import LoadOptions, LoadRoom
+from roomserver.clients.load_rooms import made_rooms
 from roomserver.clients.wav import WavWriter
 from roomserver.clients.wire import Encoding
 from support.certificates import write_certificate
@@ -92,14 +97,15 @@ def test_every_frame_that_was_due_is_counted(run: Run, server: ServerProcess) ->
     assert report["errors"] == {}
 
 
-def on_air(run: Run, directory: Path) -> str:
-    """Code of a room in which somebody broadcasts three channels, in frames of 10 ms."""
-    writer = WavWriter(directory / "in.wav", 3, RATE, Encoding.S16LE)
+def on_air(run: Run, directory: Path, frame_ms: int = 10) -> str:
+    """Code of a room in which somebody broadcasts three channels."""
+    path = directory / f"in-{frame_ms}.wav"
+    writer = WavWriter(path, 3, RATE, Encoding.S16LE)
     writer.write(np.zeros((RATE, 3), np.int16))
     writer.close()
     broadcast = run(
-        "broadcast", str(directory / "in.wav"), "--loop", "--email", EMAIL, "--create",
-        "--frame-ms", "10",
+        "broadcast", str(path), "--loop", "--email", EMAIL, "--create",
+        "--frame-ms", str(frame_ms),
     )  # fmt: skip
     code = broadcast.wait_for(r"room (\w{6})")[1]
     broadcast.wait_for("on air")
@@ -186,7 +192,7 @@ def test_ctrl_c_gives_the_report_so_far(run: Run) -> None:
 
 def in_process(api: RoomApi, count: int = 1) -> AbstractAsyncContextManager[list[LoadRoom]]:
     """Rooms for a `LoadRun` in the test's own process."""
-    return made_rooms(api, AccountEntry(api, EMAIL, PASSWORD), count, ROOM_PASSWORD)
+    return made_rooms(AccountEntry(api, EMAIL, PASSWORD), count, ROOM_PASSWORD)
 
 
 async def test_a_run_that_ends_before_everybody_joined_is_not_complete(
@@ -293,6 +299,41 @@ def test_a_room_that_is_there_is_listened_to_and_told_in_tables(run: Run, tmp_pa
     assert re.search(r"received +[\d.]+ Mbit/s, [\d.]+ MiB in all", said), said
     for words in ("delay together", "received", "own listeners 0", "round trip", "bottleneck"):
         assert words in said
+
+
+def test_each_room_is_held_to_its_own_frames(run: Run, tmp_path: Path) -> None:
+    rooms = [option for ms in (10, 60) for option in ("--room", on_air(run, tmp_path, ms))]
+    command = run("load", *rooms, "-n", "4", "--seconds", "2", "--expect-all", "--json")
+    report = report_of(command)
+    listening, per_s = report["groups"]["listening"], 2 * (1000 / 10 + 1000 / 60)
+    assert listening["missing"] == 0
+    assert 1.9 * per_s <= listening["due"] <= (3 + report["joining_s"]) * per_s
+
+
+async def test_a_second_room_without_a_source_is_told(
+    run: Run, tmp_path: Path, server: ServerProcess
+) -> None:
+    heard = LoadRoom(await asyncio.to_thread(on_air, run, tmp_path), ROOM_PASSWORD)
+    options = LoadOptions(listeners=2, seconds=0.5, sample_rate=RATE)
+
+    async def load_of(*rooms: LoadRoom) -> None:
+        await LoadRun(api, rooms, options, lambda progress: None).run()
+
+    async with RoomApi(server.url) as api, in_process(api) as [room]:
+        async with asyncio.timeout(30):
+            while True:  # it is on air a moment before it is heard
+                with contextlib.suppress(ClientError):
+                    await load_of(heard)
+                    break
+        silent = replace(room, source=None)
+        with pytest.raises(ClientError, match=f"room {silent.name} has no source; with --email"):
+            await load_of(heard, silent)
+
+
+def test_more_listeners_than_files_may_be_open_are_refused_at_once(run: Run) -> None:
+    command = load(run, "-n", "500", prefix=("prlimit", "--nofile=400:400"))
+    assert command.end() == 2
+    assert re.search(r"need 55\d open files, and this process may have 400", command.said)
 
 
 def test_over_tls_the_certificate_is_looked_at(run: Run, tmp_path: Path) -> None:

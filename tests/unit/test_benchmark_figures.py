@@ -17,7 +17,7 @@ from typing import Any, Self, cast
 
 import numpy as np
 import pytest
-from benchmarks import documents, machine, ramp, scenarios, soak, subjects
+from benchmarks import documents, machine, ramp, runs, scenarios, soak, subjects, tls
 from benchmarks.child import ChildError, ChildTimeoutError
 from benchmarks.crowd import Interval
 from benchmarks.load import Joined, LoadClient, Measured, Target
@@ -285,35 +285,69 @@ def test_a_subject_that_breaks_down_has_not_kept_up(monkeypatch: pytest.MonkeyPa
 
 def test_a_soak_that_breaks_down_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     figures = dict.fromkeys((f.name for f in fields(Interval)), 1.0)
-    kept = soak.SoakSample(60.0, Interval(**cast(Any, figures)), 0, 0, 0, 0, 0)
+    kept = soak.SoakSample(60.0, Interval(**cast(Any, figures)), *([0] * 8))
 
     @contextmanager
     def ends_badly(*_: object, **options: object) -> Iterator[None]:
         yield
         raise RuntimeError("the server ended with exit code 1")
 
-    def result_of(done: int, *, falls_silent: bool) -> soak.SoakResult:
+    silence = RuntimeError("nobody heard anything")
+
+    def result_of(done: int, error: BaseException | None) -> soak.SoakResult:
         def samples(*_: object) -> Iterator[soak.SoakSample]:
             yield from [kept] * done
-            if falls_silent:
-                raise RuntimeError("nobody heard anything")
+            if error:
+                raise error
 
         monkeypatch.setattr(soak, "running_server", ends_badly)
         monkeypatch.setattr(soak, "Crowd", nullcontext)
         monkeypatch.setattr(soak, "_samples", samples)
         return soak.soak(WORKLOAD, hours=3 / 60, progress=lambda *_: None)
 
-    for done, falls_silent, failure in (
-        (1, True, ("step 2 of 3", "nobody heard anything")),
-        (3, False, ("end", "the server ended with exit code 1")),
+    for done, error, failure in (
+        (1, silence, ("step 2 of 3", "nobody heard anything")),
+        (2, KeyboardInterrupt(), ("step 3 of 3", "KeyboardInterrupt")),
+        (3, None, ("end", "the server ended with exit code 1")),
     ):
-        result = result_of(done, falls_silent=falls_silent)
+        result = result_of(done, error)
         assert result.samples == [kept] * done
         assert result.failures == [failure]
         told = documents.full(report_of(result.as_json()), "name.json")
         assert f"Failed: {failure[0]}, since {failure[1]}." in told
     with pytest.raises(RuntimeError, match="nobody heard anything"):
-        result_of(0, falls_silent=True)
+        result_of(0, silence)
+
+
+def test_what_tls_costs_is_kept_when_no_ramp_gave_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **options: object) -> ramp.Ramps:
+        raise RuntimeError("no ramp gave a result; nginx is gone")
+
+    cost = scenarios.CpuResult(WORKLOAD, 4.0, [sample("tls", 50.0)])
+    monkeypatch.setattr(scenarios, "cpu", lambda *_, **options: cost)
+    monkeypatch.setattr(tls, "by_turns", refuse)
+    result = tls.tls(
+        WORKLOAD,
+        ["tls"],
+        rounds=1,
+        limit_rounds=1,
+        seconds=4.0,
+        most=100,
+        growth=2.0,
+        progress=lambda *_: None,
+    )
+    assert result.cost is cost
+    told = documents.full(report_of(result.as_json()), "name.json")
+    assert "Failed: every ramp, since no ramp gave a result; nginx is gone." in told
+
+
+def test_where_there_is_no_terminal_progress_is_a_line_now_and_then(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with runs.progress("cpu") as tell:
+        for done in (0.1, 0.2):
+            tell("round 1 of 9", done)
+    assert capsys.readouterr().err == "cpu: round 1 of 9 (10%)\n"
 
 
 def report_of(result: dict[str, Any]) -> dict[str, Any]:

@@ -12,17 +12,17 @@ import itertools
 import json
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from relaycore import LoadClient
 from relaycore.counters import LoadFigures
-from roomserver.clients.account import AccountEntry
 from roomserver.clients.connection import Message, RoomAccess, RoomApi
 from roomserver.clients.errors import ClientError, UnreachableError
 from roomserver.clients.load_options import LoadOptions, LoadRoom
@@ -53,7 +53,7 @@ _END_S: Final = 0.1  # until counting stops, so that no thread has counted what 
 _DRAIN_S: Final = 2.0  # for what is on its way then
 _LIVE_TIMEOUT_S: Final = 15.0
 _CONNECT_TIMEOUT_S: Final = 5.0  # to one of the server's addresses
-_FEW_ROOMS: Final = 16  # that are made at a time
+_FEW_ROOMS: Final = 16  # that are entered at a time
 _PORTS: Final = 20_000  # of one local address, by default some 28,000
 _MIXES: Final = 64
 
@@ -100,35 +100,6 @@ class _Counted:
     server_s: float | None
 
 
-@asynccontextmanager
-async def made_rooms(
-    api: RoomApi, account: AccountEntry, count: int, password: str
-) -> AsyncIterator[list[LoadRoom]]:
-    """Rooms of an account, closed at the end."""
-    rooms: list[LoadRoom] = []
-    gate = asyncio.Semaphore(_FEW_ROOMS)
-
-    async def make(number: int) -> None:
-        async with gate:
-            access = await account.create_room(password, name=f"load {number + 1}")
-            rooms.append(LoadRoom(access.room_code, password, access))
-
-    async def close(room: LoadRoom) -> None:
-        async with gate:
-            assert room.source is not None
-            await account.close_room(room.source.room_id)
-
-    try:
-        await make(0)  # logs in, which is done once
-        await asyncio.gather(*(make(number) for number in range(1, count)))
-        yield rooms
-    finally:
-        closed = await asyncio.gather(*map(close, rooms), return_exceptions=True)
-        for result in closed:
-            if isinstance(result, BaseException) and not isinstance(result, ClientError):
-                raise result
-
-
 class LoadRun:
     """One run; `stop` ends it early, with the report so far.
 
@@ -152,8 +123,8 @@ class LoadRun:
         self._seen = (0.0, 0, 0)  # moment, frames and bytes at the last progress
         self._room_ids: list[str] = []
         self._tokens: list[str] = []
-        self._frame_ms = options.frame_ms
-        self._channels = options.channels
+        self._frame_ms = [options.frame_ms] * len(rooms)
+        self._channels = [options.channels] * len(rooms)
         self._gone = ""  # why the server's process is not to be seen any more
 
     def stop(self) -> None:
@@ -201,21 +172,25 @@ class LoadRun:
             async with gate:
                 return await self._api.join(room.name, room.password, nickname="load")
 
+        async def learn(number: int) -> StreamFormat:
+            async with gate:
+                connection = await self._api.connect(
+                    self._registration(number, self._tokens[number]), answer="listenerRegistered"
+                )
+                await connection.close()
+            announced = StreamFormat.of(connection.registered)
+            if announced is None:
+                name = self._rooms[number].name
+                raise ClientError(f"room {name} has no source; with --email the load makes one")
+            return announced
+
         entered = await asyncio.gather(*map(enter, self._rooms))
         self._room_ids = [access.room_id for access in entered]
         self._tokens = [access.room_token for access in entered]
         if self._rooms[0].source is None:
-            connection = await self._api.connect(
-                self._registration(0, self._tokens[0]), answer="listenerRegistered"
-            )
-            await connection.close()
-            announced = StreamFormat.of(connection.registered)
-            if announced is None:
-                raise ClientError(
-                    f"room {self._rooms[0].name} has no source; with --email the load makes one"
-                )
-            self._frame_ms = announced.frame_ms
-            self._channels = len(announced.channel_names)
+            announced = await asyncio.gather(*map(learn, range(len(self._rooms))))
+            self._frame_ms = [of.frame_ms for of in announced]
+            self._channels = [len(of.channel_names) for of in announced]
 
     async def _client(self) -> LoadClient:
         url = self._api.url
@@ -370,7 +345,8 @@ class LoadRun:
             "intervalMs": self._options.interval_ms,
         }
         if own_mix:
-            message["mix"] = _random_mix(np.random.default_rng(number), self._channels)
+            channels = self._channels[number % len(self._rooms)]
+            message["mix"] = _random_mix(np.random.default_rng(number), channels)
         return message
 
     async def _wait_joined(self, client: LoadClient) -> None:
@@ -440,17 +416,24 @@ class LoadRun:
         """Listeners by turns change their mixes, at an even pace."""
         count = self._options.groups[0]
         chance = np.random.default_rng(1)
-        texts = [
-            json.dumps({"type": "setMix", **_random_mix(chance, self._channels)})
-            for _ in range(_MIXES)
-        ]
+        mixes = {
+            channels: [
+                json.dumps({"type": "setMix", **_random_mix(chance, channels)})
+                for _ in range(_MIXES)
+            ]
+            for channels in set(self._channels)
+        }
         begun, sent = time.monotonic(), 0
         turns = itertools.cycle(range(count))
         while True:
             await asyncio.sleep(_MIX_STEP_S)
             due = int((time.monotonic() - begun) * self._options.mix_changes)
-            chance.shuffle(texts)
-            client.send(list(itertools.islice(turns, due - sent)), texts)
+            chosen = list(itertools.islice(turns, due - sent))
+            which = chance.integers(_MIXES, size=len(chosen)).tolist()
+            channels = [self._channels[number % len(self._rooms)] for number in chosen]
+            texts = [mixes[c][mix] for c, mix in zip(channels, which, strict=True)]
+            if chosen:
+                client.send(chosen, texts)
             sent = due
 
     async def _pause(self, seconds: float) -> None:
@@ -469,13 +452,13 @@ class LoadRun:
         until_us = time.monotonic_ns() // 1000 + _offset_us(client.figures()) + int(_END_S * 1e6)
         client.count_until(until_us)
         end = time.monotonic() + _END_S + _DRAIN_S + self._options.interval_ms / 1000
-        last = until_us - self._frame_ms * 1000
         while time.monotonic() < end:
             await asyncio.sleep(_END_S)
             records = client.listeners()
             listening = (records["group"] == 0) & (records["state"] == 2)
             answered = all(f.replies == f.sent for f in client.figures())
-            if answered and (records["last_us"][listening] >= last).all():
+            has_last = records["last_us"] >= until_us - self._frame_ms_of(records) * 1000
+            if answered and has_last[listening].all():
                 break
         return until_us
 
@@ -491,7 +474,10 @@ class LoadRun:
         records = client.listeners()
         listening = [f for f in (*joining.figures, *final) if not f.is_sources]
         due = frames_due(
-            records, until_us=until_us, offset_us=_offset_us(final), frame_ms=self._frame_ms
+            records,
+            until_us=until_us,
+            offset_us=_offset_us(final),
+            frame_ms=self._frame_ms_of(records),
         )
         groups = {}
         for number, name in enumerate(GROUPS):
@@ -554,6 +540,10 @@ class LoadRun:
             server=server,
             errors=errors,
         )
+
+    def _frame_ms_of(self, records: NDArray[Any]) -> NDArray[np.int64]:
+        """Of each listener's room: listener k is in room k modulo their number."""
+        return np.resize(np.array(self._frame_ms, np.int64), len(records))
 
     def _progress(self, stage: str, done: float, figures: Sequence[LoadFigures]) -> None:
         now = time.monotonic()

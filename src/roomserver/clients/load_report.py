@@ -89,7 +89,7 @@ class Delivery:
 
 
 def frames_due(
-    records: NDArray[Any], *, until_us: int, offset_us: int, frame_ms: int
+    records: NDArray[Any], *, until_us: int, offset_us: int, frame_ms: NDArray[np.int64] | int
 ) -> NDArray[np.int64]:
     """How many frames each listener should have got, from its joining to the end.
 
@@ -102,7 +102,7 @@ def frames_due(
         records: As `LoadClient.listeners` has them; of those that never joined nothing is due.
         until_us: Frames of this time of the server and later do not count.
         offset_us: The server's clock less ours.
-        frame_ms: Of the room.
+        frame_ms: Of the room, or of each listener's.
     """
     period = frame_ms * 1000
     joined_us = records["joined_ns"] // 1000 + offset_us

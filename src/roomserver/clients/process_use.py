@@ -60,6 +60,10 @@ class ProcessSample:
         try:
             pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
             inodes = _socket_inodes(pid)
+        except PermissionError as error:
+            raise ClientError(
+                f"process {pid} is another user's: run this as that user, or as root, to see it"
+            ) from error
         except OSError as error:
             raise ClientError(f"process {pid}: {error.strerror}") from error
         sockets = None

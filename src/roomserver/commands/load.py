@@ -17,9 +17,10 @@ from rich.text import Text
 
 from roomserver.clients.account import AccountEntry
 from roomserver.clients.connection import RoomApi
-from roomserver.clients.load import LoadRun, Progress, Show, made_rooms
+from roomserver.clients.load import LoadRun, Progress, Show
 from roomserver.clients.load_options import LoadOptions, LoadRoom
 from roomserver.clients.load_report import LoadReport
+from roomserver.clients.load_rooms import made_rooms
 from roomserver.clients.tasks import stop_on_signals
 from roomserver.clients.wire import FRAME_LENGTHS_MS, MAX_CHANNELS, SAMPLE_RATES, Encoding
 from roomserver.commands.client_options import (
@@ -45,6 +46,7 @@ _MAX_IN_FLIGHT = 1 << 20
 _MAX_PER_SECOND = 1e6
 _MAX_BANDWIDTH = 1 << 40
 _MAX_PID = 1 << 22
+_OTHER_DESCRIPTORS = 50  # those of Python, and of the connections that look at the rooms
 
 
 def load(
@@ -183,7 +185,8 @@ def load(
         str,
         typer.Option(
             "--stalled",
-            help="10%: so many read nothing once they have joined.",
+            help="10%: so many read nothing once they have joined. To see the server reset them,"
+            " --seconds has to be longer than its evict_after_s.",
             rich_help_panel=_TROUBLE,
         ),
     ] = "0%",
@@ -209,7 +212,8 @@ def load(
             "--storm",
             min=0,
             callback=finite,
-            help="So many seconds after all have joined, connections break at once.",
+            help="So many seconds after all have joined, connections break at once; --in-flight of"
+            " them come back at a time.",
             rich_help_panel=_TROUBLE,
         ),
     ] = None,
@@ -300,6 +304,9 @@ def load(
     )
     if options.groups[0] < 1:
         fail("--slow and --stalled: somebody has to listen")
+    # A socket each, and an epoll and an eventfd for each thread, of which one has the sources.
+    sockets = listeners + (rooms if email is not None else 0)
+    _raise_descriptor_limit(sockets + 2 * (threads + 1) + _OTHER_DESCRIPTORS)
     account: tuple[str, str] | None = None
     given: list[LoadRoom] = []
     if email is not None:
@@ -310,7 +317,6 @@ def load(
     else:
         assert room is not None
         given = _given_rooms(room, password, is_open=is_open, from_stdin=password_stdin)
-    _raise_descriptor_limit()
     reports: list[LoadReport] = []
 
     async def main() -> None:
@@ -341,9 +347,8 @@ async def _rooms(
     if account is None:
         yield given
         return
-    async with made_rooms(
-        api, AccountEntry(api, *account), count, secrets.token_urlsafe(12)
-    ) as made:
+    entry = AccountEntry(api, *account)
+    async with made_rooms(entry, count, secrets.token_urlsafe(12)) as made:
         yield made
 
 
@@ -371,7 +376,7 @@ def _share(text: str, option: str) -> float:
     return share
 
 
-def _raise_descriptor_limit() -> None:
+def _raise_descriptor_limit(needed: int) -> None:
     """Each listener is a descriptor, and the usual limit is made for programs without many."""
     if sys.platform != "linux":
         fail("load: it needs Linux", code=1)
@@ -379,6 +384,11 @@ def _raise_descriptor_limit() -> None:
 
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        fail(
+            f"so many listeners and sources need {needed} open files, and this process may have "
+            f"{hard}: raise that as root (`ulimit -Hn {needed}`), or load from more processes"
+        )
 
 
 @contextmanager
