@@ -45,7 +45,8 @@ types: $(STAMPS)/dev $(STAMPS)/native ## mypy, and the extension's stub against 
 # These have the machine for themselves; all others run beside each other, a file in one process: one
 # more than there are processors, since tests also wait. The fuzzers, which take all there is, come
 # last.
-ALONE := tests/browser tests/fault/hostile $(addprefix tests/fault/test_,floods.py stalled_listeners.py tortured_python.py) \
+ALONE := tests/browser tests/fault/hostile \
+	$(addprefix tests/fault/test_,floods.py overload.py stalled_listeners.py tortured_python.py) \
 	$(addprefix tests/integration/,relay/test_relay_audio.py test_benchmarks.py test_commands.py \
 	test_demo.py test_server_audio.py test_switching.py)
 BESIDE := --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist loadfile --no-loadscope-reorder

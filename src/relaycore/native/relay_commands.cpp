@@ -306,7 +306,7 @@ void RelayThread::destroy(Connection& connection, bool reset) {
   ::close(connection.fd);
   connection.fd = -1;
   detach_from_room(connection);
-  ready_.remove(connection);
+  (connection.talks ? talkers_ : ready_).remove(connection);
   readers_.remove(connection);
   held_.remove(connection);
   while (connection.outbox) connection.outbox = std::move(connection.outbox->next);

@@ -157,7 +157,7 @@ void RelayThread::run() noexcept {
 void RelayThread::loop() {
   now_ns = monotonic_ns();
   while (true) {
-    bool busy = !readers_.empty() || !ready_.empty() || !passes_.empty();
+    bool busy = !readers_.empty() || !talkers_.empty() || !ready_.empty() || !passes_.empty();
     if (!busy) arm_timer();
     note_due(busy ? now_ns : timer_armed_ns_);
     handle_events(busy ? 0 : -1);
@@ -295,8 +295,22 @@ void RelayThread::schedule_pass(RoomView& view) {
   passes_.push_back(&view);
 }
 
-// One slice: after it, ticks, reads and commands have their turn. Those who have something of their
-// own to be sent, or can be sent to again, share it evenly with the passes. A pass goes on where it
+// Beyond capacity thousands wait for their sockets to have room again, each with much to be sent.
+// Whoever comes or asks for something must not wait behind all of them for the answer. What a whole
+// room is told waits for a frame, and hurries nobody.
+void RelayThread::make_ready(Connection& connection) noexcept {
+  if (connection.talks) return;
+  if (connection.outbox && (!holds_frames(connection) || connection.outbox->not_before == 0)) {
+    ready_.remove(connection);
+    connection.talks = true;
+    talkers_.push(connection);
+  } else {
+    ready_.push(connection);
+  }
+}
+
+// One slice: after it, ticks, reads and commands have their turn. Those with a message to be sent at
+// once and those who can be sent to again, by turns, share it evenly with the passes. A pass goes on where it
 // stopped; blocks that come meanwhile begin it anew from there, so that whoever has waited longest
 // is next and gets all it has not had in one send.
 void RelayThread::run_passes() {
@@ -311,8 +325,11 @@ void RelayThread::run_passes() {
     return (sends & 3) == 0 && (now_ns = monotonic_ns()) >= end;
   };
   begin_share();
-  while (!ready_.empty()) {
-    send_due(ready_.pop());
+  for (bool talk = true; !talkers_.empty() || !ready_.empty(); talk = !talk) {
+    bool talks = ready_.empty() || (talk && !talkers_.empty());
+    Connection& connection = talks ? talkers_.pop() : ready_.pop();
+    connection.talks = false;
+    send_due(connection);
     if (spent()) break;
   }
   begin_share();

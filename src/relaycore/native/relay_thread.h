@@ -88,7 +88,7 @@ class RelayThread {
   void schedule_tick(Room& room, int64_t deadline_ns);
   void schedule_pass(RoomView& view);
   // Its turn to be sent to, or to be read from, comes soon.
-  void make_ready(Connection& connection) noexcept { ready_.push(connection); }
+  void make_ready(Connection& connection) noexcept;
   void read_soon(Connection& connection) noexcept { readers_.push(connection); }
 
   // relay_send.cpp: one sendmsg with all that is due to the connection.
@@ -187,7 +187,8 @@ class RelayThread {
   };
   std::vector<Deadline> deadlines_;  // heap, earliest first
   std::deque<RoomView*> passes_;
-  ConnectionQueue<&Connection::ready> ready_;
+  // To be sent to: with a message that waits for nothing, and otherwise. A connection is in one of them.
+  ConnectionQueue<&Connection::ready> talkers_, ready_;
   ConnectionQueue<&Connection::reading> readers_;
   ConnectionQueue<&Connection::held> held_;
   int64_t read_time_ns_ = 0;  // since the last sweep, of what time_to_read() limits
