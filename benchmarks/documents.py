@@ -105,9 +105,12 @@ def full(whole: Mapping[str, Any], name: str) -> str:
 
 
 def short(files: Sequence[Mapping[str, Any]]) -> str:
-    """A few lines for the front page."""
+    """A few lines for the front page: of results of the same, the first."""
     lines = []
+    results: dict[tuple[str, str], Mapping[str, Any]] = {}
     for result in (result for whole in files for result in whole["results"]):
+        results.setdefault((result["scenario"], result["title"]), result)
+    for result in results.values():
         rows = {row.get("subject"): row for row in result["summary"]}
         if result["scenario"] == "cpu" and "server" in rows:
             row, floor = rows["server"], rows.get("floor")

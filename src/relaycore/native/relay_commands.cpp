@@ -238,7 +238,8 @@ void RelayThread::enqueue(Connection& connection, Ref<Text> text, Delivery chang
     connection.closed_event.set_detail("messages piled up unread");
     connection.doomed = true;
   }
-  make_ready(connection);
+  if (not_before) make_ready(connection);
+  else talk_soon(connection);
 }
 
 void RelayThread::begin_close(Connection& connection, CloseReason reason, uint16_t code,
@@ -306,7 +307,7 @@ void RelayThread::destroy(Connection& connection, bool reset) {
   ::close(connection.fd);
   connection.fd = -1;
   detach_from_room(connection);
-  (connection.talks ? talkers_ : ready_).remove(connection);
+  ready_.remove(connection);
   readers_.remove(connection);
   held_.remove(connection);
   while (connection.outbox) connection.outbox = std::move(connection.outbox->next);

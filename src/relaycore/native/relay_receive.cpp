@@ -75,7 +75,7 @@ struct ReceiveHandler {
     }
     connection.closing = Closing::replied;
     connection.deadline_ns = thread.now_ns + kSecond;
-    thread.make_ready(connection);
+    thread.talk_soon(connection);
     return true;
   }
 

@@ -95,12 +95,13 @@ void RelayThread::go_live(Connection& connection) noexcept {
 
 // The socket has room again. Whoever was kept waiting for it longer than a listener may lag goes on at
 // live; but a burst may take as long as the audio in it.
-void RelayThread::unblock(Connection& connection) noexcept {
+void RelayThread::unblock(Connection& connection) {
   connection.blocked = false;
   if (holds_frames(connection) && !connection.catching_up) {
     const RoomView& view = *connection.view;
     if (view.blocks.head() - connection.cursor > frames_of_max_lag(view)) go_live(connection);
   }
+  if (connection.outbox) talk_soon(connection);
   make_ready(connection);
 }
 
@@ -233,7 +234,7 @@ void RelayThread::plan_levels(RoomView& view, SendPlan& plan) {
 // Messages and frames in their order: a message goes before every frame that it is not told to
 // wait for. A change of delivery goes with its message, and while the room plays the two go with
 // the first frame that reflects them.
-void RelayThread::plan_due(Connection& connection, SendPlan& plan) {
+void RelayThread::plan_due(Connection& connection, SendPlan& plan, bool only_messages) {
   bool has_frames = holds_frames(connection);
   uint64_t head = 0, flush_before = 0;
   if (has_frames) {
@@ -275,7 +276,7 @@ void RelayThread::plan_due(Connection& connection, SendPlan& plan) {
       entry = entry->next.get();
       continue;
     }
-    if (!has_frames || plan.cursor == head) return;
+    if (!has_frames || plan.cursor == head || (only_messages && !owes_frame)) return;
     // What a message waits for is not held back.
     if (plan.cursor >= flush_before && !entry && !owes_frame) {
       uint64_t group = frames_per_send(plan.delivery, *connection.view);
@@ -289,7 +290,7 @@ void RelayThread::plan_due(Connection& connection, SendPlan& plan) {
 
 // ---- sending ----
 
-bool RelayThread::send_due(Connection& connection) {
+bool RelayThread::send_due(Connection& connection, bool only_messages) {
   if (connection.fd < 0) return false;
   if (connection.doomed) {
     evict(connection);
@@ -309,7 +310,7 @@ bool RelayThread::send_due(Connection& connection) {
   bool may_talk = !is_held &&
                   (connection.closing == Closing::open || connection.closing == Closing::queued ||
                    (connection.closing == Closing::replied && connection.outbox));
-  bool pings = !is_held && connection.role == PeerRole::listener &&
+  bool pings = !is_held && !only_messages && connection.role == PeerRole::listener &&
                connection.closing == Closing::open && now_ns >= connection.next_ping_ns &&
                !connection.ping_outstanding;
   if (pings && !connection.measures_lag && now_ns - connection.next_ping_ns >= kLongestBurst) {
@@ -321,7 +322,7 @@ bool RelayThread::send_due(Connection& connection) {
   // behind a burst, and behind the answer to the handshake.
   bool pings_last = !connection.measures_lag || connection.bytes_sent == 0;
   if (pings && !pings_last) plan.add_ping(now_ns);
-  if (may_talk) plan_due(connection, plan);
+  if (may_talk) plan_due(connection, plan, only_messages);
   if (pings && pings_last && !plan.full()) plan.add_ping(now_ns);
   if (plan.count == 0) {
     if (has_frames && connection.cursor == connection.view->blocks.head())

@@ -295,24 +295,13 @@ void RelayThread::schedule_pass(RoomView& view) {
   passes_.push_back(&view);
 }
 
-// Beyond capacity thousands wait for their sockets to have room again, each with much to be sent.
-// Whoever comes or asks for something must not wait behind all of them for the answer. What a whole
-// room is told waits for a frame, and hurries nobody.
-void RelayThread::make_ready(Connection& connection) noexcept {
-  if (connection.talks) return;
-  if (connection.outbox && (!holds_frames(connection) || connection.outbox->not_before == 0)) {
-    ready_.remove(connection);
-    connection.talks = true;
-    talkers_.push(connection);
-  } else {
-    ready_.push(connection);
-  }
-}
-
-// One slice: after it, ticks, reads and commands have their turn. Those with a message to be sent at
-// once and those who can be sent to again, by turns, share it evenly with the passes. A pass goes on where it
-// stopped; blocks that come meanwhile begin it anew from there, so that whoever has waited longest
-// is next and gets all it has not had in one send.
+// One slice: after it, ticks, reads and commands have their turn. Those who can be sent to again share it
+// evenly with the passes. A pass goes on where it stopped; blocks that come meanwhile begin it anew
+// from there, so that whoever has waited longest is next and gets all it has not had in one send.
+//
+// Beyond capacity thousands can be sent to again, a dozen frames each. Whoever comes or asks for
+// something does not wait behind all of them for the answer: messages go by turns with them, without
+// frames, so that nobody gets those sooner by asking.
 void RelayThread::run_passes() {
   int64_t end = 0;
   int sends = 0;
@@ -326,10 +315,15 @@ void RelayThread::run_passes() {
   };
   begin_share();
   for (bool talk = true; !talkers_.empty() || !ready_.empty(); talk = !talk) {
-    bool talks = ready_.empty() || (talk && !talkers_.empty());
-    Connection& connection = talks ? talkers_.pop() : ready_.pop();
-    connection.talks = false;
-    send_due(connection);
+    if (ready_.empty() || (talk && !talkers_.empty())) {
+      if (Connection* connection = find(talkers_.front())) {
+        connection->talks = false;
+        send_due(*connection, true);
+      }
+      talkers_.pop_front();
+    } else {
+      send_due(ready_.pop());
+    }
     if (spent()) break;
   }
   begin_share();

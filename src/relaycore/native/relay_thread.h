@@ -87,17 +87,21 @@ class RelayThread {
 
   void schedule_tick(Room& room, int64_t deadline_ns);
   void schedule_pass(RoomView& view);
-  // Its turn to be sent to, or to be read from, comes soon.
-  void make_ready(Connection& connection) noexcept;
+  // Its turn to be sent to, to be sent its messages, or to be read from, comes soon.
+  void make_ready(Connection& connection) noexcept { ready_.push(connection); }
+  void talk_soon(Connection& connection) {
+    if (!connection.talks) talkers_.push_back(connection.id());
+    connection.talks = true;
+  }
   void read_soon(Connection& connection) noexcept { readers_.push(connection); }
 
-  // relay_send.cpp: one sendmsg with all that is due to the connection.
-  // False: there was nothing, or it may not be sent now.
-  bool send_due(Connection& connection);
+  // relay_send.cpp: one sendmsg with all that is due to the connection, or with its messages and no
+  // frame but one that belongs to them. False: there was nothing, or it may not be sent now.
+  bool send_due(Connection& connection, bool only_messages = false);
   void go_live(Connection& connection) noexcept;
   bool over_lag(Connection& connection) noexcept;
   void report_lag(uint64_t connection, int64_t lag_ns) noexcept;
-  void unblock(Connection& connection) noexcept;
+  void unblock(Connection& connection);
   double lag_ms(const Connection& connection) const noexcept;
 
   // Queues a message and, with it, a change of delivery.
@@ -158,7 +162,7 @@ class RelayThread {
                    int64_t arrival_ns);
 
   // relay_send.cpp
-  void plan_due(Connection& connection, SendPlan& plan);
+  void plan_due(Connection& connection, SendPlan& plan, bool only_messages);
   bool plan_frame(Connection& connection, SendPlan& plan);
   uint64_t frames_per_send(const Delivery& delivery, const RoomView& view) const noexcept;
   uint64_t frames_of_max_lag(const RoomView& view) const noexcept;
@@ -187,8 +191,8 @@ class RelayThread {
   };
   std::vector<Deadline> deadlines_;  // heap, earliest first
   std::deque<RoomView*> passes_;
-  // To be sent to: with a message that waits for nothing, and otherwise. A connection is in one of them.
-  ConnectionQueue<&Connection::ready> talkers_, ready_;
+  ConnectionQueue<&Connection::ready> ready_;
+  std::deque<uint64_t> talkers_;  // ids: some may have ended
   ConnectionQueue<&Connection::reading> readers_;
   ConnectionQueue<&Connection::held> held_;
   int64_t read_time_ns_ = 0;  // since the last sweep, of what time_to_read() limits

@@ -133,7 +133,7 @@ struct alignas(64) Connection : Counted<"Connection"> {
   bool paused : 1 = false;         // nothing is sent until `paused_until_ns`: its player lags
   bool owes_frame : 1 = false;     // a change was answered: the frame it was for comes next
   bool owes_levels : 1 = false;    // the frame they belong behind has gone, they have not
-  bool talks : 1 = false;          // its turn comes among `RelayThread::talkers_`
+  bool talks : 1 = false;          // it is among RelayThread's talkers
 
   // Listening.
   uint16_t stream = 0;          // whose format the listener has been told
