@@ -119,8 +119,8 @@ def test_frames_that_did_not_come_are_missing(run: Run, tmp_path: Path) -> None:
         "--json",
     )  # fmt: skip
     command.wait_for("everybody listens")
-    # Listeners that are stopped for longer than the server's max_lag_ms get none of what passed. That
-    # they lag may be found as late as 1.5 s after: a ping a second, and half a second without a pong.
+    # Listeners that are stopped for longer than the server's max_lag_ms get none of what passed.
+    # That may be found as late as 1.5 s after: a ping a second, and half of one without a pong.
     command.signal_group(signal.SIGSTOP)
     time.sleep(3)
     command.signal_group(signal.SIGCONT)

@@ -295,8 +295,8 @@ void RelayThread::schedule_pass(RoomView& view) {
   passes_.push_back(&view);
 }
 
-// One slice: after it, ticks, reads and commands have their turn. Those who can be sent to again share it
-// evenly with the passes. A pass goes on where it stopped; blocks that come meanwhile begin it anew
+// One slice: after it, ticks, reads and commands have their turn. Those who can be sent to again share
+// it evenly with the passes. A pass goes on where it stopped; blocks that come meanwhile begin it anew
 // from there, so that whoever has waited longest is next and gets all it has not had in one send.
 //
 // Beyond capacity thousands can be sent to again, a dozen frames each. Whoever comes or asks for
