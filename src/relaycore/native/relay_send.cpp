@@ -299,6 +299,8 @@ bool RelayThread::send_due(Connection& connection, bool only_messages) {
   bool is_held = connection.closing != Closing::replied && over_lag(connection);
   // What went out half is finished all the same: it may be the ping whose pong is awaited.
   if (connection.blocked || (is_held && !connection.partial)) return false;
+  // Before our goodbye goes what waits for frames, and those; no other turn may come.
+  if (connection.closing == Closing::replied) only_messages = false;
   SendPlan& plan = *plan_;
   plan.private_used = 0;
   bool has_frames = holds_frames(connection);

@@ -301,7 +301,7 @@ void RelayThread::schedule_pass(RoomView& view) {
 //
 // Beyond capacity thousands can be sent to again, a dozen frames each. Whoever comes or asks for
 // something does not wait behind all of them for the answer: messages go by turns with them, without
-// frames, so that nobody gets those sooner by asking.
+// frames but the one that a change owes, so that nobody gets those sooner by asking.
 void RelayThread::run_passes() {
   int64_t end = 0;
   int sends = 0;

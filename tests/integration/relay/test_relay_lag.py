@@ -241,6 +241,23 @@ def test_what_somebody_missed_who_lagged_until_it_left_was_dropped(
         assert relay.counters().rooms[room].frames_dropped == closed.frames_dropped
 
 
+def test_who_says_goodbye_while_it_lags_hears_what_the_room_was_told() -> None:
+    with (
+        Relay(threads=1, max_lag_ms=200, ping_interval_ms=200) as relay,
+        on_air(relay) as room,
+    ):
+        listener = bind_listener(relay, room)
+        until_muted(listener)
+        relay.send_room(room, '{"type": "news"}')
+        with pytest.raises(TimeoutError):  # it waits for the frames before it
+            listener.sock.settimeout(0.3)
+            listener.read_frame()
+        listener.sock.settimeout(10)
+        listener.send(CLOSE, b"\x03\xe8")
+        listener.next_text("news")
+        assert listener.wait_closed() == Closed(1000, "")
+
+
 def test_a_listener_whose_socket_was_full_for_too_long_goes_on_at_live() -> None:
     """Also when no ping is on its way that would tell."""
     with (
