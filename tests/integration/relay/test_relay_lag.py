@@ -249,8 +249,8 @@ def test_who_says_goodbye_while_it_lags_hears_what_the_room_was_told() -> None:
         listener = bind_listener(relay, room)
         until_muted(listener)
         relay.send_room(room, '{"type": "news"}')
+        listener.sock.settimeout(0.3)
         with pytest.raises(TimeoutError):  # it waits for the frames before it
-            listener.sock.settimeout(0.3)
             listener.read_frame()
         listener.sock.settimeout(10)
         listener.send(CLOSE, b"\x03\xe8")
