@@ -47,6 +47,21 @@ inline void raise_descriptor_limit() {
   if (setrlimit(RLIMIT_NOFILE, &limit) != 0) die("setrlimit");
 }
 
+// Listens at a port of the loopback that is free, and tells which.
+inline int listen_on_loopback(unsigned& port, int flags = 0) {
+  const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t length = sizeof address;
+  if (listener < 0 || bind(listener, reinterpret_cast<sockaddr*>(&address), length) != 0 ||
+      listen(listener, 1024) != 0 ||
+      getsockname(listener, reinterpret_cast<sockaddr*>(&address), &length) != 0)
+    die("listen");
+  port = ntohs(address.sin_port);
+  return listener;
+}
+
 template <class T>
 void store_le(uint8_t* p, T value) {
   std::memcpy(p, &value, sizeof value);

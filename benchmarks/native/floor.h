@@ -16,16 +16,9 @@ namespace bench {
 // Listens at a port of the loopback, which it says, with the clock that frames are stamped with: as the
 // relay's, Unix time that is never stepped.
 inline int listen_and_say(int64_t clock_offset_ns) {
-  const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t length = sizeof address;
-  if (listener < 0 || bind(listener, reinterpret_cast<sockaddr*>(&address), length) != 0 ||
-      listen(listener, 1024) != 0 ||
-      getsockname(listener, reinterpret_cast<sockaddr*>(&address), &length) != 0)
-    die("listen");
-  say(R"({"event":"listening","port":%u,"clock_offset_us":%lld})", ntohs(address.sin_port),
+  unsigned port = 0;
+  const int listener = listen_on_loopback(port);
+  say(R"({"event":"listening","port":%u,"clock_offset_us":%lld})", port,
       static_cast<long long>(clock_offset_ns / 1000));
   return listener;
 }

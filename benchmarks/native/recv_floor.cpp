@@ -45,15 +45,8 @@ int main(int argc, char** argv) {
   const Arguments arguments(argc, argv);
   const int64_t end = monotonic_ns() + arguments.number("--max-seconds", 60) * 1'000'000'000;
   raise_descriptor_limit();
-  const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t length = sizeof address;
-  if (listener < 0 || bind(listener, reinterpret_cast<sockaddr*>(&address), length) != 0 ||
-      listen(listener, 1024) != 0 ||
-      getsockname(listener, reinterpret_cast<sockaddr*>(&address), &length) != 0)
-    die("listen");
+  unsigned port = 0;
+  const int listener = listen_on_loopback(port, SOCK_NONBLOCK);
   const int epoll = epoll_create1(EPOLL_CLOEXEC);
   std::deque<Source> sources;  // addresses stay: epoll holds them
   Source accepting{listener}, input{STDIN_FILENO};
@@ -61,7 +54,7 @@ int main(int argc, char** argv) {
     epoll_event event{EPOLLIN, {.ptr = each}};
     if (epoll_ctl(epoll, EPOLL_CTL_ADD, each->fd, &event) != 0) die("epoll_ctl");
   }
-  say(R"({"event":"listening","port":%u})", ntohs(address.sin_port));
+  say(R"({"event":"listening","port":%u})", port);
 
   static char buffer[256 * 1024];
   while (monotonic_ns() < end) {
