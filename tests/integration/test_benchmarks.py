@@ -96,7 +96,10 @@ def test_ramps_of_several_subjects_tell_who_serves_most() -> None:
     )
     first = {s.subject: s for s in result.ramps.steps if s.listeners == 10}
     assert set(first) == {"group-floor", "relay", "picows"}
-    assert first["group-floor"].kept_up
+    floor = first["group-floor"]
+    assert (floor.missing, floor.lost, floor.failure) == (0, 0, "")
+    # Half a second has 25 frames, of which the edges of the interval may take one of each.
+    assert floor.frames >= floor.due - floor.listeners
     assert all(s.frames > 0 for s in result.ramps.steps)
     check_tables(result.as_json(), "picows on uvloop", "99 % within 10000 ms")
 
