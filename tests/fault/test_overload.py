@@ -7,6 +7,7 @@ import json
 import resource
 import statistics
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -19,9 +20,9 @@ from benchmarks.workload import Workload
 BEYOND = Workload(5000, channels=16)
 """Some 8 GB/s, of which two cores carry a quarter with those who listen."""
 NEWCOMERS = 15
-ANSWER_S = 0.5
-PING_S = 2.0
-"""As often as players set their clocks."""
+ANSWER_S = 1.0
+PING_S = 1.0
+"""Twice as often as players set their clocks."""
 
 
 @pytest.fixture(autouse=True)
@@ -40,10 +41,11 @@ def clocks_being_set(crowd: Crowd) -> Iterator[None]:
     slices, ping = 20, json.dumps({"type": "ping", "t": 1})
 
     def ask() -> None:
-        for number in itertools.cycle(range(slices)):
-            if over.wait(PING_S / slices):
+        began = time.monotonic()
+        for number in itertools.count():
+            if over.wait(max(0.0, began + number * PING_S / slices - time.monotonic())):
                 return
-            crowd.client.send(range(number, BEYOND.listeners, slices), [ping])
+            crowd.client.send(range(number % slices, BEYOND.listeners, slices), [ping])
 
     asking = threading.Thread(target=ask)
     asking.start()
@@ -73,7 +75,7 @@ def test_who_comes_beyond_capacity_is_let_in_at_once(
                     took_ms.append(newcomer.longest_join_ms())
             after = crowd.measure(BEYOND, 1.0)
         losses = crowd.client.listeners()["losses"].sum()
-    assert before.missing > 0, "the machine serves more than this"
-    assert after.missing > 0, "the machine serves more than this"
+    assert before.delivered < 0.8, "the machine serves more than this"
+    assert after.delivered < 0.8, "the machine serves more than this"
     assert losses == 0
     assert statistics.median(took_ms) < ANSWER_S * 1000, took_ms

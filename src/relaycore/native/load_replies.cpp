@@ -101,7 +101,7 @@ void LoadThread::on_text(LoadConnection& c, std::string_view text) {
   const std::string_view type = json_text(text, R"("type":)");
   if (type == "listenerRegistered" || type == "sourceRegistered") {
     if (c.state == LoadConnection::State::open) on_joined(c);
-  } else if (type == "pong") {
+  } else if (type == "pong" && target_.config.clock == LoadClock::ping) {
     take_clock(text);
   } else if (type == "subscribed" || type == "mixChanged") {
     if (c.asked_ns.empty()) return;  // the owner of the room set the mix

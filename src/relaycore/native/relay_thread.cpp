@@ -27,8 +27,8 @@ namespace {
 constexpr int64_t kMillisecond = 1'000'000;
 constexpr int64_t kSweepInterval = 50 * kMillisecond;
 constexpr int kSweepsPerRound = 20;  // every connection is looked at once a second
-constexpr int kSendsPerSlice = 32;
 constexpr int64_t kSliceNs = 200'000;
+constexpr int64_t kSendSliceNs = 100'000;
 constexpr int kEventsPerWait = 64;
 constexpr int kRealtimePriority = 10;
 
@@ -165,7 +165,7 @@ void RelayThread::loop() {
     run_tasks();
     run_ticks();
     if (now_ns >= next_sweep_ns_) sweep();
-    run_passes();
+    run_sends();
     bury();
     if (stopping_ && (connections_.empty() || now_ns >= stop_deadline_ns_)) break;
   }
@@ -295,38 +295,35 @@ void RelayThread::schedule_pass(RoomView& view) {
   passes_.push_back(&view);
 }
 
-// One slice: after it, ticks, reads and commands have their turn. Those who can be sent to again share
-// it evenly with the passes. A pass goes on where it stopped; blocks that come meanwhile begin it anew
-// from there, so that whoever has waited longest is next and gets all it has not had in one send.
-//
+// A slice each for messages, for those who can be sent to again, and for the passes: after them reads,
+// commands and ticks have their turn.
+void RelayThread::run_sends() {
+  now_ns = monotonic_ns();
+  run_talkers(now_ns + kSendSliceNs);
+  run_ready(now_ns + kSendSliceNs);
+  run_passes(now_ns + kSendSliceNs);
+}
+
 // Beyond capacity thousands can be sent to again, a dozen frames each. Whoever comes or asks for
-// something does not wait behind all of them for the answer: messages go by turns with them, without
-// frames but the one that a change owes, so that nobody gets those sooner by asking.
-void RelayThread::run_passes() {
-  int64_t end = 0;
-  int sends = 0;
-  auto begin_share = [&] {
-    end = monotonic_ns() + kSliceNs / 2;
-    sends = 0;
-  };
-  auto spent = [&] {
-    if (++sends >= kSendsPerSlice / 2) return true;
-    return (sends & 3) == 0 && (now_ns = monotonic_ns()) >= end;
-  };
-  begin_share();
-  for (bool talk = true; !talkers_.empty() || !ready_.empty(); talk = !talk) {
-    if (ready_.empty() || (talk && !talkers_.empty())) {
-      if (Connection* connection = find(talkers_.front())) {
-        connection->talks = false;
-        send_due(*connection, true);
-      }
-      talkers_.pop_front();
-    } else {
-      send_due(ready_.pop());
-    }
-    if (spent()) break;
+// something does not wait behind all of them for the answer: messages have a slice of their own. They
+// go without frames, but for those that changes owe.
+void RelayThread::run_talkers(int64_t end_ns) {
+  for (; !talkers_.empty() && now_ns < end_ns; now_ns = monotonic_ns()) {
+    Connection* connection = find(talkers_.front());
+    talkers_.pop_front();
+    if (!connection) continue;
+    connection->talks = false;
+    send_due(*connection, true);
   }
-  begin_share();
+}
+
+void RelayThread::run_ready(int64_t end_ns) {
+  for (; !ready_.empty() && now_ns < end_ns; now_ns = monotonic_ns()) send_due(ready_.pop());
+}
+
+// A pass goes on where it stopped; blocks that come meanwhile begin it anew from there, so that whoever
+// has waited longest is next and gets all it has not had in one send.
+void RelayThread::run_passes(int64_t end_ns) {
   while (!passes_.empty()) {
     RoomView& view = *passes_.front();
     passes_.pop_front();
@@ -337,7 +334,8 @@ void RelayThread::run_passes() {
       Connection& connection = *view.listeners[view.pass_position++];
       if (view.pass_position < view.listeners.size()) prefetch(*view.listeners[view.pass_position]);
       if (!send_due(connection) && ++idle & 31) continue;
-      if (spent()) {
+      now_ns = monotonic_ns();
+      if (now_ns >= end_ns) {
         if (!view.visits_due) view.in_pass = false;
         else passes_.push_back(&view);  // another room's turn
         return;

@@ -138,7 +138,10 @@ class RelayThread {
   void run_reads();
   void run_tasks();
   void run_ticks();
-  void run_passes();
+  void run_sends();
+  void run_talkers(int64_t end_ns);
+  void run_ready(int64_t end_ns);
+  void run_passes(int64_t end_ns);
   void sweep();
   void check_connection(Connection& connection);
   void check_stalled(Connection& connection);

@@ -1,9 +1,9 @@
 """Passwords: bcrypt in bounded pools of threads of low priority, and verifiers that spare it.
 
 bcrypt costs 0.2 s of a core. It runs in threads of its own (it releases the GIL) whose priority
-is lower than that of everything else, and which leave one processor to the rest, so that a storm
-of logins does not move the audio. A pool that has enough waiting refuses more: the caller answers
-503 instead of letting a queue grow.
+is lower than that of everything else, so that a storm of logins does not move the audio; where the
+relay has no real-time priority they leave one processor to the rest as well. A pool that has enough
+waiting refuses more: the caller answers 503 instead of letting a queue grow.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 import bcrypt
@@ -148,10 +149,18 @@ def _stand_back() -> None:
         os.setpriority(os.PRIO_PROCESS, thread, min(nice, LOWEST_PRIORITY))
     # Niceness orders the threads of one group. Between groups (sessions, containers, services) only
     # what each has used counts, and bcrypt on every processor would use up its whole group's turn,
-    # the relay's threads', too: they would then wait for a time slice of somebody else.
+    # the relay's threads', too: they would then wait for a time slice of somebody else. Those of
+    # real-time priority wait for nobody; but a processor that one of them keeps busy leaves bcrypt
+    # a twentieth, so that then it runs on whichever has something left.
     with contextlib.suppress(OSError, AttributeError):
-        processors = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(thread, processors[1:] or processors)
+        if not _has_realtime_threads():
+            processors = sorted(os.sched_getaffinity(0))
+            os.sched_setaffinity(thread, processors[1:] or processors)
+
+
+def _has_realtime_threads() -> bool:
+    tasks = Path("/proc/self/task").iterdir()
+    return any(os.sched_getscheduler(int(task.name)) == os.SCHED_FIFO for task in tasks)
 
 
 _process_key = secrets.token_bytes(32)
