@@ -19,6 +19,7 @@ from benchmarks import (
     outbox,
     overload,
     pacing,
+    report,
     runs,
     soak,
     stalled,
@@ -52,7 +53,7 @@ def everything(context: typer.Context, quick: Quick = False, json: Json = False)
     """Runs all scenarios with their defaults, or one with its own options."""
     machine.raise_descriptor_limit()
     if context.invoked_subcommand is None:
-        runs.console.print(f"All scenarios: about {'50 minutes' if quick else '3 hours'}.")
+        runs.console.print(f"All scenarios: about {'50 minutes' if quick else '4 hours'}.")
         runs.run_each(runs.everything(quick=quick), json)
 
 
@@ -349,10 +350,10 @@ def control(quick: Quick = False, json: Json = False, output: Output = None) -> 
 
 
 @app.command()
-def docs(results: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False)]) -> None:
-    """Put kept results, of all scenarios that are to stand there, into docs and README.md."""
+def docs() -> None:
+    """Put the results that are kept in benchmarks/results/ into docs and README.md."""
     try:
-        changed = documents.update(results)
+        changed = documents.update(sorted(report.RESULTS.glob("*.json")))
     except ValueError as error:  # JSON's is one
         raise typer.BadParameter(str(error)) from None
     for path in changed:

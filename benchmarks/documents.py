@@ -1,4 +1,4 @@
-"""Puts kept results into the documentation: `python -m benchmarks docs RESULT...`.
+"""Puts kept results into the documentation: `python -m benchmarks docs`.
 
 The text between `<!-- measured:begin … -->` and `<!-- measured:end -->` is replaced; everything
 else in those files is written by hand. Pictures go into docs/images/.
@@ -26,17 +26,22 @@ IMAGES: Final = Path("docs/images")
 
 
 def update(results: Sequence[Path], root: Path = ROOT) -> list[Path]:
-    """Rewrites the blocks from result files, in their order; returns the documents changed.
+    """Rewrites the blocks from result files; returns the documents changed.
 
-    Raises ValueError for a document without the marks, a file that is no result, and a scenario
-    that is unknown.
+    They stand in the order of `LAYOUTS`, of a scenario those with most subjects first, then by age.
+
+    Raises ValueError for no files, a document without the marks, a file that is no result, and a
+    scenario that is unknown.
     """
     files: dict[str, Any] = {}
     for result in results:
         whole = json.loads(result.read_text())
-        if not isinstance(whole, dict) or "results" not in whole:
+        if not isinstance(whole, dict) or not whole.get("results"):
             raise ValueError(f"{result} holds no results")
         files[result.name] = whole
+    if not files:
+        raise ValueError("there are no results")
+    files = dict(sorted(files.items(), key=_place))
     changed = [*_draw(list(files.values()), root / IMAGES)]
     blocks = {
         "docs/benchmarks.md": "\n".join(full(whole, name) for name, whole in files.items()),
@@ -54,6 +59,14 @@ def update(results: Sequence[Path], root: Path = ROOT) -> list[Path]:
             path.write_text(fresh)
             changed.append(path)
     return changed
+
+
+def _place(file: tuple[str, Mapping[str, Any]]) -> tuple[int, int, str]:
+    name, whole = file
+    first = whole["results"][0]
+    if first["scenario"] not in LAYOUTS:
+        raise ValueError(f"{name} holds a result of {first['scenario']}, which is unknown")
+    return list(LAYOUTS).index(first["scenario"]), -len(first["summary"]), whole["when"]
 
 
 def _draw(files: Sequence[Mapping[str, Any]], folder: Path) -> Iterator[Path]:
@@ -77,9 +90,9 @@ def full(whole: Mapping[str, Any], name: str) -> str:
     """All tables, with what they were measured on. Raises ValueError for an unknown scenario."""
     machine, versions = whole["machine"], whole["versions"]
     head = (
-        f"Commit `{whole['commit']}`, {whole['when'][:10]}; {machine['cpu']}, {machine['cores']} "
-        f"cores, {machine['memory_gib']} GiB; {machine['system']}; Python {versions['python']}"
-        f"{_nice(machine)}. "
+        f"Commit `{whole['commit']}`, {whole['when'][:10]}; {_processor(machine)}, "
+        f"{machine['cores']} cores, {machine['memory_gib']} GiB; {machine['system']}; "
+        f"Python {versions['python']}{_nice(machine)}. "
         f"Raw: [`benchmarks/results/{name}`](../benchmarks/results/{name}).\n"
     )
     texts = [head]
@@ -105,12 +118,9 @@ def full(whole: Mapping[str, Any], name: str) -> str:
 
 
 def short(files: Sequence[Mapping[str, Any]]) -> str:
-    """A few lines for the front page: of results of the same, the first."""
+    """A few lines for the front page."""
     lines = []
-    results: dict[tuple[str, str], Mapping[str, Any]] = {}
     for result in (result for whole in files for result in whole["results"]):
-        results.setdefault((result["scenario"], result["title"]), result)
-    for result in results.values():
         rows = {row.get("subject"): row for row in result["summary"]}
         if result["scenario"] == "cpu" and "server" in rows:
             row, floor = rows["server"], rows.get("floor")
@@ -126,6 +136,8 @@ def short(files: Sequence[Mapping[str, Any]]) -> str:
                     f", without SCHED_FIFO, as peers run, {ordinary['p50_ms']:.1f} and "
                     f"{ordinary['p99_ms']:.1f} ms"
                 )
+            if best:
+                delay += f" ({named}: {best['p50_ms']:.1f} and {best['p99_ms']:.1f} ms)"
             lines.append(
                 f"- {result['title']}: **{row['us_per_frame']:.1f} µs of CPU per delivered frame** "
                 f"for the whole server{ratio}; tick to receipt {delay}{elsewhere}."
@@ -183,25 +195,30 @@ def _most_listeners(result: Mapping[str, Any], rows: Mapping[str, Any]) -> str:
         return f"{'at least ' if row['open'] else ''}{most(row):,.0f}"
 
     own, growth = rows["server"], result["growth"]
+    ramps = "one ramp" if result["rounds"] == 1 else f"median of {result['rounds']} ramps"
     text = (
-        f"- **{told(own).capitalize()} listeners** of one relay thread get every frame: "
-        f"{result['title']}"
+        f"- **{told(own).capitalize()} listeners** of one relay thread get every frame "
+        f"({ramps} of each): {result['title']}"
     )
     if ordinary := rows.get("server-no-realtime"):
         text += f"; without SCHED_FIFO, as peers run, {told(ordinary)}"
     if floor := rows.get(FLOOR):
-        text += f"; {STREAMED[FLOOR]} and does nothing else serves {told(floor)}"
+        text += f"; {STREAMED[FLOOR]}, with SCHED_FIFO, and does nothing else serves {told(floor)}"
     peers = [row for name, row in rows.items() if name in PEERS and most(row)]
     if not peers:
         return f"{text}."
-    best = max(peers, key=most)
-    text += f"; the best peer, {STREAMED[best['subject']]}, serves {told(best)}"
-    if best["open"]:  # how many more is not known
+    limit = max(most(row) for row in peers)
+    best = [row for row in peers if most(row) == limit]
+    names = " and ".join(STREAMED[row["subject"]] for row in best)
+    verb = "peers, {}, serve" if len(best) > 1 else "peer, {}, serves"
+    text += f"; the best {verb.format(names)} {told(best[0])}"
+    if any(row["open"] for row in best):  # how many more is not known
         return f"{text}."
-    ratio = most(ordinary or own) / most(best)
+    ratio = most(ordinary or own) / limit
+    scheduled = "without SCHED_FIFO " if ordinary else ""
     return (
-        f"{text}: **{ratio:.1f} ×**, {ratio / growth:.1f} × at least, since a ramp goes up by "
-        f"{(growth - 1) * 100:.0f} %."
+        f"{text}; {scheduled}it is **{ratio:.1f} × as many**, {ratio / growth:.1f} × at least, "
+        f"since a ramp goes up by {(growth - 1) * 100:.0f} %."
     )
 
 
@@ -220,6 +237,12 @@ def _notes(result: Mapping[str, Any]) -> str:
         notes.append(f"Left out: {names.get(name, name)}, since {reason}.")
     notes += [f"Failed: {run['run']}, since {run['reason']}." for run in result.get("failures", ())]
     return "\n".join(notes) + "\n" if notes else ""
+
+
+def _processor(machine: Mapping[str, Any]) -> str:
+    """Its name, and the instructions that the kernels use on it, if that was noted."""
+    simd = machine.get("simd")
+    return f"{machine['cpu']}{f' ({simd})' if simd else ''}"
 
 
 def _nice(machine: Mapping[str, Any]) -> str:

@@ -85,12 +85,13 @@ def _light(files: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         "CPU, µs / frame": lambda r: f"{r['us_per_frame']:.2f}",
         "listeners per core at that": _per_core,
     }
-    first: dict[str, Row] = {}  # of results of the same
-    for where, result in _results(files, "cpu"):
-        for row in result["summary"]:
-            if row["subject"] == "server":
-                first.setdefault(result["title"], row | result["workload"] | {"where": where})
-    if rows := list(first.values()):
+    rows = [
+        row | result["workload"] | {"where": where}
+        for where, result in _results(files, "cpu")
+        for row in result["summary"]
+        if row["subject"] == "server"
+    ]
+    if rows:
         wheres = "; ".join(dict.fromkeys(row["where"] for row in rows))
         yield (
             f"**CPU at a light load** ({wheres}). Each frame is sent by itself as long as a round "

@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import relaycore
 from benchmarks import natives
 from benchmarks.child import ROOT
 
@@ -32,6 +33,7 @@ def describe() -> dict[str, Any]:
         "commit": commit(),
         "machine": {
             "cpu": _field(PROC / "cpuinfo", "model name") or platform.processor(),
+            "simd": relaycore.simd(),
             "cores": os.cpu_count(),
             "memory_gib": round(_kib(PROC / "meminfo", "MemTotal") / 2**20, 1),
             "nice": niceness(),

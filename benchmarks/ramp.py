@@ -35,7 +35,8 @@ class Step:
     in the sequence of some listener, `fewest` those of the one that got least, `lost` connections
     that are no more. Memory, in bytes, is the most that was seen of the subject's process, and of
     the kernel's TCP buffers on the whole machine. `most_p99_ms` is how late they may be. `server`
-    counts what the process started, too.
+    counts what the process started, too. `client_batch_ms` is the longest that the load client took
+    from waking up to having served every socket that was ready.
     """
 
     subject: str
@@ -52,6 +53,7 @@ class Step:
     max_ms: float = 0.0
     server: float = 0.0
     client: float = 0.0
+    client_batch_ms: float = 0.0
     others: float = 0.0
     resident: int = 0
     tcp_buffers: int = 0
@@ -245,6 +247,7 @@ def _step(
         max_ms=got.delay_ms.max,
         server=round(cores.server, 4),
         client=round(cores.client, 4),
+        client_batch_ms=got.client_longest_batch_ms,
         others=round(cores.others, 4),
         resident=memory.resident,
         tcp_buffers=memory.tcp_buffers,

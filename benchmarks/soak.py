@@ -19,7 +19,7 @@ from benchmarks.subjects import RunningServer, running_server
 from benchmarks.workload import Workload
 
 WORKLOAD: Final = Workload(5000)
-"""Half of what one relay thread serves with this stream."""
+"""Half of what is wanted of one relay thread with this stream."""
 STEP_S: Final = 60.0
 CHURN: Final = 0.1
 """Share of the listeners that are cut off in each step, and come back."""
