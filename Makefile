@@ -27,7 +27,7 @@ test: lint $(STAMPS)/test-system ## lint, types, wheel and every test (CI runs m
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target types wheel
 	@$(MAKE) --no-print-directory unit
 
-bench: $(STAMPS)/bench-system $(STAMPS)/dev $(STAMPS)/native ## micro-benchmarks, then whole-server scenarios: about three hours; keeps the results
+bench: $(STAMPS)/bench-system $(STAMPS)/dev $(STAMPS)/native ## micro-benchmarks, then whole-server scenarios: about four hours; keeps the results
 	@$(call say,benchmarks)
 	@$(BIN)/python -m benchmarks --json
 

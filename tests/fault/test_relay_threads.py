@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 
 from relaycore import Relay
 from roomserver.clients.errors import UnreachableError
+from roomserver.clients.wire import Frame
 from support.freeze import frozen, thread_named, thread_names
 from support.hostile import Hostile
 from support.live import Capture, live_room, wav_source
@@ -22,6 +25,8 @@ from support.server import ServerProcess
 
 RATE = 48_000
 LIMIT_MS = 300
+KEPT_S = 2.0
+MAX_LAG_S = 0.5
 OPTIONS = ("--threads", "1", "--max-lag-ms", "5000", "--watchdog-ms", str(LIMIT_MS))
 
 
@@ -56,6 +61,68 @@ async def test_a_thread_that_stands_still_is_reported_once_and_goes_on(tmp_path:
             await capture.wait_frames(10, after=silent_from)
         assert (stalled["level"], stalled["thread"], recovered["thread"]) == ("warning", 0, 0)
         assert LIMIT_MS <= stalled["late_ms"] <= recovered["stalled_ms"]
+
+
+def thread_stands_still(server: ServerProcess, seconds: float) -> None:
+    with frozen(thread_named(server.pid, "relay-1")):
+        time.sleep(seconds)
+
+
+def server_stands_still(server: ServerProcess, seconds: float) -> None:
+    server.signal(signal.SIGSTOP)
+    try:
+        time.sleep(seconds)
+    finally:
+        server.signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize(
+    ("stand_still", "still_s"),
+    [(server_stands_still, 1.8), (thread_stands_still, 1.8), (thread_stands_still, 2.6)],
+)
+async def test_after_standing_still_it_sends_all_that_is_kept_or_only_what_players_play(
+    tmp_path: Path, stand_still: Callable[[ServerProcess, float], None], still_s: float
+) -> None:
+    """More than the buffers of a socket take at once."""
+    noise = np.random.default_rng(1).integers(-9000, 9000, (60 * RATE, 4)).astype(np.int16)
+    with ServerProcess.start(tmp_path, "--threads", "2") as server:
+        async with (
+            live_room(server.url, server.add_user()) as room,
+            room.listen() as one,
+            room.listen() as two,
+        ):
+            # Connections are spread evenly: of the first thread are the room, one and the source.
+            captures = (one, two)
+            broadcaster = room.broadcaster(wav_source(noise, RATE), buffer_ms=500)
+            source = asyncio.create_task(broadcaster.run())
+            for capture in captures:
+                await capture.wait_frames(50)
+            await asyncio.to_thread(stand_still, server, still_s)
+            for capture in captures:
+                await capture.wait_frames(100, after=len(capture.messages))
+            source.cancel()
+            await asyncio.wait({source})
+        assert not any(frame.concealed for capture in captures for frame in capture.frames)
+    assert gaps(one) == []
+    if still_s < KEPT_S:
+        assert gaps(two) == []
+    else:
+        [late_s] = gaps(two)
+        assert late_s < 2 * MAX_LAG_S
+
+
+def gaps(capture: Capture) -> list[float]:
+    """How late the first frame came behind each gap."""
+    heard = [
+        (message, arrived_us)
+        for message, arrived_us in zip(capture.messages, capture.arrived_us, strict=True)
+        if isinstance(message, Frame)
+    ]
+    return [
+        (arrived_us - frame.time_us) / 1e6
+        for (before, _), (frame, arrived_us) in pairwise(heard)
+        if frame.sequence != before.sequence + 1
+    ]
 
 
 def test_who_wants_no_watchdog_has_none() -> None:

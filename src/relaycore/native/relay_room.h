@@ -124,6 +124,7 @@ class RoomView : Counted<"RoomView"> {
   bool in_pass = false;      // stands in the thread's queue of passes
   size_t pass_position = 0;  // who is visited next
   size_t visits_due = 0;     // how many more
+  size_t outpaced = 0;       // visits until there is time for all, if nobody misses anything meanwhile
   uint64_t flush_before = 0;  // blocks below go out whatever the interval
 
  private:

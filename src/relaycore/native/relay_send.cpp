@@ -94,10 +94,12 @@ void RelayThread::go_live(Connection& connection) noexcept {
 }
 
 // The socket has room again. Whoever was kept waiting for it longer than a listener may lag goes on at
-// live; but a burst may take as long as the audio in it.
+// live; but a burst may take as long as the audio in it, and what has come while this thread stood still
+// is not the socket's fault.
 void RelayThread::unblock(Connection& connection) {
   connection.blocked = false;
-  if (holds_frames(connection) && !connection.catching_up) {
+  if (holds_frames(connection) && !connection.catching_up &&
+      now_ns - stood_still_ns_ > shared.config.max_lag_ns) {
     const RoomView& view = *connection.view;
     if (view.blocks.head() - connection.cursor > frames_of_max_lag(view)) go_live(connection);
   }
@@ -108,10 +110,28 @@ void RelayThread::unblock(Connection& connection) {
 void RelayThread::skip_to(Connection& connection, uint64_t cursor) noexcept {
   RoomView& view = *connection.view;
   uint64_t missed = cursor - connection.cursor;
+  if (missed) connection.owes_levels = false;
   connection.cursor = cursor;
   connection.frames_dropped += missed;
   counters.frames_dropped.add(missed);
   view.counters->frames_dropped.add_shared(missed);
+}
+
+// Frames for which there was no time. A thread that stood still sends all that is kept. One that has more to
+// send than time to send it would leave everybody behind by all that is kept, which is later than players
+// play: so once somebody fell so far behind, nobody stays further behind than a listener may lag, until a
+// round in which nobody missed anything. Not none at all: nothing would be left for this turn, nor for the
+// next one that comes as late.
+void RelayThread::give_up_late(Connection& connection) noexcept {
+  RoomView& view = *connection.view;
+  uint64_t head = view.blocks.head(), first = view.blocks.oldest();
+  if (!connection.catching_up && (view.outpaced || connection.cursor < first)) {
+    uint64_t kept = frames_of_max_lag(view) + frames_per_send(connection.delivery, view);
+    first = std::max(first, head - std::min(head, kept));
+  }
+  if (connection.cursor >= first) return;
+  if (!connection.catching_up) view.outpaced = view.listeners.size() + 1;
+  skip_to(connection, first);
 }
 
 // A listener that takes nothing: its kernel queue does not shrink and it says nothing either.
@@ -240,9 +260,7 @@ void RelayThread::plan_due(Connection& connection, SendPlan& plan, bool only_mes
   if (has_frames) {
     RoomView& view = *connection.view;
     head = view.blocks.head();
-    // There is more to be sent than time to send it. Not to the end of it, where nothing is left for
-    // this turn, nor for the next one that comes as late.
-    if (connection.cursor < view.blocks.oldest()) skip_to(connection, view.blocks.oldest());
+    give_up_late(connection);
     flush_before = connection.catching_up ? head : view.flush_before;
   }
   plan.cursor = connection.cursor;

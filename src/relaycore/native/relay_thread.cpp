@@ -26,6 +26,7 @@ namespace {
 
 constexpr int64_t kMillisecond = 1'000'000;
 constexpr int64_t kSweepInterval = 50 * kMillisecond;
+constexpr int64_t kStandstill = 100 * kMillisecond;  // so long no step of the loop takes
 constexpr int kSweepsPerRound = 20;  // every connection is looked at once a second
 constexpr int64_t kSliceNs = 200'000;
 constexpr int64_t kSendSliceNs = 100'000;
@@ -156,11 +157,15 @@ void RelayThread::run() noexcept {
 
 void RelayThread::loop() {
   now_ns = monotonic_ns();
+  int64_t begun = now_ns;
   while (true) {
     bool busy = !readers_.empty() || !talkers_.empty() || !ready_.empty() || !passes_.empty();
     if (!busy) arm_timer();
     note_due(busy ? now_ns : timer_armed_ns_);
+    int64_t due = busy ? begun : timer_armed_ns_;
     handle_events(busy ? 0 : -1);
+    begun = now_ns;
+    if (begun - due > kStandstill) stood_still_ns_ = begun;
     run_reads();
     run_tasks();
     run_ticks();
@@ -330,6 +335,7 @@ void RelayThread::run_passes(int64_t end_ns) {
     int idle = 0;  // visits that found nothing to send cost little, but not nothing
     while (view.visits_due) {
       --view.visits_due;
+      if (view.outpaced) --view.outpaced;
       if (view.pass_position >= view.listeners.size()) view.pass_position = 0;
       Connection& connection = *view.listeners[view.pass_position++];
       if (view.pass_position < view.listeners.size()) prefetch(*view.listeners[view.pass_position]);

@@ -147,6 +147,7 @@ class RelayThread {
   void check_stalled(Connection& connection);
   void evict(Connection& connection);
   void skip_to(Connection& connection, uint64_t cursor) noexcept;
+  void give_up_late(Connection& connection) noexcept;
   void detach_from_room(Connection& connection);
   void finish_stopping();
   void bury();
@@ -180,6 +181,7 @@ class RelayThread {
   int wake_fd_ = -1;
   int timer_fd_ = -1;
   int64_t timer_armed_ns_ = 0;
+  int64_t stood_still_ns_ = 0;  // when it went on
   bool stopping_ = false;
   int64_t stop_deadline_ns_ = 0;
 
