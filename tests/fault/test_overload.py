@@ -22,7 +22,7 @@ BEYOND = Workload(5000, channels=16)
 NEWCOMERS = 15
 ANSWER_S = 1.0
 LATE_MS = 1500
-"""`max_lag_ms`, and as long again as it may take until that is known."""
+"""`max_lag_ms`, and a ping's interval until that is known."""
 PING_S = 1.0
 """Twice as often as players set their clocks."""
 

@@ -17,18 +17,12 @@
 #include <thread>
 #include <vector>
 
+#include "clocks.h"
 #include "load_connection.h"
 #include "load_source.h"
 #include "relaycore/load_client.h"
 
 namespace relaycore {
-
-inline int64_t clock_ns(clockid_t clock) noexcept {
-  timespec t{};
-  clock_gettime(clock, &t);
-  return t.tv_sec * 1'000'000'000LL + t.tv_nsec;
-}
-inline int64_t monotonic_ns() noexcept { return clock_ns(CLOCK_MONOTONIC); }
 
 // An address as bind() and connect() take it.
 struct LoadAddress {

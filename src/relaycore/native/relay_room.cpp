@@ -10,6 +10,8 @@ namespace relaycore {
 namespace {
 
 constexpr unsigned kTurnMs = 160;  // about half of what the channel rings hold
+constexpr int64_t kLateUs = 100'000;           // so late is no block of a thread that goes on
+constexpr int64_t kCatchUpNs = 1'000'000'000;  // and so long it may take to make up for that
 
 }  // namespace
 
@@ -295,9 +297,20 @@ void RoomView::release_layout(Layout* layout) {
 
 void RoomView::accept(Ref<Block> block) {
   if (!synced || block->number < blocks.head()) return;
+  // Not again and again: a thread that has too much to do makes all blocks late.
+  int64_t now_ns = monotonic_ns();
+  if (thread_.shared.clock_us(now_ns) - static_cast<int64_t>(block->time_us) > kLateUs &&
+      now_ns - came_late_ns > int64_t{kRetainMs} * 1'000'000)
+    came_late_ns = now_ns;
   blocks.append(std::move(block));
   live = true;
   schedule_pass();
+}
+
+void RoomView::begin_round() noexcept {
+  pass_position = 0;
+  outpaced = cut_short && thread_.now_ns - came_late_ns > kCatchUpNs;
+  cut_short = false;
 }
 
 void RoomView::accept_past(const BlockRing& past) {

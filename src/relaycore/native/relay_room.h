@@ -103,6 +103,8 @@ class RoomView : Counted<"RoomView"> {
   void accept(Ref<Block> block);
   // What the home kept from before the view was there.
   void accept_past(const BlockRing& past);
+  // The pass comes to the first listener again.
+  void begin_round() noexcept;
   // No block follows for a while: what grouping holds back goes out.
   void flush();
   // Drops audio of a room that has long been silent.
@@ -124,7 +126,9 @@ class RoomView : Counted<"RoomView"> {
   bool in_pass = false;      // stands in the thread's queue of passes
   size_t pass_position = 0;  // who is visited next
   size_t visits_due = 0;     // how many more
-  size_t outpaced = 0;       // visits until there is time for all, if nobody misses anything meanwhile
+  bool cut_short = false;    // frames were given up for want of time, in this round of the pass
+  bool outpaced = false;     // in the last one, and not since a thread had stood still
+  int64_t came_late_ns = 0;  // when a block came that long was due: some thread had stood still
   uint64_t flush_before = 0;  // blocks below go out whatever the interval
 
  private:

@@ -57,7 +57,10 @@ bool RelayThread::over_lag(Connection& connection) noexcept {
     go_live(connection);
   }
   if (!connection.ping_outstanding || connection.read_paused) return false;
-  int64_t lag = now_ns - connection.ping_sent_ns - connection.round_trip_ns;
+  // While a thread stood still, no answer could be heard.
+  int64_t since_ns = connection.ping_sent_ns;
+  if (connection.view) since_ns = std::max(since_ns, connection.view->came_late_ns);
+  int64_t lag = now_ns - since_ns - connection.round_trip_ns;
   // A burst may take as long as the audio in it.
   int64_t burst_ns = connection.measures_lag ? 0 : kLongestBurst;
   connection.lagging = lag > shared.config.max_lag_ns + burst_ns;
@@ -94,14 +97,15 @@ void RelayThread::go_live(Connection& connection) noexcept {
 }
 
 // The socket has room again. Whoever was kept waiting for it longer than a listener may lag goes on at
-// live; but a burst may take as long as the audio in it, and what has come while this thread stood still
-// is not the socket's fault.
+// live; but a burst may take as long as the audio in it, and it is not the socket's fault what came late
+// itself, since a thread had stood still.
 void RelayThread::unblock(Connection& connection) {
   connection.blocked = false;
-  if (holds_frames(connection) && !connection.catching_up &&
-      now_ns - stood_still_ns_ > shared.config.max_lag_ns) {
+  if (holds_frames(connection) && !connection.catching_up) {
     const RoomView& view = *connection.view;
-    if (view.blocks.head() - connection.cursor > frames_of_max_lag(view)) go_live(connection);
+    if (view.blocks.head() - connection.cursor > frames_it_may_lag(connection) &&
+        now_ns - view.came_late_ns > shared.config.max_lag_ns)
+      go_live(connection);
   }
   if (connection.outbox) talk_soon(connection);
   make_ready(connection);
@@ -117,20 +121,17 @@ void RelayThread::skip_to(Connection& connection, uint64_t cursor) noexcept {
   view.counters->frames_dropped.add_shared(missed);
 }
 
-// Frames for which there was no time. A thread that stood still sends all that is kept. One that has more to
-// send than time to send it would leave everybody behind by all that is kept, which is later than players
-// play: so once somebody fell so far behind, nobody stays further behind than a listener may lag, until a
-// round in which nobody missed anything. Not none at all: nothing would be left for this turn, nor for the
-// next one that comes as late.
+// Frames for which there was no time. When a thread stood still, all that is kept is sent. But where there is
+// more to send than time to send it, everybody would stay behind by all that is kept, which is later than
+// players play: then it is by no more than a listener may lag. Not by less: nothing would be left for this
+// turn, nor for the next one that comes as late.
 void RelayThread::give_up_late(Connection& connection) noexcept {
   RoomView& view = *connection.view;
   uint64_t head = view.blocks.head(), first = view.blocks.oldest();
-  if (!connection.catching_up && (view.outpaced || connection.cursor < first)) {
-    uint64_t kept = frames_of_max_lag(view) + frames_per_send(connection.delivery, view);
-    first = std::max(first, head - std::min(head, kept));
-  }
+  if (view.outpaced && !connection.catching_up)
+    first = std::max(first, head - std::min(head, frames_it_may_lag(connection)));
   if (connection.cursor >= first) return;
-  if (!connection.catching_up) view.outpaced = view.listeners.size() + 1;
+  view.cut_short = true;
   skip_to(connection, first);
 }
 
@@ -199,6 +200,12 @@ uint64_t RelayThread::frames_of_max_lag(const RoomView& view) const noexcept {
   if (view.blocks.oldest() == view.blocks.head()) return 1;
   int64_t frame_ms = view.blocks[view.blocks.head() - 1]->stream->frame_ms;
   return static_cast<uint64_t>(std::max<int64_t>(1, shared.config.max_lag_ns / 1'000'000 / frame_ms));
+}
+
+// With what is grouped for it.
+uint64_t RelayThread::frames_it_may_lag(const Connection& connection) const noexcept {
+  const RoomView& view = *connection.view;
+  return frames_of_max_lag(view) + frames_per_send(connection.delivery, view);
 }
 
 // The next frame the listener is due. Shared ones come from the layout; one that only this listener

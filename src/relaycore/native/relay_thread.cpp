@@ -26,7 +26,6 @@ namespace {
 
 constexpr int64_t kMillisecond = 1'000'000;
 constexpr int64_t kSweepInterval = 50 * kMillisecond;
-constexpr int64_t kStandstill = 100 * kMillisecond;  // so long no step of the loop takes
 constexpr int kSweepsPerRound = 20;  // every connection is looked at once a second
 constexpr int64_t kSliceNs = 200'000;
 constexpr int64_t kSendSliceNs = 100'000;
@@ -63,12 +62,6 @@ void prefetch(const Connection& connection) noexcept {
 }
 
 }  // namespace
-
-int64_t monotonic_ns() noexcept {
-  timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return t.tv_sec * 1'000'000'000 + t.tv_nsec;
-}
 
 void RelayShared::post_event(QueueNode* event) noexcept {
   events.push(event);
@@ -130,8 +123,9 @@ void RelayThread::use_realtime_scheduling() noexcept {
   prctl(PR_SET_TIMERSLACK, 1UL);
   sched_param priority{};
   priority.sched_priority = kRealtimePriority;
-  if (shared.config.realtime && pthread_setschedparam(pthread_self(), SCHED_FIFO, &priority) == 0)
-    return;
+  is_realtime_ =
+      shared.config.realtime && pthread_setschedparam(pthread_self(), SCHED_FIFO, &priority) == 0;
+  if (is_realtime_) return;
   // struct sched_attr of sched_setattr(2), which the C library does not declare everywhere.
   struct {
     uint32_t size = 48, policy = SCHED_OTHER;
@@ -157,15 +151,12 @@ void RelayThread::run() noexcept {
 
 void RelayThread::loop() {
   now_ns = monotonic_ns();
-  int64_t begun = now_ns;
   while (true) {
+    if (is_realtime_) rest_if_due();
     bool busy = !readers_.empty() || !talkers_.empty() || !ready_.empty() || !passes_.empty();
     if (!busy) arm_timer();
     note_due(busy ? now_ns : timer_armed_ns_);
-    int64_t due = busy ? begun : timer_armed_ns_;
     handle_events(busy ? 0 : -1);
-    begun = now_ns;
-    if (begun - due > kStandstill) stood_still_ns_ = begun;
     run_reads();
     run_tasks();
     run_ticks();
@@ -175,6 +166,14 @@ void RelayThread::loop() {
     if (stopping_ && (connections_.empty() || now_ns >= stop_deadline_ns_)) break;
   }
   finish_stopping();
+}
+
+void RelayThread::rest_if_due() noexcept {
+  int64_t ns = rests_.due(now_ns, [] { return clock_ns(CLOCK_THREAD_CPUTIME_ID); });
+  if (!ns) return;
+  timespec moment{0, ns};
+  clock_nanosleep(CLOCK_MONOTONIC, 0, &moment, nullptr);
+  now_ns = monotonic_ns();
 }
 
 // A tick that waits is due since its deadline, however often the loop comes round.
@@ -335,8 +334,7 @@ void RelayThread::run_passes(int64_t end_ns) {
     int idle = 0;  // visits that found nothing to send cost little, but not nothing
     while (view.visits_due) {
       --view.visits_due;
-      if (view.outpaced) --view.outpaced;
-      if (view.pass_position >= view.listeners.size()) view.pass_position = 0;
+      if (view.pass_position >= view.listeners.size()) view.begin_round();
       Connection& connection = *view.listeners[view.pass_position++];
       if (view.pass_position < view.listeners.size()) prefetch(*view.listeners[view.pass_position]);
       if (!send_due(connection) && ++idle & 31) continue;

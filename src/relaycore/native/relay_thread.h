@@ -11,9 +11,11 @@
 #include <unordered_map>
 #include <vector>
 
+#include "clocks.h"
 #include "relaycore/connection.h"
 #include "relaycore/counters.h"
 #include "relaycore/relay.h"
+#include "relaycore/rests.h"
 #include "relaycore/task.h"
 #include "relay_room.h"
 
@@ -35,8 +37,6 @@ struct RelayShared {
   void post_event(QueueNode* event) noexcept;
   void wake_poller() noexcept;  // poll() is called once more, even if nothing new is there
 };
-
-int64_t monotonic_ns() noexcept;
 
 // The thread that owns what an id names: ids carry it in their low byte.
 constexpr unsigned kMaxThreads = 64;
@@ -130,6 +130,7 @@ class RelayThread {
   void run() noexcept;
   void loop();
   void use_realtime_scheduling() noexcept;
+  void rest_if_due() noexcept;
   void arm_timer();
   void note_due(int64_t at_ns) noexcept;
   void handle_events(int timeout_ms);
@@ -170,6 +171,7 @@ class RelayThread {
   bool plan_frame(Connection& connection, SendPlan& plan);
   uint64_t frames_per_send(const Delivery& delivery, const RoomView& view) const noexcept;
   uint64_t frames_of_max_lag(const RoomView& view) const noexcept;
+  uint64_t frames_it_may_lag(const Connection& connection) const noexcept;
   void plan_levels(RoomView& view, SendPlan& plan);
   void commit(Connection& connection, SendPlan& plan, size_t sent);
 
@@ -181,7 +183,8 @@ class RelayThread {
   int wake_fd_ = -1;
   int timer_fd_ = -1;
   int64_t timer_armed_ns_ = 0;
-  int64_t stood_still_ns_ = 0;  // when it went on
+  bool is_realtime_ = false;
+  Rests rests_;
   bool stopping_ = false;
   int64_t stop_deadline_ns_ = 0;
 
