@@ -525,7 +525,7 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
         title="Hours of coming and going",
         caption="medians of the first quarter (less the first step) and of the last; lowest and "
         "highest of all steps",
-        target="all of it level",
+        target="memory, descriptors, threads and delay level",
         columns={
             "figure": lambda row: str(row["figure"]),
             "first quarter": number("first", 1),

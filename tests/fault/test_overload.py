@@ -21,6 +21,8 @@ BEYOND = Workload(5000, channels=16)
 """Some 8 GB/s, of which two cores carry a quarter with those who listen."""
 NEWCOMERS = 15
 ANSWER_S = 1.0
+SETTLES_S = 20
+"""First all falls behind by the 2 s that are kept."""
 LATE_MS = 1500
 """`max_lag_ms`, and a ping's interval until that is known."""
 PING_S = 1.0
@@ -75,10 +77,13 @@ def test_who_comes_beyond_capacity_is_let_in_at_once(
                 with Crowd(running) as newcomer:
                     newcomer.join(1)
                     took_ms.append(newcomer.longest_join_ms())
-            after = crowd.measure(BEYOND, 1.0)
+            for _ in range(SETTLES_S):
+                if crowd.measure(BEYOND, 1.0).p99_ms < LATE_MS:
+                    break
+            after = crowd.measure(BEYOND, 4.0)
         losses = crowd.client.listeners()["losses"].sum()
     assert before.delivered < 0.8, "the machine serves more than this"
-    assert after.delivered < 0.8, "the machine serves more than this"
+    assert 0.05 < after.delivered < 0.8, "the machine serves more than this"
     assert losses == 0
     assert after.p99_ms < LATE_MS
     assert statistics.median(took_ms) < ANSWER_S * 1000, took_ms

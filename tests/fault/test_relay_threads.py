@@ -98,7 +98,7 @@ async def test_what_piles_up_while_a_thread_stands_still_reaches_everybody(
             source = asyncio.create_task(broadcaster.run())
             for capture in captures:
                 await capture.wait_frames(50)
-            await asyncio.to_thread(stand_still, server, 1.5)
+            await asyncio.to_thread(stand_still, server, 1.3)
             for capture in captures:
                 await capture.wait_frames(100, after=len(capture.messages))
             source.cancel()

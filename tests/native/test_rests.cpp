@@ -73,4 +73,3 @@ TEST(who_waits_for_work_does_not_rest) {
   for (int i = 0; i < 1000; ++i, now += 20 * kMs, cpu += 18 * kMs)
     CHECK(rests.due(now, [&] { return cpu; }) == 0);
 }
-

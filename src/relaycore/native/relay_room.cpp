@@ -10,7 +10,7 @@ namespace relaycore {
 namespace {
 
 constexpr unsigned kTurnMs = 160;  // about half of what the channel rings hold
-constexpr int64_t kLateUs = 100'000;           // so late is no block of a thread that goes on
+constexpr int64_t kLateUs = 100'000;           // a block that is later than that has waited for a thread
 constexpr int64_t kCatchUpNs = 1'000'000'000;  // and so long it may take to make up for that
 
 }  // namespace
@@ -297,11 +297,11 @@ void RoomView::release_layout(Layout* layout) {
 
 void RoomView::accept(Ref<Block> block) {
   if (!synced || block->number < blocks.head()) return;
-  // Not again and again: a thread that has too much to do makes all blocks late.
   int64_t now_ns = monotonic_ns();
-  if (thread_.shared.clock_us(now_ns) - static_cast<int64_t>(block->time_us) > kLateUs &&
-      now_ns - came_late_ns > int64_t{kRetainMs} * 1'000'000)
-    came_late_ns = now_ns;
+  bool is_late = thread_.shared.clock_us(now_ns) - static_cast<int64_t>(block->time_us) > kLateUs;
+  // The first of them: all that a thread makes are late when it has too much to do.
+  if (is_late && !last_was_late_) came_late_ns = now_ns;
+  last_was_late_ = is_late;
   blocks.append(std::move(block));
   live = true;
   schedule_pass();
@@ -309,7 +309,7 @@ void RoomView::accept(Ref<Block> block) {
 
 void RoomView::begin_round() noexcept {
   pass_position = 0;
-  outpaced = cut_short && thread_.now_ns - came_late_ns > kCatchUpNs;
+  outpaced = cut_short && (outpaced || thread_.now_ns - came_late_ns > kCatchUpNs);
   cut_short = false;
 }
 

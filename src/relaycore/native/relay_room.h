@@ -103,7 +103,7 @@ class RoomView : Counted<"RoomView"> {
   void accept(Ref<Block> block);
   // What the home kept from before the view was there.
   void accept_past(const BlockRing& past);
-  // The pass comes to the first listener again.
+  // The pass comes to the first listener.
   void begin_round() noexcept;
   // No block follows for a while: what grouping holds back goes out.
   void flush();
@@ -127,11 +127,13 @@ class RoomView : Counted<"RoomView"> {
   size_t pass_position = 0;  // who is visited next
   size_t visits_due = 0;     // how many more
   bool cut_short = false;    // frames were given up for want of time, in this round of the pass
-  bool outpaced = false;     // in the last one, and not since a thread had stood still
+  bool outpaced = false;     // in the last one, and no standstill was the reason
   int64_t came_late_ns = 0;  // when a block came that long was due: some thread had stood still
   uint64_t flush_before = 0;  // blocks below go out whatever the interval
 
  private:
+  bool last_was_late_ = false;
+
   void schedule_pass();
   // The listener's place when it joins.
   void place(Connection& connection, JoinPoint join);

@@ -131,7 +131,7 @@ void RelayThread::give_up_late(Connection& connection) noexcept {
   if (view.outpaced && !connection.catching_up)
     first = std::max(first, head - std::min(head, frames_it_may_lag(connection)));
   if (connection.cursor >= first) return;
-  view.cut_short = true;
+  if (!connection.catching_up) view.cut_short = true;
   skip_to(connection, first);
 }
 

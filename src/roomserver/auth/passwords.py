@@ -159,8 +159,11 @@ def _stand_back() -> None:
 
 
 def _has_realtime_threads() -> bool:
-    tasks = Path("/proc/self/task").iterdir()
-    return any(os.sched_getscheduler(int(task.name)) == os.SCHED_FIFO for task in tasks)
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # it has just ended, or nobody may know
+            if os.sched_getscheduler(int(task.name)) == os.SCHED_FIFO:
+                return True
+    return False
 
 
 _process_key = secrets.token_bytes(32)

@@ -28,7 +28,8 @@ class Rests {
 
  private:
   // Of any second at least (1 s - 2 * kMostCredit - kMostDebt) / kTimePerRest are rest: credit is there twice
-  // when it was earned right after a look, and seen when what was there had been used up.
+  // when it was earned right after a look, and seen when what was there had been used up. Of work that takes
+  // longer than kMostDebt at a time, what is beyond that is not made up for.
   static constexpr int64_t kTimePerRest = 18;
   static constexpr int64_t kMostCredit = 20'000'000;
   static constexpr int64_t kMostDebt = 20'000'000;
