@@ -20,7 +20,7 @@ from benchmarks.workload import Workload
 BEYOND = Workload(5000, channels=16)
 """Some 8 GB/s, of which two cores carry a quarter with those who listen."""
 NEWCOMERS = 15
-ANSWER_S = 1.0
+ANSWER_S = 0.5
 SETTLES_S = 20
 """First all falls behind by the 2 s that are kept."""
 LATE_MS = 1500
