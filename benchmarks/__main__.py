@@ -15,6 +15,7 @@ from benchmarks import (
     documents,
     listeners,
     machine,
+    micro,
     mixes,
     outbox,
     overload,
@@ -64,7 +65,7 @@ def micro_command(
     output: Output = None,
 ) -> None:
     """Kernels, rings, jitter buffer, codec and the pieces of a join, each beside its floor."""
-    runs.keep([runs.run_micro(select)], json, output)
+    runs.keep([micro.micro(select)], json, output)
 
 
 @app.command()

@@ -26,7 +26,7 @@ def serve(options: argparse.Namespace) -> None:
     deadline = time.monotonic() + options.max_seconds
     everything = Subscription(encoding=options.encoding)
     with (
-        Relay(threads=options.threads) as relay,
+        Relay(threads=1) as relay,
         socket.create_server(("127.0.0.1", 0), backlog=1024) as listener,
     ):
         room = relay.open_room()
@@ -78,7 +78,6 @@ def main() -> None:
     parser.add_argument("--encoding", choices=list(ENCODING_CODE), required=True)
     parser.add_argument("--frame-ms", type=int, required=True)
     parser.add_argument("--buffer-ms", type=int, required=True)
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--max-seconds", type=float, required=True)
     serve(parser.parse_args())
 

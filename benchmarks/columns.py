@@ -14,7 +14,7 @@ Columns = Mapping[str, Callable[[Row], str]]
 T = TypeVar("T")
 
 BUSY_CORES: Final = 0.3  # the source, and what a system does anyway, stay well below
-SUBJECTS: Final = {
+JOINS: Final = {
     "handshake": "a handshake of bare aiohttp",
     "join": "a full join over two connections",
     "join-same": "a full join over one connection",
@@ -163,8 +163,7 @@ def megabytes(name: str) -> Callable[[Row], str]:
 
 def delivered(row: Row) -> str:
     """Share of the frames due that came, and how many listeners were lost, if any were."""
-    lost = row.get("lost")
-    return f"{row['delivered']:.1%}" + (f", {lost} lost" if lost else "")
+    return f"{row['delivered']:.1%}" + (f", {row['lost']} lost" if row["lost"] else "")
 
 
 def busy(result: Mapping[str, Any]) -> str:
@@ -193,7 +192,7 @@ def _long_task(row: Row) -> str:
 
 
 def _front(row: Row) -> str:
-    us = row.get("front_us_per_frame")  # older results don't tell it apart
+    us = row["front_us_per_frame"]
     return f"{us:.1f}" if us else "–"
 
 
@@ -451,7 +450,7 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
         "join until the database has all; client, others: cores used",
         target="half as many joins as handshakes; one bcrypt for a full house",
         columns={
-            "what": named("subject", SUBJECTS),
+            "what": named("subject", JOINS),
             "per second": number("per_s", 0),
             "× handshake": spread("ratio"),
             "loop, µs": number("loop_us", 0),
@@ -549,7 +548,7 @@ def parts(result: Mapping[str, Any]) -> Iterator[tuple[Layout, Mapping[str, Any]
                 "title": result["title"].split(" listeners, ", 1)[-1],  # how many is looked for
                 "summary": rows,
                 "rounds": result["limit_rounds"],
-                "growth": result.get("limit_growth"),  # older results don't tell it
+                "growth": result["limit_growth"],
             },
         )
 

@@ -123,7 +123,7 @@ def _bandwidth() -> str:
 
 def _memory(files: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     def kilobytes(name: str) -> Callable[[Row], str]:
-        return lambda row: f"{row[name]['median'] / 1000:.2f}" if name in row else "–"
+        return lambda row: f"{row[name]['median'] / 1000:.2f}"
 
     columns: Columns = {
         "what": named_subject,
@@ -179,6 +179,5 @@ def _tls(files: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             for row in result["summary"]
             if row["subject"] in names
         ]
-        growth = result.get("limit_growth")  # older results don't tell it
-        fine = f": {how_fine(growth)}" if growth and limits else ""
+        fine = f": {how_fine(result['limit_growth'])}" if limits else ""
         yield f"**TLS** ({where}; {result['title']}){fine}.\n\n{markdown(columns, rows)}"

@@ -125,13 +125,14 @@ class JoinsResult:
             def median(of: Callable[[JoinSample], float]) -> float:
                 return round(statistics.median(of(s) for s in samples), 4)
 
-            rate, loop = (self.ratio(subject, what) for what in (_per_s, _loop_us))
+            rate = self.ratio(subject, lambda s: s.per_s)
+            loop = self.ratio(subject, lambda s: s.loop_us)
             return {
                 "subject": subject,
-                "per_s": median(_per_s),
+                "per_s": median(lambda s: s.per_s),
                 "ratio": asdict(rate) if rate else None,
-                "cpu_us": median(_cpu_us),
-                "loop_us": median(_loop_us),
+                "cpu_us": median(lambda s: s.cpu_us),
+                "loop_us": median(lambda s: s.loop_us),
                 "loop_ratio": asdict(loop) if loop else None,
                 "database_us": median(lambda s: s.database_cpu_s * 1e6 / s.count),
                 "p50_ms": median(lambda s: s.joined.join_ms.p50),
@@ -161,18 +162,6 @@ class JoinsResult:
             "samples": [s.as_json() for s in self.samples],
             "house_samples": [asdict(s) for s in self.house],
         }
-
-
-def _per_s(sample: JoinSample) -> float:
-    return sample.per_s
-
-
-def _cpu_us(sample: JoinSample) -> float:
-    return sample.cpu_us
-
-
-def _loop_us(sample: JoinSample) -> float:
-    return sample.loop_us
 
 
 def joins(

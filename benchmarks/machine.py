@@ -204,15 +204,12 @@ class Cores(NamedTuple):
 class CpuSnapshot:
     """CPU times since boot or start, seconds.
 
-    `threads` are those of one process by name; `user` and `system` its totals as the kernel
-    estimates the split; `machine` is everything that ran on all cores; `softirq_threads` is network
-    work that the kernel moved out of the process that caused it; `descendants` are the processes
-    that it started, as a server its database, by their ids.
+    `threads` are those of one process by name; `machine` is everything that ran on all cores;
+    `softirq_threads` is network work that the kernel moved out of the process that caused it;
+    `descendants` are the processes that it started, as a server its database, by their ids.
     """
 
     threads: dict[str, float]
-    user: float
-    system: float
     machine: float
     softirq_threads: float
     descendants: dict[int, float] = field(default_factory=dict)
@@ -229,14 +226,10 @@ class CpuSnapshot:
         for task in (PROC / str(pid) / "task").iterdir():
             name = (task / "comm").read_text().strip()
             threads[name] = threads.get(name, 0.0) + _scheduled_s(task)
-        after_name = (PROC / str(pid) / "stat").read_text().rsplit(")", 1)[1].split()
-        user, system = int(after_name[11]), int(after_name[12])
         total = [int(x) for x in (PROC / "stat").read_text().split("\n", 1)[0].split()[1:9]]
         busy = sum(total) - total[3] - total[4]  # less idle and waiting for a disk
         return cls(
             threads,
-            user / TICKS_PER_S,
-            system / TICKS_PER_S,
             busy / TICKS_PER_S,
             sum(_scheduled_s(PROC / str(pid)) for pid in _softirq_threads()),
             # One that ends just then has none any more.
@@ -251,8 +244,6 @@ class CpuSnapshot:
         """What was used between the two, by whatever is still there."""
         return CpuSnapshot(
             {k: round(v - before.threads.get(k, 0.0), 6) for k, v in self.threads.items()},
-            round(self.user - before.user, 6),
-            round(self.system - before.system, 6),
             round(self.machine - before.machine, 6),
             round(self.softirq_threads - before.softirq_threads, 6),
             {k: round(v - before.descendants.get(k, 0.0), 6) for k, v in self.descendants.items()},

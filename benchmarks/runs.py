@@ -103,7 +103,7 @@ def workload_of(
 def everything(*, quick: bool = False) -> dict[str, Run]:
     """All scenarios but `soak`, with their defaults, by name."""
     return {
-        "micro": run_micro,
+        "micro": micro.micro,
         "cpu": partial(run_cpu, quick=quick),
         f"cpu, {WIDE.channels} channels": partial(
             run_cpu, WIDE, ",".join(WIDE_SUBJECTS), quick=quick
@@ -157,11 +157,6 @@ def run_each(runs: Mapping[str, Run], json: bool, output: Path | None = None) ->
                 console.print_exception()
     if failed:
         raise SystemExit(f"failed: {'; '.join(failed)}")
-
-
-def run_micro(select: str = "") -> dict[str, Any]:
-    """Runs the micro-benchmarks, which print their tables; returns what is kept."""
-    return micro.micro(select)
 
 
 def run_cpu(

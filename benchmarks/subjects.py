@@ -75,7 +75,7 @@ def group_floor(workload: Workload, max_seconds: int) -> Iterator[Target]:
 @contextmanager
 def relay(workload: Workload, max_seconds: int) -> Iterator[Target]:
     """`relaycore.Relay` with one thread in a small Python process."""
-    command: list[str | Path] = [sys.executable, "-m", "benchmarks.bare_relay", "--threads", "1"]
+    command: list[str | Path] = [sys.executable, "-m", "benchmarks.bare_relay"]
     command += ["--buffer-ms", str(workload.buffer_ms)]
     command += stream_options(workload, max_seconds)
     with Child(command) as child, ExitStack() as stack:

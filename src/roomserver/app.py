@@ -46,6 +46,7 @@ from roomserver.edge.tls import (
 from roomserver.logs import configure_logging
 from roomserver.metrics import Metrics
 from roomserver.notify import told_to_service_manager
+from roomserver.protocol.client import MAX_INTERVAL_MS
 from roomserver.rooms.connections import Connections
 from roomserver.rooms.control import RoomControl
 from roomserver.rooms.invites import Invites
@@ -156,7 +157,7 @@ class Server:
                     max_unregistered=settings.max_unregistered_per_address,
                     max_per_participant=settings.max_connections_per_participant,
                 ),
-                max_lag_ms=settings.max_lag_ms,
+                max_interval_ms=min(settings.max_lag_ms, MAX_INTERVAL_MS),
                 counters_interval_s=settings.counters_interval_s,
             )
             owners = DisabledOwners(rooms, room_control, stores.accounts.disabled_among)

@@ -259,7 +259,7 @@ def check_tables(result: dict[str, Any], *words: str) -> None:
 
 
 def test_what_the_kernel_does_in_threads_of_its_own_is_the_subjects_and_nobody_elses() -> None:
-    used = machine.CpuSnapshot({}, user=0.0, system=0.0, machine=5.0, softirq_threads=0.5)
+    used = machine.CpuSnapshot({}, machine=5.0, softirq_threads=0.5)
     cores = used.cores(server_s=1.5, client_s=1.0, seconds=2.0)
     assert cores == machine.Cores(server=1.0, client=0.5, others=1.0)
     # Ticks of the whole machine are coarser than the clocks of processes.
@@ -427,10 +427,8 @@ def test_the_document_tells_cost_and_limit_over_tls(tmp_path: Path) -> None:
     fine = "a ramp goes up by 15 %, and a limit may be higher by that"
     assert text.count(fine) == 1
     assert fine in guidance.tables([whole])
-    del whole["results"][0]["limit_growth"]  # as it was kept before it was told
-    assert "a ramp goes up" not in documents.full(whole, kept.name) + guidance.tables([whole])
     (row,) = whole["results"][0]["summary"]
     row |= {"subject": "nginx", "us_per_frame": 30.0, "front_us_per_frame": 20.0}
     assert "behind it | 30.0 | 20.0 |" in documents.full(whole, kept.name)
-    del row["front_us_per_frame"]  # as it was kept before it was told apart
+    row["front_us_per_frame"] = 0.0  # there is nothing in front
     assert "behind it | 30.0 | – |" in documents.full(whole, kept.name)

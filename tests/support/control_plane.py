@@ -69,7 +69,7 @@ class ControlPlane:
                 max_unregistered=4,
                 max_per_participant=max_per_participant,
             ),
-            max_lag_ms=500,
+            max_interval_ms=500,
         )
 
     def now(self) -> float:

@@ -263,7 +263,7 @@ void RelayThread::begin_close(Connection& connection, CloseReason reason, uint16
 void RelayThread::detach_from_room(Connection& connection) {
   if (connection.role == PeerRole::listener) {
     RoomView& view = *connection.view;
-    --connection.delivery.layout->listeners;
+    connection.delivery.layout->lose_listener();
     view.release_layout(connection.delivery.layout);
     if (connection.ramp_from) view.release_layout(connection.ramp_from);
     for (OutboxEntry* e = connection.outbox.get(); e; e = e->next.get()) {

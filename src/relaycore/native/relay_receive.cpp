@@ -120,7 +120,8 @@ void RelayThread::receive(Connection& connection) {
   // No more than it may say promptly goes before what others say.
   size_t prompt = prompt_bytes(connection);
   size_t limit = connection.read_lately < prompt ? prompt : connection.read_quota;
-  size_t most = std::min(kReadBytes, limit - connection.read_lately);
+  size_t at_once = connection.source ? kReadBytes : kReadBytesOfOthers;
+  size_t most = std::min(at_once, limit - connection.read_lately);
   if (most == 0) {
     held_.push(connection);
     return;

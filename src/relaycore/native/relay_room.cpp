@@ -98,7 +98,6 @@ int64_t Room::tick(int64_t now_ns) {
       return 0;
     }
     Block* block = spare_block();
-    if (!block) break;
     float* planes[kMaxChannels];
     for (unsigned c = 0; c < session_->info->channels; ++c) planes[c] = block->plane(c);
     FrameInfo info;
@@ -154,8 +153,10 @@ Block* Room::spare_block() {
     if (!spare_->unique() || !spare_->fits(channels, samples)) spare_ = {};
   }
   if (!spare_) {
-    spare_ = Ref<Block>::adopt(
-        Block::create(channels, samples, static_cast<unsigned>(thread_.shared.threads.size())));
+    const auto threads = static_cast<unsigned>(thread_.shared.threads.size());
+    Block* block = Block::create(channels, samples, threads);
+    if (!block) throw std::bad_alloc();  // it ends the process, as elsewhere in a relay thread
+    spare_ = Ref<Block>::adopt(block);
   }
   return spare_.get();
 }

@@ -187,12 +187,12 @@ void RelayThread::tune_socket(Connection& connection, size_t frame_bytes, unsign
 // ---- planning ----
 
 // The least distance between sends in frames of the stream that plays: what was asked, rounded up,
-// but no more than a listener may lag.
+// but no more than a listener may lag, nor than half of what is kept, of which some may be gone by then.
 uint64_t RelayThread::frames_per_send(const Delivery& delivery, const RoomView& view) const noexcept {
   if (delivery.interval_ms == 0 || view.blocks.oldest() == view.blocks.head()) return 1;
-  int64_t frame_ms = view.blocks[view.blocks.head() - 1]->stream->frame_ms;
-  auto asked = static_cast<uint64_t>((delivery.interval_ms + frame_ms - 1) / frame_ms);
-  return std::min(asked, frames_of_max_lag(view));
+  const StreamInfo& stream = *view.blocks[view.blocks.head() - 1]->stream;
+  auto asked = static_cast<uint64_t>((delivery.interval_ms + stream.frame_ms - 1) / stream.frame_ms);
+  return std::min({asked, frames_of_max_lag(view), uint64_t{stream.retained_blocks()} / 2});
 }
 
 // Of the stream that plays; at least one.
@@ -339,9 +339,10 @@ bool RelayThread::send_due(Connection& connection, bool only_messages) {
                    (connection.closing == Closing::replied && connection.outbox));
   bool pings = !is_held && !only_messages && connection.role == PeerRole::listener &&
                connection.closing == Closing::open && now_ns >= connection.next_ping_ns &&
-               !connection.ping_outstanding;
+               !connection.ping_outstanding && !connection.read_paused;
   if (pings && !connection.measures_lag && now_ns - connection.next_ping_ns >= kLongestBurst) {
     // It never got the whole of its burst: from here on it lags like anybody.
+    if (has_frames) give_up_late(connection);
     connection.measures_lag = true;
     connection.catching_up = false;
   }
@@ -455,7 +456,7 @@ void RelayThread::commit(Connection& connection, SendPlan& plan, size_t sent) {
     counters.frames_sent.add(frames);
     connection.view->counters->frames_sent.add_shared(frames);
   }
-  bool all_gone = sent == plan.bytes;
+  bool all_gone = sent == plan.bytes, was_full = plan.full();
   plan.clear();
   if (!all_gone) return;
   // Not closed at once: unread bytes would make a reset of it, and the close frame might be lost.
@@ -471,7 +472,8 @@ void RelayThread::commit(Connection& connection, SendPlan& plan, size_t sent) {
     if (connection.cursor == connection.view->blocks.head())
       connection.catching_up = false;
     else
-      more = more || connection.catching_up || connection.cursor < connection.view->flush_before;
+      more = more || was_full || connection.catching_up ||
+             connection.cursor < connection.view->flush_before;
   }
   if (more) make_ready(connection);
 }
@@ -479,7 +481,7 @@ void RelayThread::commit(Connection& connection, SendPlan& plan, size_t sent) {
 void RelayThread::apply(Connection& connection, const Delivery& change) {
   RoomView& view = *connection.view;
   Layout* old = connection.delivery.layout;
-  --old->listeners;
+  old->lose_listener();
   ++change.layout->listeners;
   connection.delivery = change;
   if (connection.ramp_from && !change.layout->is_mix()) {

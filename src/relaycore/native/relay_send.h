@@ -25,6 +25,7 @@ inline uint32_t outbox_cost(const OutboxEntry& entry) noexcept {
   return static_cast<uint32_t>(sizeof entry + text + layout);
 }
 constexpr size_t kReadBytes = 256 * 1024;    // read at once; one buffer per thread
+constexpr size_t kReadBytesOfOthers = 16 * 1024;  // than sources: what they say may have to wait, and is kept
 
 // What is put together for one sendmsg, in wire order. One per thread, used over and over.
 struct RelayThread::SendPlan {

@@ -33,6 +33,7 @@ from roomserver.commands.client_options import (
 )
 from roomserver.commands.console import fail, stderr
 from roomserver.commands.load_tables import progress_line, report_tables
+from roomserver.protocol.client import MAX_INTERVAL_MS
 
 _ROOMS = "What is listened to"
 _SOURCE = "Sources, in rooms that the load makes"
@@ -157,7 +158,7 @@ def load(
         typer.Option(
             "--interval-ms",
             min=0,
-            max=60_000,
+            max=MAX_INTERVAL_MS,
             help="Least distance between sends.",
             rich_help_panel=_LISTENERS,
         ),

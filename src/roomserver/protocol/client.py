@@ -11,7 +11,7 @@ from roomserver.discreet import Discreet
 
 MAX_CHANNELS = 64
 MAX_BURST_MS = 2000
-MAX_INTERVAL_MS = 60_000  # the server's own max_lag_ms is stricter
+MAX_INTERVAL_MS = 1000  # half of what the relay keeps; max_lag_ms may be stricter
 MAX_SAFE_INTEGER = 2**53 - 1  # exact in every JSON implementation
 
 END = r"$(?!\n)"  # of a pattern: by itself Python's `$` stands before a last line break, too

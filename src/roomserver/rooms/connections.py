@@ -68,7 +68,7 @@ class Connections:
         presets: Presets,
         timers: Timers,
         places: Places,
-        max_lag_ms: int,
+        max_interval_ms: int,
         counters_interval_s: float = 30.0,
     ) -> None:
         self._media = media
@@ -77,7 +77,7 @@ class Connections:
         self._tokens = tokens
         self._presets = presets
         self._timers = timers
-        self._max_lag_ms = max_lag_ms
+        self._max_interval_ms = max_interval_ms
         self.places = places
         self._by_id: dict[int, Connection] = {}
         self._counts = StayCounts(
@@ -459,16 +459,16 @@ class Connections:
         self, now: server.SubscriptionState, change: client.SubscriptionFields
     ) -> server.SubscriptionState:
         merged = merge(now, change)
-        if merged.interval_ms > self._max_lag_ms:
+        if merged.interval_ms > self._max_interval_ms:
             raise Refusal(
-                ErrorCode.INVALID_MESSAGE, f"intervalMs may be at most {self._max_lag_ms}"
+                ErrorCode.INVALID_MESSAGE, f"intervalMs may be at most {self._max_interval_ms}"
             )
         return now if merged == now else merged  # thousands who ask for nothing special share one
 
     def _interval_in_force(self, room: Room, subscription: server.SubscriptionState) -> int:
         """What a listener is told: the record keeps what was asked, for a source to come."""
         frame_ms = room.format.frame_ms if room.format is not None else None
-        return round_interval(subscription.interval_ms, frame_ms, self._max_lag_ms)
+        return round_interval(subscription.interval_ms, frame_ms, self._max_interval_ms)
 
     def _register(self, sender: Connection, room: Room, token: RoomToken, role: Role) -> None:
         self.places.registers(sender, token, role)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections import Counter
 from itertools import pairwise
 
@@ -34,6 +35,7 @@ from support.relay_room import (
     joined,
     noise,
     of_stream,
+    on_air,
 )
 
 HEARD = Subscription(encoding="pcm_f32le")
@@ -230,6 +232,41 @@ def test_an_interval_in_whole_frames_is_no_longer_than_the_longest_lag() -> None
     begins = [at for at, gap in enumerate(gaps) if gap > 0.03]
     groups = Counter(b - a for a, b in pairwise(begins))
     assert groups.most_common(1)[0][0] == 2, "120 ms, for three frames would be 180"
+
+
+def test_an_interval_is_no_longer_than_half_of_what_is_kept() -> None:
+    """Of frames that are no more none would ever be sent, nor what waits behind them."""
+    with Relay(threads=1, max_lag_ms=10_000) as relay, on_air(relay) as room:
+        listener = bind_listener(relay, room, Subscription(interval_ms=10_000))
+        frames = [listener.next_frame() for _ in range(101)]
+        relay.subscribe(listener.connection, ALL, reply='{"type":"subscribed"}')
+        listener.next_text("subscribed")
+    gaps = [b.received_s - a.received_s for a, b in pairwise(frames)]
+    assert {b.sequence - a.sequence for a, b in pairwise(frames)} == {1}
+    assert sum(gap > 0.5 for gap in gaps) == 2, "a second each"
+
+
+def test_a_listener_of_frames_larger_than_a_plan_catches_up() -> None:
+    with Relay(threads=1, max_lag_ms=1800) as relay:
+        room = relay.open_room()
+        peer = bind_source(relay, room, channels=64, frame_ms=60)
+        source = Source(peer, noise(64, 10.0), samples=3 * FRAME)
+        source.start()
+        listener = bind_listener(relay, room, Subscription(encoding="pcm_f32le"))
+        events = Events(relay)
+
+        def behind() -> int:
+            relay.inspect(room)
+            return events.wait(RoomReport).listeners[0].frames_behind
+
+        while behind() < 4:  # it does not read meanwhile
+            time.sleep(0.02)
+        frames = [listener.next_frame()]
+        while frames[-1].sequence < 60 and (len(frames) < 20 or behind() > 1):
+            frames.append(listener.next_frame())
+        source.stop()
+    assert {b.sequence - a.sequence for a, b in pairwise(frames)} == {1}
+    assert frames[-1].sequence < 60, "it stays behind"
 
 
 def test_a_burst_and_a_resumption_bring_the_past(relay: Relay, events: Events) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import resource
+import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -12,7 +16,7 @@ from relaycore.events import CloseReason, ConnectionClosed, RoomReport
 from roomserver.clients import wire
 from roomserver.protocol import client
 from support.peer import PING, PONG, Events, Peer
-from support.relay_room import bind_listener, bind_source
+from support.relay_room import FRAME, bind_listener, bind_source, on_air
 
 RATES = (*range(1000, 200_001, 1000), 11_025, 22_050, 44_100, 88_200, 176_400)
 
@@ -95,3 +99,48 @@ def test_mixes_that_wait_for_a_listener_count_as_what_they_take() -> None:
         assert (closed.connection, closed.reason) == (deaf.connection, CloseReason.TOO_SLOW)
         assert closed.detail == "messages piled up unread"
         Peer.close_all()
+
+
+def test_frames_that_two_listeners_share_take_little_memory(relay: Relay) -> None:
+    """Channels that a room does not have are silent and cost as much: anybody may ask."""
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    def drain(peer: Peer) -> int:
+        got = 0
+        scratch = bytearray(1 << 20)
+        while n := peer.sock.recv_into(scratch):
+            got += n
+        return got
+
+    with ThreadPoolExecutor() as readers, on_air(relay, channels=1) as room:
+        wish = Subscription(channels=range(1, 64), encoding="pcm_f32le")
+        peers = [bind_listener(relay, room, wish) for _ in range(2)]
+        peers[0].next_frame()
+        before = resident()
+        reading = [readers.submit(drain, peer) for peer in peers]
+        time.sleep(2.5)  # all that is kept, and more
+        assert resident() - before < 12 << 20
+        for peer in peers:
+            peer.sock.shutdown(socket.SHUT_RDWR)
+        frame_bytes = 63 * 4 * FRAME
+        assert min(r.result() for r in reading) > 60 * frame_bytes
+
+
+def test_who_is_not_read_from_is_not_pinged() -> None:
+    """A pong would stand behind what it said and tell nothing of its lag."""
+    with Relay(threads=1, ping_interval_ms=100) as relay, on_air(relay) as room:
+        listener = bind_listener(relay, room)
+        for _ in range(20):  # nobody takes them
+            listener.send_json(type="ping")
+        deaf_s = time.monotonic() + 0.3  # what was on its way
+        pings = 0
+        while time.monotonic() < deaf_s + 0.7:
+            opcode, _ = listener.read_frame()
+            pings += opcode == PING and time.monotonic() > deaf_s
+        assert pings == 0
+        relay.poll()
+        relay.poll()  # those of the last one are done with
+        while listener.read_frame()[0] != PING:
+            pass

@@ -1,6 +1,7 @@
 // A layout (bus): how a block becomes a frame, and the frames its listeners share.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 
@@ -68,9 +69,13 @@ class Layout : Counted<"Layout"> {
 
   // The shared frame of `block`.
   const FrameRef& frame(const Block& block, RenderScratch& scratch) {
-    if (!cache_) cache_ = std::make_unique<FrameCache>(block.stream->retained_blocks());
+    size_t payload_bytes = frame_payload_bytes(key_, block);
+    if (!cache_ || payload_bytes > 2 * cached_bytes_) {  // samples of a frame may differ by one
+      cached_bytes_ = payload_bytes;
+      cache_ = std::make_unique<FrameCache>(slots_for(payload_bytes, *block.stream));
+    }
     bool fresh;
-    FrameRef& frame = cache_->slot(block.number, frame_payload_bytes(key_, block), fresh);
+    FrameRef& frame = cache_->slot(block.number, payload_bytes, fresh);
     if (fresh) {
       render_frame(key_, nullptr, block, scratch, *frame.get());
       ++frames_built;
@@ -80,15 +85,28 @@ class Layout : Counted<"Layout"> {
 
   void forget_frames() noexcept { cache_.reset(); }
 
+  void lose_listener() noexcept {
+    --listeners;
+    if (!is_shared()) forget_frames();
+  }
+
   uint32_t refs = 0;       // listeners, ramps and switches on their way
   uint32_t listeners = 0;  // those it is in force for
   uint64_t frames_built = 0;
   uint64_t frames_sent = 0;
 
  private:
+  // As many as blocks are kept, but of large frames fewer: anybody may ask for a layout of 64 channels,
+  // and for hundreds of them. For who is further behind frames are rendered anew.
+  static size_t slots_for(size_t payload_bytes, const StreamInfo& stream) noexcept {
+    constexpr size_t kBytes = 2 << 20, kLeast = 4;
+    return std::min<size_t>(stream.retained_blocks(), std::max(kLeast, kBytes / (payload_bytes + 1)));
+  }
+
   LayoutKey key_;
   uint64_t hash_;
   std::unique_ptr<FrameCache> cache_;
+  size_t cached_bytes_ = 0;  // of the frames that it was made for
 };
 
 }  // namespace relaycore
