@@ -26,8 +26,11 @@ BATCH_S = 0.001  # long against reading the clock, short against a time slice
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 Operation = Callable[[], object]
+# Does something so many times, and says what one of them took, in seconds.
+Timed = Callable[[int], float]
 # What the operation is, the operation, and by name what to compare it with.
 Compare = Callable[[str, Operation, Mapping[str, Operation]], None]
+CompareTimed = Callable[[str, Timed, Mapping[str, Timed]], None]
 
 
 @dataclass(frozen=True)
@@ -53,20 +56,24 @@ CLOCK = Clock()
 ROWS = pytest.StashKey[list[Row]]()
 
 
-def seconds_of(operation: Operation, repeats: int) -> float:
-    """Time of one call, over a batch."""
-    begin = time.perf_counter()
-    for _ in range(repeats):
-        operation()
-    return (time.perf_counter() - begin) / repeats
+def timed(operation: Operation) -> Timed:
+    """A Python function that is called in a loop."""
+
+    def run(repeats: int) -> float:
+        begin = time.perf_counter()
+        for _ in range(repeats):
+            operation()
+        return (time.perf_counter() - begin) / repeats
+
+    return run
 
 
-def repeats_of(operation: Operation) -> int:
-    """How many calls fill a batch."""
+def batch_of(operation: Timed) -> Callable[[], float]:
+    """As many of it as fill a batch; says what one took."""
     repeats = 1
-    while (one := seconds_of(operation, repeats)) * repeats < BATCH_S / 4:
+    while (one := operation(repeats)) * repeats < BATCH_S / 4:
         repeats *= 2
-    return max(1, round(BATCH_S / one))
+    return partial(operation, max(1, round(BATCH_S / one)))
 
 
 def on_pages(array: NDArray[Scalar]) -> NDArray[Scalar]:
@@ -87,24 +94,34 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "compare" in getattr(item, "fixturenames", ()):
+        if "compare_timed" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.benchmark(timer=CLOCK))
 
 
 @pytest.fixture
-def compare(benchmark: BenchmarkFixture, pytestconfig: pytest.Config) -> Compare:
+def compare(compare_timed: CompareTimed) -> Compare:
     """Measure one operation against its baselines; at most once in a test."""
 
     def measure(subject: str, operation: Operation, baselines: Mapping[str, Operation]) -> None:
-        own_repeats = repeats_of(operation)
-        others = {
-            name: partial(seconds_of, run, repeats_of(run)) for name, run in baselines.items()
-        }
+        compare_timed(
+            subject, timed(operation), {name: timed(run) for name, run in baselines.items()}
+        )
+
+    return measure
+
+
+@pytest.fixture
+def compare_timed(benchmark: BenchmarkFixture, pytestconfig: pytest.Config) -> CompareTimed:
+    """The same with what is timed where it runs."""
+
+    def measure(subject: str, operation: Timed, baselines: Mapping[str, Timed]) -> None:
+        own = batch_of(operation)
+        others = {name: batch_of(run) for name, run in baselines.items()}
         seconds: list[float] = []
         ratios: dict[str, list[float]] = {name: [] for name in baselines}
 
         def batch() -> None:
-            seconds.append(seconds_of(operation, own_repeats))
+            seconds.append(own())
             CLOCK.seconds += seconds[-1]
             for name, other in others.items():
                 ratios[name].append(seconds[-1] / other())
@@ -127,4 +144,4 @@ def pytest_terminal_summary(
     width = max(len(row.subject) for row in rows)
     for row in rows:
         ratios = "".join(f"{ratio:10.2f} x {name}" for name, ratio in row.ratios.items())
-        terminalreporter.write_line(f"{row.subject:<{width}}{row.seconds * 1e6:10.2f} us{ratios}")
+        terminalreporter.write_line(f"{row.subject:<{width}}{row.seconds * 1e6:10.4f} us{ratios}")

@@ -14,7 +14,7 @@ from benchmarks.child import ROOT
 SOURCES: Final = ROOT / "benchmarks" / "native"
 INCLUDE: Final = ROOT / "src" / "relaycore" / "include"
 CACHE: Final = ROOT / ".cache" / "benchmarks"
-FLAGS: Final = ("-std=c++20", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", f"-I{INCLUDE}")
+FLAGS: Final = ("-std=c++20", "-O3", "-Wall", "-Wextra", "-Werror", "-pthread", f"-I{INCLUDE}")
 
 
 def compiler() -> str:
