@@ -151,7 +151,7 @@ TEST(blocks_are_held_by_number_for_two_seconds) {
   auto info = Ref<StreamInfo>::adopt(new StreamInfo);
   info->frame_ms = 20;
   auto block_of = [&](uint64_t number) {
-    auto block = Ref<Block>::adopt(Block::create(1, 960, 1));
+    auto block = Block::create(1, 960, 1);
     block->stream = info;
     block->number = number;
     block->time_us = 1'000'000;

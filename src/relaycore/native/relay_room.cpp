@@ -152,12 +152,8 @@ Block* Room::spare_block() {
     spare_ = blocks_.take_oldest();
     if (!spare_->unique() || !spare_->fits(channels, samples)) spare_ = {};
   }
-  if (!spare_) {
-    const auto threads = static_cast<unsigned>(thread_.shared.threads.size());
-    Block* block = Block::create(channels, samples, threads);
-    if (!block) throw std::bad_alloc();  // it ends the process, as elsewhere in a relay thread
-    spare_ = Ref<Block>::adopt(block);
-  }
+  if (!spare_)
+    spare_ = Block::create(channels, samples, static_cast<unsigned>(thread_.shared.threads.size()));
   return spare_.get();
 }
 

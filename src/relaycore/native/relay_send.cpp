@@ -268,7 +268,7 @@ void RelayThread::plan_due(Connection& connection, SendPlan& plan, bool only_mes
     RoomView& view = *connection.view;
     head = view.blocks.head();
     give_up_late(connection);
-    flush_before = connection.catching_up ? head : view.flush_before;
+    flush_before = connection.catching_up || connection.owes_group ? head : view.flush_before;
   }
   plan.cursor = connection.cursor;
   plan.stream = connection.stream;
@@ -307,6 +307,7 @@ void RelayThread::plan_due(Connection& connection, SendPlan& plan, bool only_mes
       uint64_t group = frames_per_send(plan.delivery, *connection.view);
       if (head - plan.cursor < group) return;
       flush_before = plan.cursor + (head - plan.cursor) / group * group;
+      connection.owes_group = true;
     }
     owes_frame = false;
     if (!plan_frame(connection, plan)) return;
@@ -456,7 +457,7 @@ void RelayThread::commit(Connection& connection, SendPlan& plan, size_t sent) {
     counters.frames_sent.add(frames);
     connection.view->counters->frames_sent.add_shared(frames);
   }
-  bool all_gone = sent == plan.bytes, was_full = plan.full();
+  bool all_gone = sent == plan.bytes;
   plan.clear();
   if (!all_gone) return;
   // Not closed at once: unread bytes would make a reset of it, and the close frame might be lost.
@@ -470,9 +471,9 @@ void RelayThread::commit(Connection& connection, SendPlan& plan, size_t sent) {
               (!holds_frames(connection) || connection.outbox->not_before <= connection.cursor);
   if (holds_frames(connection)) {
     if (connection.cursor == connection.view->blocks.head())
-      connection.catching_up = false;
+      connection.catching_up = connection.owes_group = false;
     else
-      more = more || was_full || connection.catching_up ||
+      more = more || connection.catching_up || connection.owes_group ||
              connection.cursor < connection.view->flush_before;
   }
   if (more) make_ready(connection);
@@ -481,8 +482,8 @@ void RelayThread::commit(Connection& connection, SendPlan& plan, size_t sent) {
 void RelayThread::apply(Connection& connection, const Delivery& change) {
   RoomView& view = *connection.view;
   Layout* old = connection.delivery.layout;
+  ++change.layout->listeners;  // first: often they are the same
   old->lose_listener();
-  ++change.layout->listeners;
   connection.delivery = change;
   if (connection.ramp_from && !change.layout->is_mix()) {
     view.release_layout(connection.ramp_from);

@@ -328,9 +328,7 @@ void RelayThread::run_ready(int64_t end_ns) {
 // A pass goes on where it stopped; blocks that come meanwhile begin it anew from there, so that whoever
 // has waited longest is next and gets all it has not had in one send.
 void RelayThread::run_passes(int64_t end_ns) {
-  // The clock is looked at once for some sends, or for many visits that found nothing to send.
-  constexpr int kSend = 8, kIdle = 1, kLook = 32;
-  int work = 0;
+  int idle = 0;  // visits that found nothing to send cost little, but not nothing
   while (!passes_.empty()) {
     RoomView& view = *passes_.front();
     passes_.pop_front();
@@ -339,9 +337,7 @@ void RelayThread::run_passes(int64_t end_ns) {
       if (view.pass_position >= view.listeners.size()) view.begin_round();
       Connection& connection = *view.listeners[view.pass_position++];
       if (view.pass_position < view.listeners.size()) prefetch(*view.listeners[view.pass_position]);
-      work += send_due(connection) ? kSend : kIdle;
-      if (work < kLook) continue;
-      work = 0;
+      if (!send_due(connection) && ++idle & 31) continue;
       now_ns = monotonic_ns();
       if (now_ns >= end_ns) {
         if (!view.visits_due) view.in_pass = false;

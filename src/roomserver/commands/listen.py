@@ -27,6 +27,7 @@ from roomserver.commands.client_options import (
     run,
 )
 from roomserver.commands.console import fail, stderr
+from roomserver.protocol.client import MAX_BURST_MS, MAX_INTERVAL_MS
 
 _MIX = "Stereo mix (each option turns it on)"
 
@@ -52,10 +53,16 @@ def listen(
         Encoding, typer.Option("--encoding", help="Of the frames and the recording.")
     ] = Encoding.S16LE,
     interval_ms: Annotated[
-        int, typer.Option("--interval-ms", min=0, help="Least distance between sends.")
+        int,
+        typer.Option(
+            "--interval-ms", min=0, max=MAX_INTERVAL_MS, help="Least distance between sends."
+        ),
     ] = 0,
     burst_ms: Annotated[
-        int, typer.Option("--burst-ms", min=0, max=2000, help="Recent audio at once on joining.")
+        int,
+        typer.Option(
+            "--burst-ms", min=0, max=MAX_BURST_MS, help="Recent audio at once on joining."
+        ),
     ] = 0,
     seconds: Annotated[
         float | None, typer.Option("--seconds", min=0.001, help="End after so much audio.")

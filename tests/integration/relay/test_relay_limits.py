@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import socket
 import time
@@ -101,7 +102,7 @@ def test_mixes_that_wait_for_a_listener_count_as_what_they_take() -> None:
         Peer.close_all()
 
 
-def test_frames_that_two_listeners_share_take_little_memory(relay: Relay) -> None:
+def test_frames_that_two_listeners_share_take_little_memory() -> None:
     """Channels that a room does not have are silent and cost as much: anybody may ask."""
 
     def resident() -> int:
@@ -110,22 +111,27 @@ def test_frames_that_two_listeners_share_take_little_memory(relay: Relay) -> Non
     def drain(peer: Peer) -> int:
         got = 0
         scratch = bytearray(1 << 20)
-        while n := peer.sock.recv_into(scratch):
-            got += n
+        with contextlib.suppress(OSError):  # it is reset in the end
+            while n := peer.sock.recv_into(scratch):
+                got += n
         return got
 
-    with ThreadPoolExecutor() as readers, on_air(relay, channels=1) as room:
+    with (
+        ThreadPoolExecutor() as readers,
+        Relay(threads=1, ping_interval_ms=60_000) as relay,  # nobody answers
+        on_air(relay, channels=1) as room,
+    ):
         wish = Subscription(channels=range(1, 64), encoding="pcm_f32le")
         peers = [bind_listener(relay, room, wish) for _ in range(2)]
         peers[0].next_frame()
         before = resident()
         reading = [readers.submit(drain, peer) for peer in peers]
         time.sleep(2.5)  # all that is kept, and more
-        assert resident() - before < 12 << 20
+        assert resident() - before < 8 << 20
         for peer in peers:
             peer.sock.shutdown(socket.SHUT_RDWR)
         frame_bytes = 63 * 4 * FRAME
-        assert min(r.result() for r in reading) > 60 * frame_bytes
+        assert min(r.result() for r in reading) > 80 * frame_bytes
 
 
 def test_who_is_not_read_from_is_not_pinged() -> None:
@@ -134,12 +140,10 @@ def test_who_is_not_read_from_is_not_pinged() -> None:
         listener = bind_listener(relay, room)
         for _ in range(20):  # nobody takes them
             listener.send_json(type="ping")
-        deaf_s = time.monotonic() + 0.3  # what was on its way
-        pings = 0
-        while time.monotonic() < deaf_s + 0.7:
-            opcode, _ = listener.read_frame()
-            pings += opcode == PING and time.monotonic() > deaf_s
-        assert pings == 0
+        until_s, opcodes = time.monotonic() + 1.0, []
+        while time.monotonic() < until_s:
+            opcodes.append(listener.read_frame()[0])
+        assert PING not in opcodes
         relay.poll()
         relay.poll()  # those of the last one are done with
         while listener.read_frame()[0] != PING:

@@ -16,6 +16,7 @@ namespace relaycore {
 constexpr unsigned kMaxChannels = 64;
 constexpr unsigned kMaxFrameSamples = 96'000 * 60 / 1000;  // 60 ms at 96 kHz
 constexpr unsigned kRetainMs = 2000;  // how much of its past a room keeps
+constexpr unsigned kMostRetainedBlocks = kRetainMs / 5;  // of the shortest frames, 5 ms
 
 // One source session of a room ("stream" on the wire). Immutable once its first block is out.
 struct StreamInfo final : Shared, Counted<"StreamInfo"> {
@@ -50,17 +51,13 @@ class Block final : public Shared, Counted<"Block"> {
  public:
   static constexpr size_t kAlignment = 64;
 
-  // `threads`: how many there are to publish it to. nullptr: no memory.
-  static Block* create(unsigned channels, unsigned samples, unsigned threads) noexcept {
+  // `threads`: how many there are to publish it to.
+  static Ref<Block> create(unsigned channels, unsigned samples, unsigned threads) {
     size_t stride = (samples + 15) & ~size_t{15};
-    std::unique_ptr<BlockPost[]> posts(new (std::nothrow) BlockPost[threads]);
-    void* memory = posts ? ::operator new(channels * stride * sizeof(float),
-                                          std::align_val_t{kAlignment}, std::nothrow)
-                         : nullptr;
-    if (!memory) return nullptr;
-    auto* samples_memory = static_cast<float*>(memory);
-    auto* block = new (std::nothrow) Block(samples_memory, channels, stride, std::move(posts));
-    if (!block) ::operator delete(memory, std::align_val_t{kAlignment});
+    auto block = Ref<Block>::adopt(new Block(channels, stride));
+    block->posts = std::make_unique<BlockPost[]>(threads);
+    block->samples_ = static_cast<float*>(
+        ::operator new(channels * stride * sizeof(float), std::align_val_t{kAlignment}));
     return block;
   }
 
@@ -84,14 +81,9 @@ class Block final : public Shared, Counted<"Block"> {
   std::unique_ptr<BlockPost[]> posts;  // by thread
 
  private:
-  Block(float* samples, unsigned channels, size_t stride,
-        std::unique_ptr<BlockPost[]> posts) noexcept
-      : posts(std::move(posts)),
-        samples_(samples),
-        capacity_(channels),
-        stride_(stride) {}
+  Block(unsigned channels, size_t stride) noexcept : capacity_(channels), stride_(stride) {}
 
-  float* samples_;
+  float* samples_ = nullptr;
   unsigned capacity_;
   size_t stride_;
 };
@@ -143,8 +135,8 @@ class BlockRing {
   }
 
  private:
-  static constexpr size_t kSlots = 512;  // ≥ kRetainMs of the shortest frames, 5 ms
-  static_assert(kSlots >= kRetainMs / 5 && (kSlots & (kSlots - 1)) == 0);
+  static constexpr size_t kSlots = 512;
+  static_assert(kSlots >= kMostRetainedBlocks && (kSlots & (kSlots - 1)) == 0);
 
   uint64_t oldest_ = 0;
   uint64_t head_ = 0;

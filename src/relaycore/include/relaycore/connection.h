@@ -127,6 +127,7 @@ struct alignas(64) Connection : Counted<"Connection"> {
   bool is_slow : 1 = false;        // its layout is: see RelayThread::tune_socket
   bool join_pending : 1 = false;   // the view has no blocks yet: position comes with them
   bool catching_up : 1 = false;    // everything due goes at once, whatever the interval
+  bool owes_group : 1 = false;     // frames that were grouped are on their way: all of them go at once
   bool ping_outstanding : 1 = false;
   bool measures_lag : 1 = false;
   bool lagging : 1 = false;        // nothing is sent until the pong comes

@@ -38,9 +38,10 @@ class FrameCache {
  public:
   explicit FrameCache(size_t slots) : slots_(std::make_unique<FrameRef[]>(slots)), count_(slots) {}
 
-  // The frame of that number, or room for it (`fresh` tells) with space for the payload.
-  FrameRef& slot(uint64_t number, size_t payload_bytes, bool& fresh) {
-    FrameRef& frame = slots_[number % count_];
+  // The frame of that number, or room for it (`fresh` tells) with space for the payload. Of the slots
+  // only so many are used as `most` says.
+  FrameRef& slot(uint64_t number, size_t payload_bytes, bool& fresh, size_t most = SIZE_MAX) {
+    FrameRef& frame = slots_[number % std::min(count_, most)];
     fresh = !frame || frame->number != number;
     if (fresh) {
       if (!frame || !frame->unique() || !frame->fits(payload_bytes))
@@ -69,13 +70,14 @@ class Layout : Counted<"Layout"> {
 
   // The shared frame of `block`.
   const FrameRef& frame(const Block& block, RenderScratch& scratch) {
+    if (!cache_) cache_ = std::make_unique<FrameCache>(kMostRetainedBlocks);
     size_t payload_bytes = frame_payload_bytes(key_, block);
-    if (!cache_ || payload_bytes > 2 * cached_bytes_) {  // samples of a frame may differ by one
-      cached_bytes_ = payload_bytes;
-      cache_ = std::make_unique<FrameCache>(slots_for(payload_bytes, *block.stream));
-    }
+    // As many as blocks are kept, but of large ones fewer: anybody may ask for a layout of 64 channels,
+    // and for hundreds of them. For who is further behind frames are rendered anew.
+    size_t most = std::max(kLeastFrames, kCacheBytes / (payload_bytes + 1));
     bool fresh;
-    FrameRef& frame = cache_->slot(block.number, payload_bytes, fresh);
+    FrameRef& frame = cache_->slot(block.number, payload_bytes, fresh,
+                                   std::min<size_t>(most, block.stream->retained_blocks()));
     if (fresh) {
       render_frame(key_, nullptr, block, scratch, *frame.get());
       ++frames_built;
@@ -96,17 +98,11 @@ class Layout : Counted<"Layout"> {
   uint64_t frames_sent = 0;
 
  private:
-  // As many as blocks are kept, but of large frames fewer: anybody may ask for a layout of 64 channels,
-  // and for hundreds of them. For who is further behind frames are rendered anew.
-  static size_t slots_for(size_t payload_bytes, const StreamInfo& stream) noexcept {
-    constexpr size_t kBytes = 2 << 20, kLeast = 4;
-    return std::min<size_t>(stream.retained_blocks(), std::max(kLeast, kBytes / (payload_bytes + 1)));
-  }
+  static constexpr size_t kCacheBytes = 2 << 20, kLeastFrames = 4;
 
   LayoutKey key_;
   uint64_t hash_;
   std::unique_ptr<FrameCache> cache_;
-  size_t cached_bytes_ = 0;  // of the frames that it was made for
 };
 
 }  // namespace relaycore
