@@ -223,10 +223,11 @@ def _most_listeners(result: Mapping[str, Any], rows: Mapping[str, Any]) -> str:
     text += f"; the best {verb.format(names)} {told(best[0])}"
     if any(row["open"] for row in best):  # how many more is not known
         return f"{text}."
-    ratio = most(ordinary or own) / limit
+    like_them = ordinary or own
+    ratio = f"{'at least ' if like_them['open'] else ''}{most(like_them) / limit:.1f}"
     scheduled = "without SCHED_FIFO " if ordinary else ""
     return (
-        f"{text}; {scheduled}it is **{ratio:.1f} × as many** (a ramp goes up by "
+        f"{text}; {scheduled}it is **{ratio} × as many** (a ramp goes up by "
         f"{(result['growth'] - 1) * 100:.0f} %)."
     )
 

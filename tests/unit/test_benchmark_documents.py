@@ -136,6 +136,17 @@ def test_results_stand_in_the_order_of_the_layouts_and_those_with_most_subjects_
     assert text.index("many.json") < text.index("few.json") < text.index("capacity.json")
 
 
+def test_a_server_that_was_not_ramped_to_its_limit_serves_at_least_so_many_times_as_many(
+    pages: Path,
+) -> None:
+    result = ramps()
+    [own] = [row for row in result["summary"] if row["subject"] == "server-no-realtime"]
+    own["open"] = True
+    documents.update([report.save([result], pages / "result.json")], pages)
+    told = "SCHED_FIFO it is **at least 1.0 × as many** (a ramp goes up by 20 %)."
+    assert told in (pages / "README.md").read_text()
+
+
 def test_without_results_nothing_is_rewritten(pages: Path) -> None:
     with pytest.raises(ValueError, match="no results"):
         documents.update([], pages)
