@@ -121,17 +121,11 @@ void RelayThread::post(Task* task) noexcept {
 // allowed, else a short scheduling slice, with which the kernel lets a thread that wakes run sooner.
 void RelayThread::use_realtime_scheduling() noexcept {
   prctl(PR_SET_TIMERSLACK, 1UL);
-  is_realtime_ = shared.config.realtime && take_priority();
-  if (!is_realtime_) take_short_slice();
-}
-
-bool RelayThread::take_priority() noexcept {
   sched_param priority{};
   priority.sched_priority = kRealtimePriority;
-  return pthread_setschedparam(pthread_self(), SCHED_FIFO, &priority) == 0;
-}
-
-void RelayThread::take_short_slice() noexcept {
+  is_realtime_ =
+      shared.config.realtime && pthread_setschedparam(pthread_self(), SCHED_FIFO, &priority) == 0;
+  if (is_realtime_) return;
   // struct sched_attr of sched_setattr(2), which the C library does not declare everywhere.
   struct {
     uint32_t size = 48, policy = SCHED_OTHER;
@@ -160,10 +154,7 @@ void RelayThread::loop() {
   while (true) {
     if (is_realtime_) rest_if_due();
     bool busy = !readers_.empty() || !talkers_.empty() || !ready_.empty() || !passes_.empty();
-    if (!busy) {
-      end_rest();
-      arm_timer();
-    }
+    if (!busy) arm_timer();
     note_due(busy ? now_ns : timer_armed_ns_);
     handle_events(busy ? 0 : -1);
     run_reads();
@@ -177,22 +168,12 @@ void RelayThread::loop() {
   finish_stopping();
 }
 
-// It goes on with its work while it rests, but as a thread like others: who waits for the core may have it.
 void RelayThread::rest_if_due() noexcept {
-  if (now_ns < rest_ends_ns_) return;
-  end_rest();
-  int64_t ns = rests_.due(now_ns, [&] { return clock_ns(CLOCK_THREAD_CPUTIME_ID) - rested_cpu_ns_; });
+  int64_t ns = rests_.due(now_ns, [] { return clock_ns(CLOCK_THREAD_CPUTIME_ID); });
   if (!ns) return;
-  rest_ends_ns_ = now_ns + ns;
-  rest_began_cpu_ns_ = clock_ns(CLOCK_THREAD_CPUTIME_ID);
-  take_short_slice();
-}
-
-void RelayThread::end_rest() noexcept {
-  if (!rest_ends_ns_) return;
-  rest_ends_ns_ = 0;
-  rested_cpu_ns_ += clock_ns(CLOCK_THREAD_CPUTIME_ID) - rest_began_cpu_ns_;
-  is_realtime_ = take_priority();
+  timespec moment{0, ns};
+  clock_nanosleep(CLOCK_MONOTONIC, 0, &moment, nullptr);
+  now_ns = monotonic_ns();
 }
 
 // A tick that waits is due since its deadline, however often the loop comes round.

@@ -130,10 +130,7 @@ class RelayThread {
   void run() noexcept;
   void loop();
   void use_realtime_scheduling() noexcept;
-  bool take_priority() noexcept;
-  void take_short_slice() noexcept;
   void rest_if_due() noexcept;
-  void end_rest() noexcept;
   void arm_timer();
   void note_due(int64_t at_ns) noexcept;
   void handle_events(int timeout_ms);
@@ -188,9 +185,6 @@ class RelayThread {
   int64_t timer_armed_ns_ = 0;
   bool is_realtime_ = false;
   Rests rests_;
-  int64_t rest_ends_ns_ = 0;      // 0: it does not rest
-  int64_t rest_began_cpu_ns_ = 0;
-  int64_t rested_cpu_ns_ = 0;     // what it has used while it rested
   bool stopping_ = false;
   int64_t stop_deadline_ns_ = 0;
 
