@@ -431,9 +431,9 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
     ),
     "limits": Layout(
         title="Listener limit over TLS",
-        caption="the greatest number of listeners at which each got every frame due: median of "
-        "ramps (lowest–highest), with what was used where most did; ≥: more were not tried; "
-        "server, client, others: cores used",
+        caption="the greatest number of listeners at which each got every frame due, however "
+        "late: median of ramps (lowest–highest), with what was used where most did; ≥: more were "
+        "not tried; server, client, others: cores used",
         columns={
             "subject": named("subject", ENCRYPTED),
             "listeners": most,

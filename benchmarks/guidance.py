@@ -169,7 +169,7 @@ def _tls(files: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         "what": lambda row: names[row["subject"]],
         "CPU, µs / frame": lambda row: f"{row['us_per_frame']:.1f}",
         "listeners per core at that": _per_core,
-        "most that got every frame": most,
+        "most that got every frame, however late": most,
     }
     for where, result in _results(files, "tls"):
         limits = {row["subject"]: row for row in result["limits"]}
