@@ -67,8 +67,8 @@ cdef class Subscription:
     channels: indices from 0 to 63, delivered in ascending order; None: all the room has. Channels
         that do not exist are silent. In a mix, those that take part.
     encoding: "pcm_s16le" or "pcm_f32le".
-    interval_ms: least distance between sends, 0 to 60,000, of which 1,000 at most and `max_lag_ms` are
-        in force; frames are grouped, none is left out.
+    interval_ms: least distance between sends, 0 to 60,000; more than 1,000, and than the relay's
+        `max_lag_ms`, counts as that. Frames are grouped, none is left out.
     levels: True: peak and RMS of every channel of the room about ten times a second.
     faders: linear gain per channel, 0 to 4; channels beyond the list have 1.
     pans: -1 (left) to 1 (right), equal power; beyond the list 0.
