@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
+import os
 import resource
 import statistics
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -16,6 +19,8 @@ from benchmarks import machine
 from benchmarks.crowd import Crowd
 from benchmarks.subjects import running_server
 from benchmarks.workload import Workload
+
+from support.freeze import cpu_s, may_be_realtime, thread_named
 
 BEYOND = Workload(5000, channels=16)
 """Some 8 GB/s, of which two cores carry a quarter with those who listen."""
@@ -87,3 +92,24 @@ def test_who_comes_beyond_capacity_is_let_in_at_once(
     assert losses == 0
     assert after.p99_ms < LATE_MS
     assert statistics.median(took_ms) < ANSWER_S * 1000, took_ms
+
+
+def test_the_thread_gives_its_priority_up_for_moments_and_has_it_again() -> None:
+    wanted = os.SCHED_FIFO if may_be_realtime() else os.SCHED_OTHER
+    with running_server(BEYOND, 120, database="none", with_source=False) as running:
+        thread = thread_named(running.child.pid, "relay-0")
+        with Crowd(running) as crowd:
+            crowd.join(BEYOND.listeners)
+            crowd.feed(BEYOND)
+            crowd.measure(BEYOND, 1.0)
+            seen = Counter[int]()
+            end = time.monotonic() + SETTLES_S
+            while len(seen) < len({wanted, os.SCHED_OTHER}) and time.monotonic() < end:
+                seen[os.sched_getscheduler(thread)] += 1
+            print(seen)
+            assert set(seen) == {wanted, os.SCHED_OTHER}
+        before = -math.inf
+        while (now := cpu_s(thread)) > before:  # they leave
+            before = now
+            time.sleep(0.2)
+        assert os.sched_getscheduler(thread) == wanted

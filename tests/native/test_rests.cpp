@@ -16,7 +16,7 @@ struct Look {
   int64_t at_ns, cpu_ns;
 };
 
-// A thread whose steps take `step_ns` each, from a while of idling on. A sleep takes longer than asked by
+// A thread whose steps take `step_ns` each, from a while of idling on. A rest takes longer than asked by
 // `over_ns`, of which some microseconds are its own.
 std::vector<Look> busy_thread(int64_t step_ns, int64_t over_ns, int64_t idle_before_ns) {
   Rests rests;

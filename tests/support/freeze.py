@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +38,24 @@ def cpu_s(thread: int) -> float:
     """The CPU time that a thread has used, in steps of some milliseconds."""
     fields = Path(f"/proc/{thread}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def may_be_realtime() -> bool:
+    """Tried by a thread, because that is whom the permission is for."""
+    answers: list[bool] = []
+
+    def ask() -> None:
+        try:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10))
+        except PermissionError:
+            answers.append(False)
+        else:
+            answers.append(True)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+    return answers[0]
 
 
 @contextlib.contextmanager

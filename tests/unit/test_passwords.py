@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections import Counter
 from collections.abc import Iterator
 
 import bcrypt
@@ -114,11 +115,20 @@ async def test_one_address_gets_half_of_a_pool_and_a_quarter_of_a_busy_one(
     assert pool.refused == 6 + 6 + 8
 
 
-@pytest.mark.parametrize("policy", [os.SCHED_OTHER, os.SCHED_FIFO])
+# A relay's thread that has real-time priority goes without it for moments.
+@pytest.mark.parametrize(
+    "policy", [[os.SCHED_OTHER], [os.SCHED_FIFO], [os.SCHED_OTHER, os.SCHED_FIFO]]
+)
 async def test_bcrypt_stands_back_in_threads_of_its_own(
-    pool: CountingPool, monkeypatch: pytest.MonkeyPatch, policy: int
+    pool: CountingPool, monkeypatch: pytest.MonkeyPatch, policy: list[int]
 ) -> None:
-    monkeypatch.setattr(os, "sched_getscheduler", lambda _task: policy)
+    looks: Counter[int] = Counter()
+
+    def policy_of(task: int) -> int:
+        looks[task] += 1
+        return policy[min(looks[task], len(policy)) - 1]
+
+    monkeypatch.setattr(os, "sched_getscheduler", policy_of)
     loop = asyncio.get_running_loop()
     nice, processors, name = await loop.run_in_executor(
         pool._executor,
@@ -131,7 +141,7 @@ async def test_bcrypt_stands_back_in_threads_of_its_own(
     ours = os.sched_getaffinity(0)
     assert nice == min(os.getpriority(os.PRIO_PROCESS, 0) + 10, 19)
     assert processors <= ours
-    left_out = policy != os.SCHED_FIFO and len(ours) > 1
+    left_out = os.SCHED_FIFO not in policy and len(ours) > 1
     assert len(processors) == len(ours) - left_out
     assert name.startswith("bcrypt-test")
 

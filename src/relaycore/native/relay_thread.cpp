@@ -2,12 +2,8 @@
 #include "relay_thread.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -30,7 +26,6 @@ constexpr int kSweepsPerRound = 20;  // every connection is looked at once a sec
 constexpr int64_t kSliceNs = 200'000;
 constexpr int64_t kSendSliceNs = 100'000;
 constexpr int kEventsPerWait = 64;
-constexpr int kRealtimePriority = 10;
 
 void signal(int event_fd) noexcept {
   uint64_t one = 1;
@@ -117,29 +112,9 @@ void RelayThread::post(Task* task) noexcept {
   if (!task_signalled_.exchange(true, std::memory_order_acq_rel)) signal(wake_fd_);
 }
 
-// The audio may not wait for whatever else the machine does: SCHED_FIFO where that is wanted and
-// allowed, else a short scheduling slice, with which the kernel lets a thread that wakes run sooner.
-void RelayThread::use_realtime_scheduling() noexcept {
-  prctl(PR_SET_TIMERSLACK, 1UL);
-  sched_param priority{};
-  priority.sched_priority = kRealtimePriority;
-  is_realtime_ =
-      shared.config.realtime && pthread_setschedparam(pthread_self(), SCHED_FIFO, &priority) == 0;
-  if (is_realtime_) return;
-  // struct sched_attr of sched_setattr(2), which the C library does not declare everywhere.
-  struct {
-    uint32_t size = 48, policy = SCHED_OTHER;
-    uint64_t flags = 0;
-    int32_t nice = getpriority(PRIO_PROCESS, 0);  // what it has: of this thread, not of all
-    uint32_t priority = 0;
-    uint64_t runtime = 100'000, deadline = 0, period = 0;  // ns; the shortest slice there is
-  } attributes;
-  syscall(SYS_sched_setattr, 0, &attributes, 0);
-}
-
 void RelayThread::run() noexcept {
   try {
-    use_realtime_scheduling();
+    scheduling_.begin(shared.config.realtime);
     loop();
   } catch (const std::exception& error) {
     die(index, error.what());
@@ -152,11 +127,11 @@ void RelayThread::run() noexcept {
 void RelayThread::loop() {
   now_ns = monotonic_ns();
   while (true) {
-    if (is_realtime_) rest_if_due();
+    if (scheduling_.rest_if_due(now_ns)) now_ns = monotonic_ns();
     bool busy = !readers_.empty() || !talkers_.empty() || !ready_.empty() || !passes_.empty();
     if (!busy) arm_timer();
     note_due(busy ? now_ns : timer_armed_ns_);
-    handle_events(busy ? 0 : -1);
+    handle_events(busy);
     run_reads();
     run_tasks();
     run_ticks();
@@ -166,14 +141,6 @@ void RelayThread::loop() {
     if (stopping_ && (connections_.empty() || now_ns >= stop_deadline_ns_)) break;
   }
   finish_stopping();
-}
-
-void RelayThread::rest_if_due() noexcept {
-  int64_t ns = rests_.due(now_ns, [] { return clock_ns(CLOCK_THREAD_CPUTIME_ID); });
-  if (!ns) return;
-  timespec moment{0, ns};
-  clock_nanosleep(CLOCK_MONOTONIC, 0, &moment, nullptr);
-  now_ns = monotonic_ns();
 }
 
 // A tick that waits is due since its deadline, however often the loop comes round.
@@ -196,9 +163,15 @@ void RelayThread::arm_timer() {
   timerfd_settime(timer_fd_, TFD_TIMER_ABSTIME, &when, nullptr);
 }
 
-void RelayThread::handle_events(int timeout_ms) {
+void RelayThread::handle_events(bool busy) {
   epoll_event events[kEventsPerWait];
-  int count = epoll_wait(epoll_fd_, events, kEventsPerWait, timeout_ms);
+  int count = 0;
+  // What waits there is work, too: a rest ends when there is none at all.
+  if (busy || scheduling_.rests()) count = epoll_wait(epoll_fd_, events, kEventsPerWait, 0);
+  if (!busy && count == 0) {
+    scheduling_.end_rest();
+    count = epoll_wait(epoll_fd_, events, kEventsPerWait, -1);
+  }
   // A process that was stopped hears of that first; what came meanwhile goes before the ticks.
   if (count < 0 && errno == EINTR) count = epoll_wait(epoll_fd_, events, kEventsPerWait, 0);
   now_ns = monotonic_ns();

@@ -15,9 +15,9 @@
 #include "relaycore/connection.h"
 #include "relaycore/counters.h"
 #include "relaycore/relay.h"
-#include "relaycore/rests.h"
 #include "relaycore/task.h"
 #include "relay_room.h"
+#include "scheduling.h"
 
 namespace relaycore {
 
@@ -129,11 +129,9 @@ class RelayThread {
 
   void run() noexcept;
   void loop();
-  void use_realtime_scheduling() noexcept;
-  void rest_if_due() noexcept;
   void arm_timer();
   void note_due(int64_t at_ns) noexcept;
-  void handle_events(int timeout_ms);
+  void handle_events(bool busy);
   bool watch(Connection& connection) noexcept;
   void unwatch(Connection& connection) noexcept;
   void run_reads();
@@ -183,8 +181,7 @@ class RelayThread {
   int wake_fd_ = -1;
   int timer_fd_ = -1;
   int64_t timer_armed_ns_ = 0;
-  bool is_realtime_ = false;
-  Rests rests_;
+  Scheduling scheduling_;
   bool stopping_ = false;
   int64_t stop_deadline_ns_ = 0;
 

@@ -15,6 +15,7 @@ import hmac
 import os
 import secrets
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,9 @@ LEAST_ROUNDS = 4  # of bcrypt
 LEAST_ACCOUNT_PASSWORD = 8  # characters; a room's is as short as its owner likes
 LOWER_PRIORITY = 10  # added to the nice value
 LOWEST_PRIORITY = 19
+# A busy thread of real-time priority has none for moments, less than a millisecond as a rule.
+LOOKS = 3
+LOOK_AGAIN_S = 0.005
 # That a room of another server is gone nobody says here. One forgotten costs a bcrypt again.
 MOST_VERIFIERS = 10_000
 # Of a pool's places, for those who ask from one address, once half of all are taken: who guesses
@@ -151,7 +155,7 @@ def _stand_back() -> None:
     # what each has used counts, and bcrypt on every processor would use up its whole group's turn,
     # the relay's threads', too: they would then wait for a time slice of somebody else. Those of
     # real-time priority wait for nobody; but a processor that one of them keeps busy leaves bcrypt
-    # a twentieth, so that then it runs on whichever has something left.
+    # a twentieth at most, so that then it runs on whichever has something left.
     with contextlib.suppress(OSError, AttributeError):
         if not _has_realtime_threads():
             processors = sorted(os.sched_getaffinity(0))
@@ -159,10 +163,12 @@ def _stand_back() -> None:
 
 
 def _has_realtime_threads() -> bool:
-    for task in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(OSError):  # it has just ended, or nobody may know
-            if os.sched_getscheduler(int(task.name)) == os.SCHED_FIFO:
-                return True
+    for look in range(LOOKS):
+        time.sleep(look * LOOK_AGAIN_S)
+        for task in Path("/proc/self/task").iterdir():
+            with contextlib.suppress(OSError):  # it has just ended, or nobody may know
+                if os.sched_getscheduler(int(task.name)) == os.SCHED_FIFO:
+                    return True
     return False
 
 

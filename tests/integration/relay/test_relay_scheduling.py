@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from relaycore import Relay
-from support.freeze import thread_named
+from support.freeze import may_be_realtime, thread_named
 
 # Their numbers; neither Python nor every C library has the calls.
 SCHED_SETATTR, SCHED_GETATTR = {"x86_64": (314, 315), "aarch64": (274, 275)}[platform.machine()]
@@ -79,24 +79,6 @@ def slice_that_is_granted(wanted_ns: int) -> int:
         buffer = (ctypes.c_char * len(attributes)).from_buffer(attributes)
         assert ctypes.CDLL(None).syscall(SCHED_SETATTR, 0, buffer, 0) == 0
         answers.append(slice_ns(0))
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    thread.join()
-    return answers[0]
-
-
-def may_be_realtime() -> bool:
-    """Tried by a thread, because that is whom the permission is for."""
-    answers: list[bool] = []
-
-    def ask() -> None:
-        try:
-            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-        except PermissionError:
-            answers.append(False)
-        else:
-            answers.append(True)
 
     thread = threading.Thread(target=ask)
     thread.start()

@@ -2,8 +2,9 @@
 //
 // That is 950 ms of each second of a processor (sched_rt_runtime_us, and what it reserves for whoever
 // would starve). A thread that has had them is stopped for the rest of the second, all at once: beyond
-// capacity a twentieth of all frames would be late by that. So it rests before, for moments. Time that it
-// waits for its work, or for the processor, counts as rest, as it does there.
+// capacity a twentieth of all frames would be late by that. So it rests for moments before that, from its
+// priority or altogether (native/scheduling.h). Time that it waits for its work, or for the processor, counts
+// as rest, as it does there.
 #pragma once
 
 #include <algorithm>
@@ -14,8 +15,8 @@ namespace relaycore {
 
 class Rests {
  public:
-  // How long to sleep now, ns; 0: not now. Called again and again by a thread that has used `cpu_ns()` of
-  // processors so far, which is asked only when it may have to rest.
+  // How long to rest now, ns; 0: not now. Called again and again by a thread that has used `cpu_ns()` of
+  // processors so far while it had the priority, which is asked only when it may have to rest.
   template <class CpuTime>
   int64_t due(int64_t now_ns, CpuTime&& cpu_ns) noexcept {
     if (now_ns < due_ns_) return 0;
