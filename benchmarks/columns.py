@@ -98,6 +98,11 @@ def how_fine(growth: float) -> str:
     return f"a ramp goes up by {(growth - 1) * 100:.0f} %, and a limit may be higher by that"
 
 
+def how_many_ramps(result: Mapping[str, Any]) -> str:
+    """Of how many ramps of each subject its limits are."""
+    return "one ramp" if result["rounds"] == 1 else f"median of {result['rounds']} ramps"
+
+
 def spread(name: str, digits: int = 2, scale: float = 1.0) -> Callable[[Row], str]:
     """A median, with lowest and highest."""
 
@@ -209,8 +214,9 @@ def most(row: Row) -> str:
     return f"{'≥ ' if row['open'] else ''}{limit['median']:,.0f}{apart}"
 
 
-def _per_core(row: Row) -> str:
-    return f"{row['listeners'] / row['server']:,.0f}" if row["server"] else "–"
+def _if_any(text: Callable[[Row], str]) -> Callable[[Row], str]:
+    """Of the best step of a ramp, where one kept up."""
+    return lambda row: text(row) if row["server"] else "–"
 
 
 def _microseconds(row: Row) -> str:
@@ -261,10 +267,10 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
         columns={
             "what": named_subject,
             "listeners": most,
-            "p50 / p99 ms": lambda row: f"{row['p50_ms']:.0f} / {row['p99_ms']:.0f}",
-            "server, cores": number("server"),
-            "load client": number("client"),
-            "others": number("others"),
+            "p50 / p99 ms": _if_any(milliseconds("p50_ms", "p99_ms", digits=0)),
+            "server, cores": _if_any(number("server")),
+            "load client": _if_any(number("client")),
+            "others": _if_any(number("others")),
         },
     ),
     "capacity": Layout(
@@ -277,11 +283,11 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
             "kbit/s": lambda row: f"{row['message_bytes'] * 8 / row['frame_ms']:,.0f}",
             "sent every": lambda row: f"{max(row['interval_ms'], row['frame_ms'])} ms",
             "listeners": most,
-            "server, cores": number("server"),
-            "per core": _per_core,
-            "p50 / p99 ms": lambda row: f"{row['p50_ms']:.0f} / {row['p99_ms']:.0f}",
-            "load client": number("client"),
-            "others": number("others"),
+            "server, cores": _if_any(number("server")),
+            "per core": _if_any(lambda row: f"{row['listeners'] / row['server']:,.0f}"),
+            "p50 / p99 ms": _if_any(milliseconds("p50_ms", "p99_ms", digits=0)),
+            "load client": _if_any(number("client")),
+            "others": _if_any(number("others")),
         },
     ),
     "memory": Layout(

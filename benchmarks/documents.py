@@ -15,7 +15,16 @@ from typing import Any, Final
 
 from benchmarks import guidance, plots
 from benchmarks.child import ROOT
-from benchmarks.columns import ENCRYPTED, LAYOUTS, SCHEDULING, STREAMED, busy, markdown, parts
+from benchmarks.columns import (
+    ENCRYPTED,
+    LAYOUTS,
+    SCHEDULING,
+    STREAMED,
+    busy,
+    how_many_ramps,
+    markdown,
+    parts,
+)
 from benchmarks.listeners import FLOOR
 from benchmarks.peers import PEERS
 from benchmarks.ramp import DUE
@@ -209,10 +218,9 @@ def _most_listeners(result: Mapping[str, Any], rows: Mapping[str, Any]) -> str:
         return f"{'at least ' if row['open'] else ''}{most(row):,.0f}"
 
     own = rows["server"]
-    ramps = "one ramp" if result["rounds"] == 1 else f"median of {result['rounds']} ramps"
     text = (
         f"- **{told(own).capitalize()} listeners** of one relay thread get every frame "
-        f"({ramps} of each): {result['title']}"
+        f"({how_many_ramps(result)} of each): {result['title']}"
     )
     if ordinary := rows.get("server-no-realtime"):
         text += f"; without SCHED_FIFO, as peers run, {told(ordinary)}"

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from benchmarks.columns import LAYOUTS, Columns, Row, how_fine, markdown, most, named_subject
+from benchmarks.columns import (
+    LAYOUTS,
+    Columns,
+    Row,
+    how_fine,
+    how_many_ramps,
+    markdown,
+    most,
+    named_subject,
+)
 from benchmarks.workload import Workload
 
 SEGMENT_BYTES: Final = 1448
@@ -70,7 +79,8 @@ def _listeners(files: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     layout = LAYOUTS["capacity"]
     for where, result in _results(files, "capacity"):
         yield (
-            f"**{layout.title}** ({where}): {layout.remarks(result)}.\n\n"
+            f"**{layout.title}** ({where}; {result['title']}; {how_many_ramps(result)}): "
+            f"{layout.remarks(result)}.\n\n"
             f"{markdown(layout.columns, result['summary'])}"
         )
 
