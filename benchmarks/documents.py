@@ -140,11 +140,10 @@ def short(files: Sequence[Mapping[str, Any]]) -> str:
                 for name, row in rows.items()
                 if name in PEERS and row["ratio"] and row["delivered"] >= DUE
             ]
-            if best := min(peers, key=lambda r: float(r["ratio"]["median"]), default=None):
-                ratio += (
-                    f" (the best peer, {STREAMED[best['subject']]}: "
-                    f"{best['ratio']['median']:.2f} ×)"
-                )
+            if peers:
+                least = min(f"{row['ratio']['median']:.2f}" for row in peers)
+                best = [row for row in peers if f"{row['ratio']['median']:.2f}" == least]
+                ratio += f" (the best {_peers(best)}: {least} ×)"
             elsewhere = " on a machine busy with other work" if busy(result) else ""
             delay = f"{row['p50_ms']:.1f} ms (median), {row['p99_ms']:.1f} ms (99 %)"
             if ordinary := rows.get("server-no-realtime"):
@@ -231,18 +230,22 @@ def _most_listeners(result: Mapping[str, Any], rows: Mapping[str, Any]) -> str:
         return f"{text}."
     limit = max(most(row) for row in peers)
     best = [row for row in peers if most(row) == limit]
-    names = " and ".join(STREAMED[row["subject"]] for row in best)
-    verb = "peers, {}, serve" if len(best) > 1 else "peer, {}, serves"
-    text += f"; the best {verb.format(names)} {told(best[0])}"
+    text += f"; the best {_peers(best)}, {'serve' if len(best) > 1 else 'serves'} {told(best[0])}"
     if any(row["open"] for row in best):  # how many more is not known
         return f"{text}."
     like_them = ordinary or own
     ratio = f"{'at least ' if like_them['open'] else ''}{most(like_them) / limit:.1f}"
     scheduled = "without SCHED_FIFO " if ordinary else ""
-    return (
-        f"{text}; {scheduled}it is **{ratio} × as many** (a ramp goes up by "
-        f"{(result['growth'] - 1) * 100:.0f} %)."
-    )
+    fine = f"a ramp goes up by {(result['growth'] - 1) * 100:.0f} %"
+    if result["rounds"] == 1:
+        fine += ", and may end three such steps higher or lower in another hour"
+    return f"{text}; {scheduled}it is **{ratio} × as many** ({fine})."
+
+
+def _peers(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Those that share a place, by name."""
+    names = " and ".join(STREAMED[row["subject"]] for row in rows)
+    return f"{'peers' if len(rows) > 1 else 'peer'}, {names}"
 
 
 def rows_of_all_tortures(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -144,7 +144,7 @@ def test_ticks_and_answers_do_not_wait_for_those_who_flood(
     count: int, deliver_binary: bool, kind: str
 ) -> None:
     """Neither where each has no quota, as a program's own, nor where they are many."""
-    # Not in real time: of that Linux leaves a twentieth to others, these threads of ours for one.
+    # Not in real time: it gives that up for moments, in which threads that flood may go first.
     with Relay(threads=1, realtime=False, max_lag_ms=30_000, register_timeout_s=60) as relay:
         events = Events(relay)
         room = relay.open_room()

@@ -44,7 +44,7 @@ int64_t work(int64_t ns) {
 }
 
 // For what happens within a second where there is a priority: so long it may take on a busy machine.
-int64_t patience() { return may_be_realtime() ? 10 * kSecond : kSecond / 10; }
+int64_t patience() { return may_be_realtime() ? 15 * kSecond : kSecond / 10; }
 
 bool is_fifo() { return sched_getscheduler(0) == SCHED_FIFO; }
 
@@ -81,11 +81,11 @@ TEST(a_busy_thread_is_for_moments_one_like_others_and_goes_on) {
       CHECK_EQ(scheduling.rests(), may_be_realtime() && !is_fifo());
       int64_t now = clock_ns(CLOCK_THREAD_CPUTIME_ID);
       (std::exchange(had_it, is_fifo()) ? with_priority : without) += now - std::exchange(last, now);
-      return had_it && without > 3 * kMs;
+      return had_it && without > 30 * kMs;
     });
     CHECK_EQ(rested, may_be_realtime());
-    // How much rest there has to be is in test_rests.cpp; at first there are 20 ms of credit.
-    CHECK(with_priority <= (monotonic_ns() - begun) * 95 / 100 + 20 * kMs);
+    // At first there are 20 ms of credit; how much rest there has to be is in test_rests.cpp.
+    CHECK(with_priority <= 20 * kMs + (monotonic_ns() - begun - 20 * kMs) * 95 / 100);
     CHECK(!rested || with_priority >= 10 * without);
   }).join();
 }
@@ -109,7 +109,8 @@ TEST(who_had_to_wait_at_a_rest_sleeps_instead_for_a_while) {
     scheduling.begin(true);
     auto rests_or_sleeps = [&] {
       bool slept = false;
-      CHECK(work_until(scheduling, patience(), [&](bool sleeps) { return (slept = sleeps) || scheduling.rests(); }));
+      CHECK(work_until(scheduling, patience(),
+                       [&](bool sleeps) { return (slept = sleeps) || scheduling.rests(); }));
       return slept;
     };
     while (rests_or_sleeps()) {}

@@ -1,4 +1,4 @@
-"""Threads of a process by name, and one of them stopped while the others go on."""
+"""Threads of a process by name, what they may and use, and one stopped while the others go on."""
 
 from __future__ import annotations
 
