@@ -33,7 +33,7 @@ def test_when_there_is_no_time_for_all_everybody_loses_alike(
     preloaded: pytest.MonkeyPatch,
 ) -> None:
     """A round takes longer than the past is kept (2 s): each turn brings some of what is recent."""
-    count, send_ms, seconds = 220, 10, 9.0
+    count, send_ms, seconds = 220, 10, 18.0  # some eight turns each: one more or less is little
     preloaded.setenv("SEND_MS", str(send_ms))
     with (
         running_server(WORKLOAD, MAX_SECONDS) as server,
@@ -46,7 +46,7 @@ def test_when_there_is_no_time_for_all_everybody_loses_alike(
     mean = heard.frames / count
     assert heard.missing > 0, "there was no time for all"
     assert mean > 0.1 * seconds * WORKLOAD.frames_per_s, "most of the time there is brings audio"
-    assert heard.frames_fewest > 0.25 * mean  # a turn more or less of four, as it happens
+    assert heard.frames_fewest > 0.4 * mean
     assert heard.frames_most < 2 * mean
 
 
