@@ -56,8 +56,8 @@ class Scheduling {
     int64_t used_ns = cpu_ns() - rest_began_cpu_ns_;
     int64_t now_ns = monotonic_ns();
     // Where others want the core, or a quota of its control group is used up, it may have waited for longer
-    // than counts as rest. For a hundred times as long it sleeps at its rests, so that such waits take a
-    // hundredth of all time.
+    // than counts as rest. For a hundred times as long it sleeps at its rests, so that such waits take
+    // some hundredths of all time.
     int64_t too_long_ns = now_ns - rest_began_ns_ - used_ns - kMostWait;
     if (too_long_ns > 0) sleeps_until_ns_ = now_ns + std::min(kTimePerWait * too_long_ns, kMostSleeping);
     rested_cpu_ns_ += used_ns;
