@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "check.h"
-#include "relaycore/rests.h"
+#include "rests.h"
 
 using namespace relaycore;
 

@@ -124,6 +124,24 @@ TEST(who_had_to_wait_at_a_rest_sleeps_instead_for_a_while) {
   }).join();
 }
 
+TEST(what_it_did_between_the_look_at_the_clock_and_the_rest_is_no_waiting) {
+  if (!may_be_realtime()) return;
+  std::thread([] {
+    Scheduling scheduling;
+    scheduling.begin(true);
+    int rests = 0;  // one after the other, without sleep
+    for (int64_t end = monotonic_ns() + patience(); rests < 2 && monotonic_ns() < end;) {
+      int64_t looked = monotonic_ns();
+      work(5 * kMs);
+      if (scheduling.rest_if_due(looked)) rests = 0;
+      if (!scheduling.rests()) continue;
+      scheduling.end_rest();
+      ++rests;
+    }
+    CHECK_EQ(rests, 2);
+  }).join();
+}
+
 TEST(without_a_wish_for_it_it_has_none_and_does_not_rest) {
   std::thread([] {
     Scheduling scheduling;

@@ -13,7 +13,7 @@
 #include <ctime>
 
 #include "clocks.h"
-#include "relaycore/rests.h"
+#include "rests.h"
 
 namespace relaycore {
 
@@ -37,10 +37,11 @@ class Scheduling {
     if (!is_realtime_) return false;
     int64_t ns = rests_.due(now_ns, [&] { return cpu_ns() - rested_cpu_ns_; });
     if (!ns) return false;
+    // Both clocks are read here: work since `now_ns` would be taken for waiting.
+    rest_began_ns_ = monotonic_ns();
+    rest_began_cpu_ns_ = cpu_ns();
     if (now_ns >= sleeps_until_ns_ && take_short_slice()) {
-      rest_began_ns_ = now_ns;
-      rest_began_cpu_ns_ = cpu_ns();
-      rest_ends_ns_ = now_ns + ns;
+      rest_ends_ns_ = rest_began_ns_ + ns;
       return false;
     }
     timespec moment{0, ns};

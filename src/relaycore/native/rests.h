@@ -3,7 +3,7 @@
 // That is 950 ms of each second of a processor (sched_rt_runtime_us, and what it reserves for whoever
 // would starve). A thread that has had them is stopped for the rest of the second, all at once: beyond
 // capacity a twentieth of all frames would be late by that. So it rests for moments before that, from its
-// priority or altogether (native/scheduling.h). Time that it waits for its work, or for the processor, counts
+// priority or altogether (scheduling.h). Time that it waits for its work, or for the processor, counts
 // as rest, as it does there.
 #pragma once
 
