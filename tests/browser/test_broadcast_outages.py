@@ -78,7 +78,7 @@ async def test_after_its_server_was_restarted_a_broadcast_goes_on_and_listeners_
             await expect(state).to_have_text("On air")
             await expect(status(other)).to_have_text("Live")
             await hears_it(ears)
-            assert await other.evaluate("listening.statistics.reconnects") > 0
+            await ears.until("() => listening.statistics.reconnects > 0")
         # It is the same room, and can be managed as before.
         await expect(page.locator(".page-head .code")).to_have_text(code)
         await expect(page.get_by_label("Broadcast", exact=True)).to_contain_text("Listeners0")

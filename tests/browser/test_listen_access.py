@@ -12,7 +12,7 @@ from support.pages import check_looks, opened, visitor
 from support.server import ServerProcess
 from support.severing import severable_url
 
-TOKEN_S = 8
+TOKEN_S = 16
 
 
 async def test_who_gets_no_connection_for_the_sound_is_told_a_way_out(

@@ -94,7 +94,7 @@ async def test_what_piles_up_while_a_thread_stands_still_reaches_everybody(
         ):
             # Connections are spread evenly: of the first thread are the room, one and the source.
             captures = (one, two)
-            broadcaster = room.broadcaster(wav_source(noise, RATE), buffer_ms=500)
+            broadcaster = room.broadcaster(wav_source(noise, RATE), buffer_ms=1000)
             source = asyncio.create_task(broadcaster.run())
             for capture in captures:
                 await capture.wait_frames(50)

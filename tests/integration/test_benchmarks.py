@@ -67,7 +67,7 @@ def test_cpu_per_frame_of_every_subject_is_compared_with_the_floor() -> None:
 
 @pytest.mark.parametrize("name", peers.PEERS)
 def test_a_peer_sends_every_listener_every_frame(name: str) -> None:
-    result = scenarios.cpu(SMALL, [name], rounds=1, seconds=1.0, progress=quiet, known=peers.PEERS)
+    result = scenarios.cpu(SMALL, [name], rounds=1, seconds=3.0, progress=quiet, known=peers.PEERS)
     (sample,) = result.samples
     assert sample.joined.connections == LISTENERS
     assert (sample.measured.lost, sample.measured.missing) == (0, 0)

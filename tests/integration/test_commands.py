@@ -74,7 +74,7 @@ def test_a_loop_is_heard_until_ctrl_c(run: Run, tmp_path: Path) -> None:
     source = write(tmp_path / "in.wav", sent)
     broadcast = run(
         "broadcast", str(source), "--loop", "--email", EMAIL, "--create", "--name", "Hall",
-        "--buffer-ms", "300", "--channel-names", "left,right",
+        "--buffer-ms", "1000", "--channel-names", "left,right",
     )  # fmt: skip
     code = broadcast.wait_for(r"room (\w{6}) \(Hall\)")[1]
     out = tmp_path / "out.wav"
@@ -92,11 +92,11 @@ def test_a_loop_is_heard_until_ctrl_c(run: Run, tmp_path: Path) -> None:
 def test_an_own_room_and_exact_seconds_of_it(run: Run, tmp_path: Path) -> None:
     sent = tone(3 * RATE)
     source = str(write(tmp_path / "in.wav", sent))
-    first = run("broadcast", source, "--email", EMAIL, "--create", "--buffer-ms", "300")
+    first = run("broadcast", source, "--email", EMAIL, "--create", "--buffer-ms", "1000")
     code = first.wait_for(r"room (\w{6})")[1]
     first.wait_for("on air")
     assert first.interrupt() == 0
-    again = run("broadcast", source, "--email", EMAIL, "--room", code, "--buffer-ms", "300")
+    again = run("broadcast", source, "--email", EMAIL, "--room", code, "--buffer-ms", "1000")
     out = tmp_path / "out.wav"
     listen = run("listen", "--room", code, "--channels", "1", "--seconds", "0.5", "-o", str(out))
     assert listen.end() == 0
@@ -136,7 +136,7 @@ def test_raw_pcm_from_a_pipe_to_a_pipe(run: Run) -> None:
     sent = tone(RATE // 2)
     broadcast = run(
         "broadcast", "-", "--format", "s16le", "--channels", "2", "--rate", str(RATE),
-        "--email", EMAIL, "--create", "--buffer-ms", "300", stdin=subprocess.PIPE,
+        "--email", EMAIL, "--create", "--buffer-ms", "1000", stdin=subprocess.PIPE,
     )  # fmt: skip
     code = broadcast.wait_for(r"room (\w{6})")[1]
     listen = run("listen", "--room", code, "--once", "-o", "-")
@@ -251,7 +251,8 @@ def test_over_tls_with_a_certificate_of_our_own(run: Run, tmp_path: Path) -> Non
         server.add_user()
         url = ("--url", server.url)
         trust = (*url, "--ca-file", str(chain))
-        broadcast = run("broadcast", source, "--loop", "--email", EMAIL, "--create", *trust)
+        create = ("--email", EMAIL, "--create", "--buffer-ms", "1000")
+        broadcast = run("broadcast", source, "--loop", *create, *trust)
         code = broadcast.wait_for(r"room (\w{6})")[1]
         out = tmp_path / "out.wav"
         listen = run("listen", "--room", code, "--seconds", "0.3", "-o", str(out), *trust)

@@ -76,7 +76,7 @@ def recording(directory: Path, seconds: int) -> NDArray[np.int16]:
 def test_the_printed_command_records_sixteen_channels_each_the_one_it_should_be(
     tmp_path: Path,
 ) -> None:
-    said = record(tmp_path, "--buffer-ms", "400", seconds=3)
+    said = record(tmp_path, "--buffer-ms", "1000", seconds=3)
     samples = recording(tmp_path, 3)
     assert "0 missing in 0 gaps, 0 with concealed" in said, said
     loop = to_s16(synthesize(SURF, 0, LOOP_S * RATE, RATE))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import re
@@ -54,8 +53,13 @@ def run(server: ServerProcess) -> Iterator[Run]:
 
 
 def load(run: Run, *arguments: str, **options: Any) -> Command:
-    """A load of rooms with sources of their own, reported in JSON."""
-    return run("load", "--email", EMAIL, "--json", *SMALL, *arguments, **options)
+    """A load of rooms with sources of their own, reported in JSON.
+
+    Their buffer is so large that no sound stops because the machine stood still for a moment.
+    """
+    return run(
+        "load", "--email", EMAIL, "--json", "--buffer-ms", "1000", *SMALL, *arguments, **options
+    )
 
 
 def report_of(command: Command, *, code: int = 0) -> Any:
@@ -98,17 +102,18 @@ def test_every_frame_that_was_due_is_counted(run: Run, server: ServerProcess) ->
 
 
 def on_air(run: Run, directory: Path, frame_ms: int = 10) -> str:
-    """Code of a room in which somebody broadcasts three channels."""
+    """Code of a room in which somebody broadcasts three channels, which are heard."""
     path = directory / f"in-{frame_ms}.wav"
     writer = WavWriter(path, 3, RATE, Encoding.S16LE)
     writer.write(np.zeros((RATE, 3), np.int16))
     writer.close()
     broadcast = run(
         "broadcast", str(path), "--loop", "--email", EMAIL, "--create",
-        "--frame-ms", str(frame_ms),
+        "--frame-ms", str(frame_ms), "--buffer-ms", "1000",
     )  # fmt: skip
     code = broadcast.wait_for(r"room (\w{6})")[1]
-    broadcast.wait_for("on air")
+    heard = run("listen", "--room", code, "--seconds", "0.1", "-o", str(directory / "heard.wav"))
+    assert heard.end() == 0, heard.said
     return code
 
 
@@ -172,7 +177,7 @@ def test_mixes_change_at_the_pace_that_was_asked_for(run: Run) -> None:
         "--encoding", "pcm_f32le", "--interval-ms", "60",
     )  # fmt: skip
     report = report_of(command)
-    assert 60 <= report["mixes"]["sent"] <= 101
+    assert 60 <= report["mixes"]["sent"] <= 50 * report["steady_s"] + 1
     assert report["mixes"]["answered"] == report["mixes"]["sent"]
     assert report["mixes"]["answer"]["p99"] > 0
     assert report["groups"]["listening"]["missing"] == 0
@@ -321,11 +326,6 @@ async def test_a_second_room_without_a_source_is_told(
         await LoadRun(api, rooms, options, lambda progress: None).run()
 
     async with RoomApi(server.url) as api, in_process(api) as [room]:
-        async with asyncio.timeout(30):
-            while True:  # it is on air a moment before it is heard
-                with contextlib.suppress(ClientError):
-                    await load_of(heard)
-                    break
         silent = replace(room, source=None)
         with pytest.raises(ClientError, match=f"room {silent.name} has no source; with --email"):
             await load_of(heard, silent)

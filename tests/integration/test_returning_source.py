@@ -13,7 +13,7 @@ from roomserver.clients.wire import Frame
 from support.live import Capture, LiveRoom, live_room, timeline, wav_source
 from support.server import ServerProcess
 
-BUFFER_MS = 300
+BUFFER_MS = 1000
 
 
 def ramp(channels: int, count: int) -> np.ndarray:
@@ -115,7 +115,9 @@ async def test_one_who_joins_late_is_told_the_format_with_the_registration(
 ) -> None:
     samples = ramp(2, 48000)
     async with live_room(studio.url) as room, room.listen() as early:
-        sending = asyncio.create_task(room.broadcast(wav_source(samples, 48000), buffer_ms=300))
+        sending = asyncio.create_task(
+            room.broadcast(wav_source(samples, 48000), buffer_ms=BUFFER_MS)
+        )
         await early.wait_frames(10)
         async with room.listen(burstMs=100) as late:
             await sending
@@ -133,7 +135,9 @@ async def test_one_who_joins_late_is_told_the_format_with_the_registration(
 async def test_after_a_reconnect_the_audio_goes_on_where_it_was(studio: ServerProcess) -> None:
     samples = ramp(2, 72000)
     async with live_room(studio.url) as room, room.listen() as before:
-        sending = asyncio.create_task(room.broadcast(wav_source(samples, 48000), buffer_ms=300))
+        sending = asyncio.create_task(
+            room.broadcast(wav_source(samples, 48000), buffer_ms=BUFFER_MS)
+        )
         await before.wait_frames(10)
         resume_at = before.frames[9].timestamp + before.frames[9].sample_count
         await before.wait_frames(25)

@@ -67,8 +67,11 @@ def common_name(server: ServerProcess) -> str:
 
 
 async def test_audio_over_tls_is_the_same_bit_by_bit(tls: Api, room: RoomKeys) -> None:
-    sent = noise(16, RATE)
-    async with tls.listener(room) as listener, tls.source(room, channels=16) as source:
+    sent = noise(16, 2 * RATE)
+    async with (
+        tls.listener(room) as listener,
+        tls.source(room, channels=16, bufferMs=1000) as source,
+    ):
         playing = asyncio.create_task(source.play(sent, rate=RATE))
         frames: list[Frame] = []
         while True:

@@ -18,7 +18,7 @@ from support.live import Capture, LiveRoom, live_room, timeline, wav_source
 from support.server import ServerProcess
 
 RATE = 48000
-BUFFER_MS = 300
+BUFFER_MS = 1000
 BEHIND_S = 0.3
 
 

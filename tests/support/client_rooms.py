@@ -20,7 +20,8 @@ async def playing(
     room: LiveRoom, tones: list[float], *, killed: bool = False
 ) -> AsyncIterator[None]:
     """The project's own broadcaster plays a tone on each channel; then it stops, or is killed."""
-    broadcaster = room.broadcaster(ToneSource(tones))
+    # On a busy machine an adaptive buffer would grow, and the delay with it.
+    broadcaster = room.broadcaster(ToneSource(tones), buffer_ms=300)
     running = asyncio.create_task(broadcaster.run())
     try:
         yield
@@ -41,15 +42,22 @@ async def room_of_tones(url: str, tones: list[float]) -> AsyncIterator[LiveRoom]
 
 @asynccontextmanager
 async def broadcasting(
-    browser: Browser, server: ServerProcess, inputs: str, argument: Any = None, *, url: str = ""
+    browser: Browser,
+    server: ServerProcess,
+    inputs: str,
+    argument: Any = None,
+    *,
+    url: str = "",
+    **wishes: Any,
 ) -> AsyncIterator[tuple[LiveRoom, ClientPage]]:
     """A room into which a browser broadcasts what the function `inputs` adds.
 
     url: where the browser finds the server, if it is not where the server is.
+    wishes: options of the broadcaster.
     """
     async with live_room(server.url) as room, client_page(browser, url or server.url) as page:
         access = room.entry.access
-        options = {"roomId": access.room_id, "roomToken": access.room_token, "frameMs": 10}
+        options = {"roomId": access.room_id, "roomToken": access.room_token, "frameMs": 10} | wishes
         await page.run(
             """(options) => {
                 window.broadcaster = new client.Broadcaster(options);

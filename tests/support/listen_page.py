@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,9 +20,10 @@ from support.browser import ClientPage
 from support.live import EMAIL, LiveRoom
 from support.pages import opened, visitor
 from support.server import PASSWORD, ServerProcess
-from support.tones import ToneSource
+from support.tones import AMPLITUDE, ToneSource
 
 TONES = (440.0, 1000.0, 2500.0)
+LEVEL = 20 * math.log10(AMPLITUDE) - 3.01  # dB: in the middle, each side
 NAMES = ("Voice", "Keys", "Bells")
 
 

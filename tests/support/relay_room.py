@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ FRAME = 960
 FRAME_S = FRAME / RATE
 ANNOUNCE = '{"type":"streamStarted","timestamp":'
 ALL = Subscription()
-MUTED_S = 0.3
+MUTED_S, MUTED_LOOKS = 0.3, 4
 
 
 class Source(threading.Thread):
@@ -58,7 +59,7 @@ def bind_source(
     channels: int = 2,
     stream: int = 1,
     frame_ms: int = 20,
-    buffer_ms: float = 100,
+    buffer_ms: float = 300,
 ) -> Peer:
     peer = Peer.attach(relay)
     relay.bind_source(
@@ -103,11 +104,14 @@ def on_air(relay: Relay, *, channels: int = 2, seconds: float = 20.0) -> Iterato
 
 def until_muted(peer: Peer) -> None:
     """Reads, without an answer to a ping, until nothing comes any more."""
-    peer.sock.settimeout(MUTED_S)
-    with contextlib.suppress(TimeoutError, EOFError, ConnectionError):
-        while True:
-            peer.read_frame()
-    peer.sock.settimeout(10)
+    quiet = 0  # looks in a row: during one of them the whole machine may have stood still
+    with contextlib.suppress(EOFError, ConnectionError):
+        while quiet < MUTED_LOOKS:
+            if peer.buffer or select.select([peer.sock], [], [], MUTED_S / MUTED_LOOKS)[0]:
+                peer.read_frame()
+                quiet = 0
+            else:
+                quiet += 1
 
 
 def of_stream(

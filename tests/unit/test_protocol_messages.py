@@ -7,7 +7,7 @@ import json
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roomserver.protocol import client, server
@@ -61,6 +61,7 @@ def test_a_refusal_names_the_type_and_not_the_token() -> None:
     assert "roomToken" in str(error)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_is_a_message_or_a_refusal(text: str) -> None:
     with contextlib.suppress(MessageError):
@@ -75,6 +76,7 @@ JSON_VALUES = st.recursive(
 FIELDS = ("roomId", "roomToken", "channels", "from", "mix", "faders", "intervalMs", "t", "name")
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(["registerSource", "registerListener", "subscribe", "setMix", "ping", "stats"]),
     st.dictionaries(st.sampled_from(FIELDS), JSON_VALUES),

@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from joserfc import jwt
 from joserfc.jwk import OctKey
@@ -183,12 +183,14 @@ def test_a_changed_byte_anywhere_does_not_pass() -> None:
             tokens.read_room(text[:i] + new + text[i + 1 :])
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_any_text_is_a_token_or_an_error(text: str) -> None:
     with pytest.raises(TokenError):
         make().read_room(text)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from([*GOOD, "alg"]), st.none() | st.integers() | st.text()))
 def test_any_signed_claims_are_a_token_or_an_error(claims: dict[str, Any]) -> None:
     with contextlib.suppress(TokenError):

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roomserver.clients.errors import ClientError
@@ -199,6 +199,7 @@ def test_what_cannot_be_read_is_named_with_file_and_offset(
     assert abs(caught.value.offset - offset) <= 0, caught.value
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_give_samples_or_a_wav_error(tail: bytes) -> None:
     for data in (tail, riff(tail), riff(fmt(1, 2, 16), tail), riff(tail, tag=b"RF64")):

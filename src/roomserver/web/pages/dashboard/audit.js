@@ -45,8 +45,10 @@ export class AuditView {
   }
 
   async _load(more = false) {
-    const query = { ...this._query, limit: PAGE, cursor: more ? this._next : null };
+    const filters = this._query;
+    const query = { ...filters, limit: PAGE, cursor: more ? this._next : null };
     const { entries, next } = await request('GET', this._path, { query });
+    if (filters !== this._query) return; // of filters that were changed meanwhile
     this._entries = more ? [...(this._entries ?? []), ...entries] : entries;
     this._next = next;
     this._page.redraw();

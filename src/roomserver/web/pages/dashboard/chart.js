@@ -24,6 +24,7 @@ export class Chart {
     this.element = document.createElement('div');
     this.element.className = 'chart';
     this.element.setAttribute('role', 'img');
+    this.element.setAttribute('aria-label', options.label);
     this._probe = this.element.appendChild(document.createElement('span'));
     this._probe.hidden = true;
     this._sizes = new ResizeObserver(() => this._fit());
