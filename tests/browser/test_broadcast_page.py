@@ -107,7 +107,7 @@ async def test_a_device_and_a_file_become_channels_whose_gain_and_mute_are_heard
             assert await tones(listener) == pytest.approx([1200, *MICROPHONE_HZ, 800], abs=2.5)
             names = (await stream(listener))["channelNames"]
             assert names[:2] == ["song.wav", "Left"]
-            full = -12 - 3.01  # of a sine
+            full = -12 - 3.01  # the RMS of a sine
             await level_becomes(listener, full)
             fader = page.get_by_role("slider", name="Gain of song.wav")
             await fader.focus()
@@ -417,7 +417,7 @@ async def test_after_a_reload_the_broadcast_goes_on_in_the_same_room(
         await page.get_by_role("slider", name="Gain of Tone 700 Hz").press("PageDown")
         await go_live(page)
         async with listening(studio, code) as listener:
-            turned_down = -12 - 3.01 - 6
+            turned_down = -12 - 3.01 - 6  # the RMS
             await level_becomes(listener, turned_down)
             first = (await stream(listener))["stream"]
             await page.reload()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 from collections.abc import AsyncIterator
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, Route, expect
 
 from support.api_client import Api, RoomKeys
 from support.pages import NARROWEST, check_looks, opened, sign_in, visitor
@@ -25,6 +26,10 @@ WIDTH_WHEN_NARROWED = f"""(() => {{
   document.body.style.inlineSize = '';
   return width;
 }})()"""
+
+SEVERAL_FRAMES = """async () => {
+  for (let frame = 0; frame < 3; frame++) await new Promise(requestAnimationFrame);
+}"""
 
 
 @asynccontextmanager
@@ -171,6 +176,36 @@ async def test_the_audit_log_is_filtered_and_exported(
             ]
             await page.get_by_role("combobox", name="Room", exact=True).select_option("")
             await check_looks(page, pictures, "audit")
+
+
+async def test_a_late_answer_does_not_replace_what_was_asked_for_since(
+    browser: Browser, studio: ServerProcess
+) -> None:
+    async with api_of(studio) as api:
+        room, _ = await new_room(api, name="Asked twice")
+        async with (
+            visitor(browser) as context,
+            opened(context, studio.url + "/dashboard#/audit") as page,
+        ):
+            await sign_in(page, OWNER)
+            await page.get_by_role("combobox", name="Room", exact=True).select_option(room.id)
+            rows, event = page.get_by_role("row"), page.get_by_label("Event")
+            await expect(rows).to_have_count(2)
+            release = asyncio.Event()
+
+            async def hold_back(route: Route) -> None:
+                await release.wait()
+                await route.continue_()
+
+            await page.route("**/api/audit?*event=room_closed*", hold_back)
+            await event.select_option("room_closed")
+            await event.select_option("room_created")
+            await expect(rows.nth(1)).to_contain_text("Room made")
+            async with page.expect_response("**/api/audit?*event=room_closed*") as late:
+                release.set()
+            await (await late.value).finished()
+            await page.evaluate(SEVERAL_FRAMES)
+            assert await rows.count() == 2
 
 
 async def test_another_password_is_in_force_and_the_old_one_is_not(

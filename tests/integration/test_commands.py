@@ -133,7 +133,7 @@ async def test_an_open_room_and_a_break_in_it(
 
 
 def test_raw_pcm_from_a_pipe_to_a_pipe(run: Run) -> None:
-    sent = tone(RATE // 2)
+    sent = tone(RATE * 3 // 2)
     broadcast = run(
         "broadcast", "-", "--format", "s16le", "--channels", "2", "--rate", str(RATE),
         "--email", EMAIL, "--create", "--buffer-ms", "1000", stdin=subprocess.PIPE,

@@ -13,7 +13,7 @@ from roomserver.clients.wire import Frame
 from support.live import Capture, LiveRoom, live_room, timeline, wav_source
 from support.server import ServerProcess
 
-BUFFER_MS = 1000
+BUFFER_MS = 1000  # and each stream is longer, so that it is heard while it comes
 
 
 def ramp(channels: int, count: int) -> np.ndarray:
@@ -48,7 +48,7 @@ def frames_of(capture: Capture, stream: int) -> list[Frame]:
 async def test_listeners_stay_while_the_source_returns_with_another_format(
     studio: ServerProcess,
 ) -> None:
-    first, second = ramp(2, 24000), ramp(5, 22050)
+    first, second = ramp(2, 72_000), ramp(5, 66_150)
     async with (
         live_room(studio.url) as room,
         room.listen() as early,  # before any source
@@ -63,10 +63,10 @@ async def test_listeners_stay_while_the_source_returns_with_another_format(
         for capture in (early, picky):
             await capture.wait_text("roomSuspended", 2)
     check_streams(early, [(2, 48000), (5, 44100)])
-    np.testing.assert_array_equal(timeline(frames_of(early, 1))[:24000], first)
-    np.testing.assert_array_equal(timeline(frames_of(early, 2))[:22050], second)
-    np.testing.assert_array_equal(timeline(frames_of(picky, 2))[:22050], second[:, [1, 4]])
-    heard = timeline(frames_of(picky, 1))[:24000]
+    np.testing.assert_array_equal(timeline(frames_of(early, 1))[:72_000], first)
+    np.testing.assert_array_equal(timeline(frames_of(early, 2))[:66_150], second)
+    np.testing.assert_array_equal(timeline(frames_of(picky, 2))[:66_150], second[:, [1, 4]])
+    heard = timeline(frames_of(picky, 1))[:72_000]
     np.testing.assert_array_equal(heard[:, 0], first[:, 1])
     assert not heard[:, 1].any()
     order = [early.index(kind) for kind in ("streamStarted", "roomSuspended", "roomResumed")]
@@ -85,10 +85,10 @@ async def test_a_source_that_is_lost_is_heard_again_on_the_same_connection(
         lost.cancel()  # the connection goes away without a word
         await asyncio.wait({lost})
         await capture.wait_text("roomSuspended")
-        await room.broadcast(wav_source(ramp(3, 9600), 96000), buffer_ms=BUFFER_MS)
+        await room.broadcast(wav_source(ramp(3, 144_000), 96000), buffer_ms=BUFFER_MS)
         await capture.wait_text("roomSuspended", 2)
     check_streams(capture, [(1, 48000), (3, 96000)])
-    np.testing.assert_array_equal(timeline(frames_of(capture, 2))[:9600], ramp(3, 9600))
+    np.testing.assert_array_equal(timeline(frames_of(capture, 2))[:144_000], ramp(3, 144_000))
 
 
 async def test_the_owner_takes_over_from_another_connection(studio: ServerProcess) -> None:
@@ -97,11 +97,11 @@ async def test_the_owner_takes_over_from_another_connection(studio: ServerProces
             group.create_task(taken_over(room))
             await capture.wait_frames(5)
             group.create_task(
-                room.broadcast(wav_source(ramp(2, 16000), 16000), buffer_ms=BUFFER_MS)
+                room.broadcast(wav_source(ramp(2, 24_000), 16000), buffer_ms=BUFFER_MS)
             )
         await capture.wait_text("roomSuspended")
     check_streams(capture, [(1, 48000), (2, 16000)])
-    np.testing.assert_array_equal(timeline(frames_of(capture, 2))[:16000], ramp(2, 16000))
+    np.testing.assert_array_equal(timeline(frames_of(capture, 2))[:24_000], ramp(2, 24_000))
 
 
 async def taken_over(room: LiveRoom) -> None:
@@ -113,7 +113,7 @@ async def taken_over(room: LiveRoom) -> None:
 async def test_one_who_joins_late_is_told_the_format_with_the_registration(
     studio: ServerProcess,
 ) -> None:
-    samples = ramp(2, 48000)
+    samples = ramp(2, 96_000)
     async with live_room(studio.url) as room, room.listen() as early:
         sending = asyncio.create_task(
             room.broadcast(wav_source(samples, 48000), buffer_ms=BUFFER_MS)
@@ -129,11 +129,11 @@ async def test_one_who_joins_late_is_told_the_format_with_the_registration(
     assert not late.texts("streamStarted")
     begin = late.frames[0].timestamp - registered["timestamp"]
     assert begin > 0
-    np.testing.assert_array_equal(timeline(late.frames)[: 48000 - begin], samples[begin:])
+    np.testing.assert_array_equal(timeline(late.frames)[: 96_000 - begin], samples[begin:])
 
 
 async def test_after_a_reconnect_the_audio_goes_on_where_it_was(studio: ServerProcess) -> None:
-    samples = ramp(2, 72000)
+    samples = ramp(2, 120_000)
     async with live_room(studio.url) as room, room.listen() as before:
         sending = asyncio.create_task(
             room.broadcast(wav_source(samples, 48000), buffer_ms=BUFFER_MS)
@@ -147,7 +147,7 @@ async def test_after_a_reconnect_the_audio_goes_on_where_it_was(studio: ServerPr
     start = before.texts("streamStarted")[0]["timestamp"]
     assert again.frames[0].timestamp <= resume_at
     begin = again.frames[0].timestamp - start
-    np.testing.assert_array_equal(timeline(again.frames)[: 72000 - begin], samples[begin:])
+    np.testing.assert_array_equal(timeline(again.frames)[: 120_000 - begin], samples[begin:])
 
 
 async def test_a_wrong_password_is_refused_in_words(studio: ServerProcess) -> None:

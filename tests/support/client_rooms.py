@@ -20,7 +20,7 @@ async def playing(
     room: LiveRoom, tones: list[float], *, killed: bool = False
 ) -> AsyncIterator[None]:
     """The project's own broadcaster plays a tone on each channel; then it stops, or is killed."""
-    # On a busy machine an adaptive buffer would grow, and the delay with it.
+    # On a busy machine an adaptive buffer would conceal some of it.
     broadcaster = room.broadcaster(ToneSource(tones), buffer_ms=300)
     running = asyncio.create_task(broadcaster.run())
     try:

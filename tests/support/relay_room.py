@@ -91,11 +91,15 @@ def bind_listener(
 
 @contextlib.contextmanager
 def on_air(relay: Relay, *, channels: int = 2, seconds: float = 20.0) -> Iterator[int]:
-    """A room whose source plays as long as the block lasts."""
+    """A room whose source is heard as long as the block lasts."""
     room = relay.open_room()
     source = Source(bind_source(relay, room, channels=channels), noise(channels, seconds))
     source.start()
+    deadline = time.monotonic() + 10
     try:
+        while not relay.counters().rooms[room].blocks:
+            assert time.monotonic() < deadline, "the room does not play"
+            time.sleep(0.005)
         yield room
     finally:
         source.stop()

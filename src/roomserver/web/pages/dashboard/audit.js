@@ -45,10 +45,11 @@ export class AuditView {
   }
 
   async _load(more = false) {
-    const filters = this._query;
-    const query = { ...filters, limit: PAGE, cursor: more ? this._next : null };
+    const [filters, cursor] = [this._query, more ? this._next : null];
+    const query = { ...filters, limit: PAGE, cursor };
     const { entries, next } = await request('GET', this._path, { query });
-    if (filters !== this._query) return; // of filters that were changed meanwhile
+    // Of filters that were changed meanwhile, or no longer the page after the last.
+    if (filters !== this._query || (more && cursor !== this._next)) return;
     this._entries = more ? [...(this._entries ?? []), ...entries] : entries;
     this._next = next;
     this._page.redraw();

@@ -130,10 +130,10 @@ export class RoomView {
   }
 
   async _loadPeople(more = false) {
-    const live = this._live;
-    const query = { live, limit: PEOPLE, cursor: more ? this._nextPeople : null };
+    const [live, cursor] = [this._live, more ? this._nextPeople : null];
+    const query = { live, limit: PEOPLE, cursor };
     const { participants, next } = await request('GET', `${this._path}/participants`, { query });
-    if (live !== this._live) return;
+    if (live !== this._live || (more && cursor !== this._nextPeople)) return;
     this._people = more ? [...(this._people ?? []), ...participants] : participants;
     this._nextPeople = next;
     this._page.redraw();
