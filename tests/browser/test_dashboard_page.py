@@ -152,60 +152,58 @@ async def test_an_owner_changes_a_room_its_invites_and_its_bans(
             await expect(page.get_by_text("Closed · by you")).to_be_visible()
 
 
-async def test_the_audit_log_is_filtered_and_exported(
-    browser: Browser, studio: ServerProcess, pictures: Path
-) -> None:
-    async with api_of(studio) as api:
+@asynccontextmanager
+async def audit_log(browser: Browser, server: ServerProcess) -> AsyncIterator[tuple[Page, str]]:
+    """The page, filtered by a room that was just made, and the room's id."""
+    async with api_of(server) as api:
         room, _ = await new_room(api, name="Audited")
         async with (
             visitor(browser) as context,
-            opened(context, studio.url + "/dashboard#/audit") as page,
+            opened(context, server.url + "/dashboard#/audit") as page,
         ):
             await sign_in(page, OWNER)
             await page.get_by_role("combobox", name="Room", exact=True).select_option(room.id)
-            rows = page.get_by_role("row")
-            await expect(rows).to_have_count(2)
-            await expect(rows.nth(1)).to_contain_text("Room made")
-            await page.get_by_label("Event").select_option("room_closed")
-            await expect(page.get_by_text("Nothing found.")).to_be_visible()
-            await page.get_by_label("Event").select_option("")
-            await expect(rows).to_have_count(2)
-            exported = await download(page, "Export CSV")
-            assert [(row["event"], row["roomId"]) for row in exported] == [
-                ("room_created", room.id)
-            ]
-            await page.get_by_role("combobox", name="Room", exact=True).select_option("")
-            await check_looks(page, pictures, "audit")
+            await expect(page.get_by_role("row")).to_have_count(2)
+            yield page, room.id
+
+
+async def test_the_audit_log_is_filtered_and_exported(
+    browser: Browser, studio: ServerProcess, pictures: Path
+) -> None:
+    async with audit_log(browser, studio) as (page, room_id):
+        rows = page.get_by_role("row")
+        await expect(rows.nth(1)).to_contain_text("Room made")
+        await page.get_by_label("Event").select_option("room_closed")
+        await expect(page.get_by_text("Nothing found.")).to_be_visible()
+        await page.get_by_label("Event").select_option("")
+        await expect(rows).to_have_count(2)
+        exported = await download(page, "Export CSV")
+        assert [(row["event"], row["roomId"]) for row in exported] == [("room_created", room_id)]
+        await page.get_by_role("combobox", name="Room", exact=True).select_option("")
+        await check_looks(page, pictures, "audit")
 
 
 async def test_a_late_answer_does_not_replace_what_was_asked_for_since(
     browser: Browser, studio: ServerProcess
 ) -> None:
-    async with api_of(studio) as api:
-        room, _ = await new_room(api, name="Asked twice")
-        async with (
-            visitor(browser) as context,
-            opened(context, studio.url + "/dashboard#/audit") as page,
-        ):
-            await sign_in(page, OWNER)
-            await page.get_by_role("combobox", name="Room", exact=True).select_option(room.id)
-            rows, event = page.get_by_role("row"), page.get_by_label("Event")
-            await expect(rows).to_have_count(2)
-            release = asyncio.Event()
+    async with audit_log(browser, studio) as (page, _):
+        rows, event = page.get_by_role("row"), page.get_by_label("Event")
+        release = asyncio.Event()
 
-            async def hold_back(route: Route) -> None:
-                await release.wait()
-                await route.continue_()
+        async def hold_back(route: Route) -> None:
+            await release.wait()
+            await route.continue_()
 
-            await page.route("**/api/audit?*event=room_closed*", hold_back)
-            await event.select_option("room_closed")
+        await page.route("**/api/audit?*event=room_closed*", hold_back)
+        await event.select_option("room_closed")
+        async with page.expect_response("**/api/audit?*event=room_created*") as asked_since:
             await event.select_option("room_created")
-            await expect(rows.nth(1)).to_contain_text("Room made")
-            async with page.expect_response("**/api/audit?*event=room_closed*") as late:
-                release.set()
-            await (await late.value).finished()
-            await page.evaluate(SEVERAL_FRAMES)
-            assert await rows.count() == 2
+        await (await asked_since.value).finished()
+        async with page.expect_response("**/api/audit?*event=room_closed*") as late:
+            release.set()
+        await (await late.value).finished()
+        await page.evaluate(SEVERAL_FRAMES)
+        assert await rows.count() == 2
 
 
 async def test_another_password_is_in_force_and_the_old_one_is_not(

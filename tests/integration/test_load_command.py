@@ -326,6 +326,7 @@ async def test_a_second_room_without_a_source_is_told(
         await LoadRun(api, rooms, options, lambda progress: None).run()
 
     async with RoomApi(server.url) as api, in_process(api) as [room]:
+        await load_of(heard)
         silent = replace(room, source=None)
         with pytest.raises(ClientError, match=f"room {silent.name} has no source; with --email"):
             await load_of(heard, silent)
